@@ -1,0 +1,1 @@
+"""Speed and quality, measured; each module is a command that prints a table."""

@@ -1,0 +1,1 @@
+"""What runs: the nightly flow, its configuration and the command line."""

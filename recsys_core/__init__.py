@@ -1,0 +1,1 @@
+"""Distilling sequential recommenders: everything that makes sense without an orchestrator."""

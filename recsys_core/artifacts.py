@@ -1,0 +1,224 @@
+"""Stage outputs: folders of immutable files whose manifest is written last.
+
+A folder without `manifest.json` is no output, whatever else lies in it: a kill at any moment leaves
+either a whole artifact or none. The manifest is also the only cache. Its key is a hash of all that
+the content depends on, so an artifact whose key is unchanged need not be made again.
+"""
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MANIFEST = "manifest.json"
+_KEY_LENGTH = 16
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stage's output: `folder` is valid only once its manifest is there.
+
+    Attributes:
+        stage: Name of the stage that makes it.
+        key: Hash of everything the content depends on.
+        folder: Where its files are.
+    """
+
+    stage: str
+    key: str
+    folder: Path
+
+    def file(self, name: str) -> Path:
+        """Path of one of the artifact's files.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        path = self.folder / name
+        if not path.exists():
+            msg = f"Artifact {self.stage}/{self.key} has no file {name!r} in {self.folder}."
+            raise FileNotFoundError(msg)
+        return path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage said of its output, as recorded in the manifest."""
+        return read_manifest(self.folder)["summary"]
+
+
+def digest(value: object) -> str:
+    """Short stable hash of a JSON-serialisable value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
+    checksum = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_READ_BYTES):
+            checksum.update(piece)
+    return checksum.hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that readers see the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: The file is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is not valid JSON ({error}). Delete it and run the night again."
+        raise ValueError(msg) from error
+
+
+def publish(artifact: Artifact, parts: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Turn a folder of finished files into an artifact by writing its manifest.
+
+    Args:
+        artifact: The folder, its stage and its key.
+        parts: What the key was made of, kept so that a later plan can say what changed.
+        summary: Figures worth showing; JSON-serialisable.
+    """
+    files = {
+        str(path.relative_to(artifact.folder)): {
+            "sha256": sha256_file(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(artifact.folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {
+        "stage": artifact.stage,
+        "key": artifact.key,
+        "parts": dict(parts),
+        "summary": dict(summary),
+        "files": files,
+    }
+    write_json(artifact.folder / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished artifact.
+
+    Raises:
+        FileNotFoundError: The stage has not finished there.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        msg = f"{folder} holds no finished output (no {MANIFEST}); run the night to make it."
+        raise FileNotFoundError(msg)
+    return read_json(path)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a whole artifact: a manifest, and every file at its recorded size."""
+    if not (folder / MANIFEST).exists():
+        return False
+    files = read_manifest(folder)["files"]
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == facts["bytes"]
+        for name, facts in files.items()
+    )
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the files whose bytes no longer match the manifest."""
+    files = read_manifest(folder)["files"]
+    return [
+        name
+        for name, facts in files.items()
+        if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]
+    ]
+
+
+def code_fingerprint(module: str, packages: tuple[str, ...]) -> str:
+    """Hash of a module's source and of all that it imports from `packages`, directly or not.
+
+    Comments, docstrings and formatting do not count, only the syntax tree does. A file beside a
+    module that shares its stem (a template: `report.html.j2` beside `report.py`) counts as it is.
+    Nothing is imported to find out.
+
+    Args:
+        module: Dotted name, for example "recsys_core.training.losses".
+        packages: Top-level packages to follow imports into.
+
+    Raises:
+        ModuleNotFoundError: There is no source for `module`.
+    """
+    sources: dict[str, str] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        path = _source_path(name)
+        if name in sources or path is None:
+            continue
+        facts = _read_source(path, path.stat().st_mtime_ns)
+        sources[name] = facts.sha256
+        pending += [target for target in facts.imports if target.split(".")[0] in packages]
+    if module not in sources:
+        msg = f"There is no source file for module {module!r}."
+        raise ModuleNotFoundError(msg)
+    return digest(sources)
+
+
+class _Source(NamedTuple):
+    sha256: str
+    imports: tuple[str, ...]
+
+
+def _source_path(module: str) -> Path | None:
+    """Where a module's source is; None for an imported name that is no module (a function)."""
+    top, *rest = module.split(".")
+    package = find_spec(top)
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent.joinpath(*rest)
+    choices = (path.with_name(path.name + ".py"), path / "__init__.py")
+    return next((choice for choice in choices if choice.is_file()), None)
+
+
+@cache
+def _read_source(path: Path, modified_ns: int) -> _Source:
+    tree = ast.parse(path.read_bytes())
+    imports = tuple(_imported_names(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    checksum = hashlib.sha256(ast.dump(tree).encode())
+    for companion in sorted(path.parent.glob(f"{path.stem}.*")):
+        if companion.suffix != ".py":
+            checksum.update(companion.read_bytes())
+    return _Source(checksum.hexdigest(), imports)
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,0 +1,1 @@
+"""Pruning, quantization, export and the parity check."""

@@ -1,0 +1,1 @@
+"""From raw event files to histories and splits."""

@@ -1,0 +1,1 @@
+"""Soft labels: their format on disk, their generation and their losses."""

@@ -1,0 +1,1 @@
+"""Full-catalogue metrics, slices, statistics, baselines and the gate."""

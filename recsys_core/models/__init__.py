@@ -1,0 +1,1 @@
+"""The sequential recommender, as teacher and as student."""

@@ -1,0 +1,1 @@
+"""One stage of a night a file: thin Prefect tasks around recsys_core."""

@@ -1,0 +1,167 @@
+"""What all stages share: keys, skipping finished work, publishing, progress.
+
+A stage is a function that writes files into `run.out` and returns a summary; the decorator makes a
+Prefect task of it that returns an `Artifact`:
+
+    @stage
+    def prepare(run: StageRun, config: PrepareConfig, *, ingested: Artifact) -> Summary: ...
+
+    prepared = prepare(night, config.prepare, ingested=ingested)
+
+Everything after the configuration is a keyword: artifacts enter the key by their own key, other
+values (which must be JSON-serialisable) as they are.
+"""
+
+import inspect
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from recsys_core.artifacts import (
+    MANIFEST,
+    Artifact,
+    code_fingerprint,
+    digest,
+    is_finished,
+    publish,
+    read_json,
+)
+from recsys_core.settings import Progress, Settings
+from tasks.night import Night, Plan
+from tasks.progress import AnyLogger, StageProgress
+
+PACKAGES = ("recsys_core", "tasks")
+LIBRARIES = ("deltalake", "numpy", "onnx", "onnxruntime", "polars", "torch")
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a running stage may use.
+
+    Attributes:
+        night: Run date, workspace, registered name.
+        key: The output's key.
+        out: Where the output goes. A rerun after a kill finds what the killed run left.
+        scratch: For checkpoints; deleted once the output is published.
+        progress: To be told how far a long computation is.
+        logger: The Prefect run logger.
+    """
+
+    night: Night
+    key: str
+    out: Path
+    scratch: Path
+    progress: Progress
+    logger: AnyLogger
+
+
+StageFunction = Callable[..., Summary]
+
+
+def stage(function: StageFunction) -> Callable[..., Artifact]:
+    """Make a stage of a function: a Prefect task that runs only where its output is missing.
+
+    Its name is the function's. Unwrapped, for tests of the body alone: `.__wrapped__`.
+    """
+    name = function.__name__
+
+    @wraps(function)
+    def run_stage(night: Night, config: Settings | None, **inputs: Any) -> Artifact:
+        parts = _key_parts(function, config, inputs, night.device)
+        key = digest(parts)
+        artifact = Artifact(name, key, night.workspace / "stages" / name / key)
+        finished = is_finished(artifact.folder)
+        if night.planning:
+            reason = "finished" if finished else _why(artifact.folder.parent, parts)
+            night.plans.append(Plan(name, key, not finished, reason))
+            return artifact
+        return _as_task(function, night, config, inputs, artifact, parts, finished=finished)
+
+    return run_stage
+
+
+def _as_task(
+    function: StageFunction,
+    night: Night,
+    config: Settings | None,
+    inputs: Mapping[str, Any],
+    artifact: Artifact,
+    parts: Mapping[str, Any],
+    *,
+    finished: bool,
+) -> Artifact:
+    def body() -> None:
+        logger = get_run_logger()
+        if finished:
+            logger.info("%s: finished earlier, skipped (%s)", artifact.stage, artifact.key)
+            return
+        _execute(function, night, config, inputs, artifact, parts, logger)
+
+    task(
+        body,
+        name=artifact.stage,
+        task_run_name=f"{artifact.stage} (skipped)" if finished else artifact.stage,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )()
+    return artifact
+
+
+def _execute(
+    function: StageFunction,
+    night: Night,
+    config: Settings | None,
+    inputs: Mapping[str, Any],
+    artifact: Artifact,
+    parts: Mapping[str, Any],
+    logger: AnyLogger,
+) -> None:
+    began = time.monotonic()
+    scratch = artifact.folder.with_name(f"{artifact.key}.scratch")
+    artifact.folder.mkdir(parents=True, exist_ok=True)
+    (artifact.folder / MANIFEST).unlink(missing_ok=True)
+    scratch.mkdir(exist_ok=True)
+    arguments = dict(inputs) if config is None else {"config": config, **inputs}
+    with StageProgress(artifact.stage, logger) as progress:
+        run = StageRun(night, artifact.key, artifact.folder, scratch, progress, logger)
+        summary = function(run, **arguments)
+    shutil.rmtree(scratch)
+    publish(artifact, parts, summary)
+    logger.info("%s: done in %.1f s (%s)", artifact.stage, time.monotonic() - began, artifact.key)
+
+
+def _key_parts(
+    function: StageFunction, config: Settings | None, inputs: Mapping[str, Any], device: str
+) -> dict[str, Any]:
+    return {
+        "config": None if config is None else config.model_dump(mode="json"),
+        "inputs": {
+            name: value.key if isinstance(value, Artifact) else value
+            for name, value in inputs.items()
+        },
+        "code": code_fingerprint(inspect.getmodule(function).__name__, PACKAGES),  # pyright: ignore[reportOptionalMemberAccess]
+        "libraries": {library: version(library) for library in LIBRARIES},
+        "device": device,
+    }
+
+
+def _why(folder: Path, parts: Mapping[str, Any]) -> str:
+    """Why a stage has to run: what differs from its newest finished output."""
+    manifests = sorted(folder.glob(f"*/{MANIFEST}"), key=os.path.getmtime)
+    if not manifests:
+        return "never finished"
+    last = read_json(manifests[-1])["parts"]
+    changed = [part for part in parts if digest(last.get(part)) != digest(parts[part])]
+    return f"changed since the last output: {', '.join(changed)}" if changed else "output damaged"
