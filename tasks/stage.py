@@ -109,13 +109,13 @@ def _as_task(
             return
         _execute(function, night, config, inputs, artifact, parts, logger)
 
-    task(
-        body,
+    as_task = task(
         name=artifact.stage,
         task_run_name=f"{artifact.stage} (skipped)" if finished else artifact.stage,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )()
+    )
+    as_task(body)()
     return artifact
 
 

@@ -1,0 +1,168 @@
+"""The sequential recommender: one decoder stack, as teacher and as student.
+
+A block is `x + σ(W x) ⊙ f(LN x)` for attention and for SwiGLU: the learned gate lets deep stacks
+train where the plain residual block collapses. Source: Borisyuk et al. 2025 (LiGR),
+arXiv:2502.03417; its use for next-item prediction: Tikhonovich et al. 2025 (eSASRec).
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from recsys_core.settings import Settings
+
+_INIT_STD = 0.02
+
+
+class ModelConfig(Settings):
+    """Size of a recommender."""
+
+    embedding_dim: int = Field(64, ge=8, le=1024, description="Width of item vectors and states")
+    n_layers: int = Field(2, ge=1, le=48, description="Decoder blocks")
+    n_heads: int = Field(2, ge=1, le=32, description="Attention heads; divides embedding_dim")
+    ffn_dim: int = Field(128, ge=4, le=8192, description="Channels inside each SwiGLU")
+    max_length: int = Field(200, ge=2, le=4096, description="Longest history used, in events")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Share of activations dropped in training")
+
+
+class Recommender(nn.Module):
+    """Maps a history to a state whose dot product with an item's vector is its score.
+
+    Args:
+        n_items: Length of the item index; item_idx runs from 1 to n_items, 0 is padding.
+        config: Size of the network.
+        content: Fixed content features by item_idx, row 0 for padding. Where given, an item's
+            vector is its id embedding plus a learned projection of its content, so that an item
+            that nobody has touched has a vector.
+
+    Raises:
+        ValueError: n_heads does not divide embedding_dim, or content has the wrong height.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        config: ModelConfig,
+        content: Float[Tensor, "items_and_padding features"] | None = None,
+    ) -> None:
+        super().__init__()
+        if config.embedding_dim % config.n_heads:
+            msg = f"n_heads={config.n_heads} must divide embedding_dim={config.embedding_dim}."
+            raise ValueError(msg)
+        if content is not None and len(content) != n_items + 1:
+            msg = f"content has {len(content)} rows, expected n_items + 1 = {n_items + 1}."
+            raise ValueError(msg)
+        self.config = config
+        self.n_items = n_items
+        dim = config.embedding_dim
+        self.id_embedding = nn.Parameter(torch.randn(n_items + 1, dim) * _INIT_STD)
+        self.content: Tensor | None
+        self.register_buffer("content", content)
+        self.content_projection = (
+            None if content is None else nn.Linear(content.shape[1], dim, bias=False)
+        )
+        self.position_embedding = nn.Parameter(torch.randn(config.max_length, dim) * _INIT_STD)
+        self.input_dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(dim, config.n_heads, config.ffn_dim, config.dropout)
+            for _ in range(config.n_layers)
+        )
+        self.final_norm = nn.LayerNorm(dim)
+        if self.content_projection is not None:
+            nn.init.normal_(self.content_projection.weight, std=_INIT_STD)
+
+    def item_vectors(self) -> Float[Tensor, "items_and_padding dim"]:
+        """Vectors of all items by item_idx; row 0 (padding) is zero."""
+        vectors = self.id_embedding
+        if self.content_projection is not None and self.content is not None:
+            vectors = vectors + self.content_projection(self.content)
+        return torch.cat([torch.zeros_like(vectors[:1]), vectors[1:]])
+
+    def encode(
+        self,
+        history: Int[Tensor, "batch length"],
+        item_vectors: Float[Tensor, "items_and_padding dim"],
+    ) -> Float[Tensor, "batch length dim"]:
+        """State after each event of right-padded histories (oldest first, 0 is padding).
+
+        Attention is causal and padding comes last, so no valid state depends on it.
+
+        Raises:
+            ValueError: The histories are longer than max_length.
+        """
+        length = history.shape[1]
+        if length > self.config.max_length:
+            msg = f"Histories of {length} events exceed max_length={self.config.max_length}."
+            raise ValueError(msg)
+        x = F.embedding(history, item_vectors) * self.config.embedding_dim**0.5
+        x = self.input_dropout(x + self.position_embedding[:length])
+        for block in self.blocks:
+            x = block(x)
+        return self.final_norm(x)
+
+
+class Block(nn.Module):
+    """Gated causal self-attention, then a gated SwiGLU."""
+
+    def __init__(self, dim: int, n_heads: int, ffn_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = CausalAttention(dim, n_heads, dropout)
+        self.attention_gate = nn.Linear(dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.ffn = SwiGLU(dim, ffn_dim)
+        self.ffn_gate = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+        """One block."""
+        update = self.dropout(self.attention(self.attention_norm(x)))
+        x = x + torch.sigmoid(self.attention_gate(x)) * update
+        update = self.dropout(self.ffn(self.ffn_norm(x)))
+        return x + torch.sigmoid(self.ffn_gate(x)) * update
+
+
+class CausalAttention(nn.Module):
+    """Multi-head attention over the past and the present.
+
+    Query, key and value are separate layers: a packed one would have to be sliced in the exported
+    graph, which keeps it from being quantized.
+    """
+
+    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+        """Attend, head by head."""
+        query, key, value = (
+            layer(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        return self.output(mixed.transpose(1, 2).flatten(-2))
+
+
+class SwiGLU(nn.Module):
+    """`down(silu(gate x) ⊙ up x)`; its channels are what pruning removes.
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, ffn_dim, bias=False)
+        self.up = nn.Linear(dim, ffn_dim, bias=False)
+        self.down = nn.Linear(ffn_dim, dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+        """Gated feed-forward."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))
