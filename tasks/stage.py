@@ -8,8 +8,8 @@ Prefect task of it that returns an `Artifact`:
 
     prepared = prepare(night, config.prepare, ingested=ingested)
 
-Everything after the configuration is a keyword: artifacts enter the key by their own key, other
-values (which must be JSON-serialisable) as they are.
+Everything after the configuration is a keyword: artifacts enter the key by their own key, settings
+and JSON-serialisable values as they are.
 """
 
 import inspect
@@ -147,14 +147,17 @@ def _key_parts(
 ) -> dict[str, Any]:
     return {
         "config": None if config is None else config.model_dump(mode="json"),
-        "inputs": {
-            name: value.key if isinstance(value, Artifact) else value
-            for name, value in inputs.items()
-        },
+        "inputs": {name: _identity(value) for name, value in inputs.items()},
         "code": code_fingerprint(inspect.getmodule(function).__name__, PACKAGES),  # pyright: ignore[reportOptionalMemberAccess]
         "libraries": {library: version(library) for library in LIBRARIES},
         "device": device,
     }
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Artifact):
+        return value.key
+    return value.model_dump(mode="json") if isinstance(value, Settings) else value
 
 
 def _why(folder: Path, parts: Mapping[str, Any]) -> str:

@@ -19,12 +19,20 @@ _INIT_STD = 0.02
 class ModelConfig(Settings):
     """Size of a recommender."""
 
-    embedding_dim: int = Field(64, ge=8, le=1024, description="Width of item vectors and states")
-    n_layers: int = Field(2, ge=1, le=48, description="Decoder blocks")
-    n_heads: int = Field(2, ge=1, le=32, description="Attention heads; divides embedding_dim")
-    ffn_dim: int = Field(128, ge=4, le=8192, description="Channels inside each SwiGLU")
-    max_length: int = Field(200, ge=2, le=4096, description="Longest history used, in events")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of activations dropped in training")
+    embedding_dim: int = Field(
+        default=64, ge=8, le=1024, description="Width of item vectors and states"
+    )
+    n_layers: int = Field(default=2, ge=1, le=48, description="Decoder blocks")
+    n_heads: int = Field(
+        default=2, ge=1, le=32, description="Attention heads; divides embedding_dim"
+    )
+    ffn_dim: int = Field(default=128, ge=4, le=8192, description="Channels inside each SwiGLU")
+    max_length: int = Field(
+        default=200, ge=2, le=4096, description="Longest history used, in events"
+    )
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="Share of activations dropped in training"
+    )
 
 
 class Recommender(nn.Module):

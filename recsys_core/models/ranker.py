@@ -1,0 +1,54 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (torch leaves parts of its own signatures untyped)
+"""A recommender as a ranker: scores of the whole catalogue after each history."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys_core.evaluation.ranking import Ranker
+from recsys_core.models.recommender import Recommender
+
+
+def pad_histories(
+    histories: Sequence[NDArray[np.int32]], max_length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The newest `max_length` events of each history, right-padded with 0.
+
+    Returns:
+        `[batch, length]` with length at least 1, and the lengths `[batch]`.
+    """
+    newest = [history[-max_length:] for history in histories]
+    lengths = np.array([len(history) for history in newest], np.int64)
+    padded = np.zeros((len(newest), max(1, int(lengths.max(initial=0)))), np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(newest)
+    return padded, lengths
+
+
+def model_ranker(
+    model: Recommender, cold_start_scores: NDArray[np.float32] | None = None
+) -> Ranker:
+    """Scores by the model; an empty history gets the cold-start scores.
+
+    Args:
+        model: In evaluation mode.
+        cold_start_scores: `[n_items + 1]` by item_idx; all zero where None.
+    """
+    device = model.id_embedding.device
+    with torch.inference_mode():
+        item_vectors = model.item_vectors()
+
+    def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+        padded, lengths = pad_histories(histories, model.config.max_length)
+        with torch.inference_mode():
+            states = model.encode(torch.from_numpy(padded).to(device), item_vectors)
+            last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(device)
+            states = states[torch.arange(len(padded), device=device), last]
+            scores = (states.float() @ item_vectors.T).cpu().numpy()
+        empty = lengths == 0
+        scores[empty] = 0 if cold_start_scores is None else cold_start_scores
+        return scores
+
+    return score

@@ -1,0 +1,148 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (torch leaves parts of its own signatures untyped)
+"""Batches of training windows, drawn group of buckets by group of buckets.
+
+A group is as many buckets as may be resident at once: with a small log that is all of it, with a
+large one memory stays bounded by the group. All that is random follows from (seed, epoch), so a
+resumed epoch sees the batches that an undisturbed one would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_core.data.histories import (
+    ResidentHistories,
+    group_buckets,
+    read_training_histories,
+)
+from recsys_core.distillation.soft_labels import SoftLabels, StateLabels
+
+_SORTED_BATCHES = 32  # windows for about this many batches are sorted by length together
+_TAIL_SHARE = 0.5  # how often a window is a user's newest events; else it begins anywhere
+
+
+class Batch(NamedTuple):
+    """Right-padded windows: position p of `history` predicts position p of `targets`.
+
+    Attributes:
+        history: item_idx, 0 is padding.
+        targets: item_idx of the next item, 0 where there is none.
+        teacher_states: A row for each position with a target, in row-major order; NaN where a
+            position has no label. None without soft labels.
+    """
+
+    history: Int[Tensor, "batch length"]
+    targets: Int[Tensor, "batch length"]
+    teacher_states: Float[Tensor, "positions teacher_dim"] | None
+
+
+class TrainingSet:
+    """The training events of a folder of history buckets.
+
+    Args:
+        buckets: Bucket files.
+        max_length: Longest window, in input events.
+        batch_size: Windows in a batch.
+        labels: Soft labels for the same buckets, or None.
+        resident_events: At most this many events are in memory at once.
+
+    Raises:
+        ValueError: No user has two training events.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[Path],
+        *,
+        max_length: int,
+        batch_size: int,
+        labels: SoftLabels | None = None,
+        resident_events: int = 20_000_000,
+    ) -> None:
+        self._groups = group_buckets(buckets, resident_events)
+        self._max_length = max_length
+        self._batch_size = batch_size
+        self._labels = labels
+        self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
+        self.n_windows = sum(self._n_windows(group) for group in range(len(self._groups)))
+        if not self.n_windows:
+            msg = "No user has two training events, so there is no next item to learn from."
+            raise ValueError(msg)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Upper bound of the batches in an epoch; each group may end with a smaller one."""
+        return self.n_windows // self._batch_size + len(self._groups)
+
+    def epoch(self, epoch: int, seed: int) -> Iterator[Batch]:
+        """One window of every user with two or more events, in random order."""
+        random = np.random.default_rng((seed, epoch))
+        for group in random.permutation(len(self._groups)):
+            histories, labels = self._load(int(group))
+            for starts, ends in self._window_batches(histories, random):
+                yield make_batch(histories, labels, starts, ends)
+
+    def _n_windows(self, group: int) -> int:
+        histories, _ = self._load(group)
+        return int((histories.lengths >= 2).sum())
+
+    def _load(self, group: int) -> tuple[ResidentHistories, StateLabels | None]:
+        if self._resident is None or self._resident[0] != group:
+            buckets = self._groups[group]
+            histories = read_training_histories(buckets)
+            labels = self._labels.align(histories, buckets) if self._labels else None
+            self._resident = (group, histories, labels)
+        return self._resident[1], self._resident[2]
+
+    def _window_batches(
+        self, histories: ResidentHistories, random: np.random.Generator
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Event ranges [start, end) of windows of similar length, batch after batch."""
+        users = random.permutation(np.flatnonzero(histories.lengths >= 2))
+        lengths = np.minimum(histories.lengths[users], self._max_length + 1)
+        newest = histories.lengths[users] - lengths
+        anywhere = random.integers(0, newest + 1)
+        offsets = np.where(random.random(len(users)) < _TAIL_SHARE, newest, anywhere)
+        starts = histories.starts[users] + offsets
+        ends = starts + lengths
+        batches: list[NDArray[np.int64]] = []
+        together = self._batch_size * _SORTED_BATCHES
+        for begin in range(0, len(users), together):
+            chosen = np.arange(begin, min(begin + together, len(users)))
+            chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
+            batches += [
+                chosen[i : i + self._batch_size] for i in range(0, len(chosen), self._batch_size)
+            ]
+        for i in random.permutation(len(batches)):
+            yield starts[batches[i]], ends[batches[i]]
+
+
+def make_batch(
+    histories: ResidentHistories,
+    labels: StateLabels | None,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> Batch:
+    """Cut windows out of resident histories: events [start, end), the last one a target only."""
+    lengths = ends - starts - 1
+    events = starts[:, None] + np.arange(lengths.max())
+    valid = np.arange(lengths.max()) < lengths[:, None]
+    inside = np.where(valid, events, 0)
+    history = np.where(valid, histories.items[inside], 0)
+    targets = np.where(valid, histories.items[inside + 1], 0)
+    states = None
+    if labels is not None:
+        rows = events[valid]
+        states = labels.states[rows] * labels.scales[rows, None]
+    return Batch(
+        torch.from_numpy(history.astype(np.int64)),
+        torch.from_numpy(targets.astype(np.int64)),
+        None if states is None else torch.from_numpy(states),
+    )

@@ -1,0 +1,62 @@
+"""What training is steered by: NDCG@10 on validation events, full catalogue."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
+from recsys_core.evaluation.ranking import Cases, candidate_mask, rank_targets, read_cases
+from recsys_core.models.ranker import model_ranker
+from recsys_core.models.recommender import Recommender
+
+
+class Validator:
+    """NDCG@10 of a model, the mean over users, on a fixed set of validation cases.
+
+    Args:
+        buckets: History files; they are read in order until there are enough cases. Buckets are
+            cut by a hash of the user, so the first ones are as good as any.
+        items: The catalogue in the order of item_idx, with `candidate_validation`.
+        exclude_seen: Whether items in the history compete.
+        max_cases: Stop reading once there are this many.
+
+    Raises:
+        ValueError: The validation window holds no case.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[Path],
+        items: pl.DataFrame,
+        *,
+        exclude_seen: bool,
+        max_cases: int,
+    ) -> None:
+        self._candidates = candidate_mask(items, "validation")
+        self._exclude_seen = exclude_seen
+        self._buckets: list[Cases] = []
+        n_cases = 0
+        for bucket in buckets:
+            if n_cases >= max_cases:
+                break
+            cases = read_cases(bucket, items, "validation", exclude_seen=exclude_seen)
+            self._buckets.append(cases)
+            n_cases += len(cases)
+        if not n_cases:
+            msg = (
+                "The validation window holds no event that could be recommended, so training has "
+                "nothing to stop by. Make prepare.validation_days longer or check the run date."
+            )
+            raise ValueError(msg)
+
+    def __call__(self, model: Recommender) -> float:
+        """Mean over users of NDCG@10."""
+        ranker = model_ranker(model)
+        ranks = [
+            rank_targets(ranker, cases, self._candidates, exclude_seen=self._exclude_seen)
+            for cases in self._buckets
+        ]
+        users = [user for cases in self._buckets for user in cases.user_id]
+        return float(mean_per_user(ndcg_at_k(np.concatenate(ranks), 10), users).mean())

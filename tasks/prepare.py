@@ -1,0 +1,137 @@
+"""Prepare: the lake's interactions become histories in buckets, split in time."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.data.catalogue import Catalogue, build_catalogue, count_training_interactions
+from recsys_core.data.histories import write_histories
+from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.data.lake import Lake
+from recsys_core.data.splits import SplitKind, TimeWindows
+from recsys_core.settings import Settings
+from tasks.stage import StageRun, Summary, stage
+
+
+class PrepareConfig(Settings):
+    """How interactions become histories, and where training ends."""
+
+    split: SplitKind = Field(
+        default="global_time",
+        description="global_time for production; leave_one_out for published benchmarks only",
+    )
+    validation_days: int = Field(
+        default=1, ge=1, le=3650, description="Days of the validation window"
+    )
+    test_days: int = Field(
+        default=1, ge=1, le=3650, description="Days of the test window, the newest"
+    )
+    popularity_days: int = Field(
+        default=7, ge=1, le=3650, description="Days before validation that recent popularity counts"
+    )
+    catalogue: Catalogue = Field(
+        default="all", description="Recommend all listed items, or only those interacted with"
+    )
+    exclude_seen: bool = Field(
+        default=True, description="Items in a user's history are not recommended again"
+    )
+    timezone: str = Field(default="UTC", description="IANA zone in which days begin at midnight")
+    n_buckets: int = Field(
+        default=8, ge=1, le=4096, description="Files that the users are spread over"
+    )
+
+
+@stage
+def prepare(run: StageRun, config: PrepareConfig, *, ingested: Artifact, run_date: str) -> Summary:
+    """Write `histories/`, `items.parquet` and `split.json` as of the run date."""
+    facts = read_json(ingested.file("ingest.json"))
+    if facts["timestamp_kind"] == "order" and config.split == "global_time":
+        msg = (
+            "The source knows only the order of events (timestamp_kind = 'order'), so there is no "
+            "time to split at. Set prepare.split to 'leave_one_out'."
+        )
+        raise ValueError(msg)
+    windows = TimeWindows.before(
+        date.fromisoformat(run_date),
+        timezone=config.timezone,
+        validation_days=config.validation_days,
+        test_days=config.test_days,
+    )
+    lake, versions = Lake(run.night.lake), facts["versions"]
+    end = pl.lit(windows.end).cast(pl.Datetime("us", "UTC"))
+    interactions = lake.scan("interactions", versions["interactions"]).filter(
+        pl.col("timestamp") < end
+    )
+    index = lake.item_index(versions["item_index"])
+    event_types = (
+        interactions.select(pl.col("event_type").unique().sort()).collect()["event_type"].to_list()
+    )
+    buckets = write_histories(
+        interactions.join(index.lazy(), on="item_id"),
+        run.out / "histories",
+        run.scratch,
+        kind=config.split,
+        windows=windows,
+        event_types=event_types,
+        n_buckets=config.n_buckets,
+        progress=run.progress,
+    )
+    by_time = config.split == "global_time"
+    items = build_catalogue(
+        index,
+        lake.scan("items", versions["items"]).collect(),
+        interactions.group_by("item_id").agg(first_interaction=pl.col("timestamp").min()).collect(),
+        kind=config.split,
+        windows=windows,
+        catalogue=config.catalogue,
+    )
+    counts = count_training_interactions(
+        buckets,
+        n_items=len(index),
+        since=windows.validation_start - timedelta(days=config.popularity_days)
+        if by_time
+        else None,
+    )
+    items.join(counts, on="item_idx", maintain_order="left").write_parquet(
+        run.out / "items.parquet", compression="zstd"
+    )
+    totals = _totals(run)
+    split = {
+        "kind": config.split,
+        "trained_through": windows.validation_start.isoformat() if by_time else None,
+        "validation_start": windows.validation_start.isoformat() if by_time else None,
+        "test_start": windows.test_start.isoformat() if by_time else None,
+        "n_items": len(index),
+        "item_index_sha256": index_prefix_sha256(index["item_id"].to_list()),
+        "n_buckets": config.n_buckets,
+        "event_types": event_types,
+        "exclude_seen": config.exclude_seen,
+        **totals,
+    }
+    if not totals["train_events"]:
+        msg = (
+            f"No interaction lies before the validation window ({split['validation_start']}): "
+            "there is nothing to train on. Check run_date, the windows' days and the source."
+        )
+        raise ValueError(msg)
+    write_json(run.out / "split.json", split)
+    return {"n_items": len(index), "n_candidates": int(items["active"].sum()), **totals}
+
+
+def _totals(run: StageRun) -> dict[str, Any]:
+    return (
+        pl.scan_parquet(run.out / "histories" / "*.parquet")
+        .select(
+            n_users=pl.len(),
+            train_events=pl.col("train_end").sum().cast(pl.Int64),
+            validation_events=(pl.col("validation_end") - pl.col("train_end")).sum().cast(pl.Int64),
+            test_events=(pl.col("item_idx").list.len().cast(pl.Int32) - pl.col("validation_end"))
+            .sum()
+            .cast(pl.Int64),
+        )
+        .collect()
+        .row(0, named=True)
+    )
