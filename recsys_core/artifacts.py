@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MANIFEST = "manifest.json"
+_DRAFT = ".draft"  # what a kill may leave of a file that was being written
 _KEY_LENGTH = 16
 _READ_BYTES = 1 << 20
 
@@ -71,7 +72,7 @@ def sha256_file(path: Path) -> str:
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that readers see the old file or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(f".{path.name}{_DRAFT}")
     with draft.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
@@ -107,7 +108,7 @@ def publish(artifact: Artifact, parts: Mapping[str, Any], summary: Mapping[str, 
             "bytes": path.stat().st_size,
         }
         for path in sorted(artifact.folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name != MANIFEST and path.suffix != _DRAFT
     }
     manifest = {
         "stage": artifact.stage,
@@ -167,7 +168,7 @@ def code_fingerprint(module: str, packages: tuple[str, ...]) -> str:
     Raises:
         ModuleNotFoundError: There is no source for `module`.
     """
-    sources: dict[str, str] = {}
+    sources: dict[str, object] = {}
     pending = [module]
     while pending:
         name = pending.pop()
@@ -175,7 +176,7 @@ def code_fingerprint(module: str, packages: tuple[str, ...]) -> str:
         if name in sources or path is None:
             continue
         facts = _read_source(path, path.stat().st_mtime_ns)
-        sources[name] = facts.sha256
+        sources[name] = [facts.sha256, _companions(path)]
         pending += [target for target in facts.imports if target.split(".")[0] in packages]
     if module not in sources:
         msg = f"There is no source file for module {module!r}."
@@ -204,15 +205,23 @@ def _read_source(path: Path, modified_ns: int) -> _Source:
     tree = ast.parse(path.read_bytes())
     imports = tuple(_imported_names(tree))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
-            ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:]
-    checksum = hashlib.sha256(ast.dump(tree).encode())
-    for companion in sorted(path.parent.glob(f"{path.stem}.*")):
-        if companion.suffix != ".py":
-            checksum.update(companion.read_bytes())
-    return _Source(checksum.hexdigest(), imports)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)]
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether it is a docstring, or the text below a constant that documents it."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _companions(path: Path) -> dict[str, str]:
+    return {
+        companion.name: sha256_file(companion)
+        for companion in sorted(path.parent.glob(f"{path.stem}.*"))
+        if companion.suffix != ".py"
+    }
 
 
 def _imported_names(tree: ast.Module) -> Iterator[str]:

@@ -28,8 +28,10 @@ class Night:
         run_date: The night's date; only what happened before it exists.
         config: The resolved configuration, as JSON.
         champion: Version of the champion when the night first began, None if there was none.
+        sources: The source files and the SHA-256 of their bytes.
         device: "cpu" or "cuda".
         planning: Compute keys and fill `plans`, but run nothing.
+        plans: What was done, or would be, stage by stage.
     """
 
     workspace: Path
@@ -37,6 +39,7 @@ class Night:
     run_date: date
     config: dict[str, Any]
     champion: int | None
+    sources: dict[str, str]
     device: str = "cpu"
     planning: bool = False
     plans: list[Plan] = field(default_factory=list)
@@ -46,31 +49,32 @@ class Night:
         """Folder of the Delta tables."""
         return self.workspace / "lake"
 
-    @property
-    def manifest_path(self) -> Path:
-        """The night manifest: run date and configuration decide its name."""
-        return manifest_path(self.workspace, self.run_date, self.config)
 
+@dataclass(frozen=True)
+class NightManifest:
+    """The file that pins the world that a night sees; date and configuration decide its name."""
 
-def manifest_path(workspace: Path, run_date: date, config: dict[str, Any]) -> Path:
-    """Where the manifest of the night with this date and configuration lies."""
-    return workspace / "nights" / f"{run_date.isoformat()}-{digest(config)}" / "night.json"
+    path: Path
 
+    @classmethod
+    def of(cls, workspace: Path, run_date: date, config: dict[str, Any]) -> "NightManifest":
+        """The manifest of the night with this date and configuration."""
+        folder = f"{run_date.isoformat()}-{digest(config)}"
+        return cls(workspace / "nights" / folder / "night.json")
 
-def recorded_champion(path: Path) -> int | None:
-    """The champion's version in an existing night manifest."""
-    return read_json(path)["champion"]
+    def read(self) -> dict[str, Any] | None:
+        """What was pinned, or None for a night that never began."""
+        return read_json(self.path) if self.path.exists() else None
 
-
-def write_night_manifest(night: Night) -> None:
-    """Pin the world that this night sees, once: a resumed or repeated night finds it unchanged."""
-    if not night.manifest_path.exists():
+    def write(self, night: Night) -> None:
+        """Pin run date, sources, champion and configuration."""
         write_json(
-            night.manifest_path,
+            self.path,
             {
                 "run_date": night.run_date.isoformat(),
                 "name": night.name,
                 "champion": night.champion,
+                "sources": night.sources,
                 "device": night.device,
                 "config": night.config,
             },

@@ -38,15 +38,31 @@ class PrepareConfig(Settings):
     exclude_seen: bool = Field(
         default=True, description="Items in a user's history are not recommended again"
     )
-    timezone: str = Field(default="UTC", description="IANA zone in which days begin at midnight")
     n_buckets: int = Field(
         default=8, ge=1, le=4096, description="Files that the users are spread over"
     )
 
 
 @stage
-def prepare(run: StageRun, config: PrepareConfig, *, ingested: Artifact, run_date: str) -> Summary:
-    """Write `histories/`, `items.parquet` and `split.json` as of the run date."""
+def prepare(
+    run: StageRun,
+    config: PrepareConfig,
+    *,
+    ingested: Artifact,
+    validated: Artifact,
+    run_date: str,
+    timezone: str,
+) -> Summary:
+    """Write `histories/`, `items.parquet` and `split.json` as of the run date.
+
+    Args:
+        run: Where and how.
+        config: The split.
+        ingested: Which versions of the lake to read.
+        validated: Nothing is prepared that was not validated.
+        run_date: ISO date; only what happened before it counts.
+        timezone: IANA zone in which days begin at midnight.
+    """
     facts = read_json(ingested.file("ingest.json"))
     if facts["timestamp_kind"] == "order" and config.split == "global_time":
         msg = (
@@ -56,7 +72,7 @@ def prepare(run: StageRun, config: PrepareConfig, *, ingested: Artifact, run_dat
         raise ValueError(msg)
     windows = TimeWindows.before(
         date.fromisoformat(run_date),
-        timezone=config.timezone,
+        timezone=timezone,
         validation_days=config.validation_days,
         test_days=config.test_days,
     )

@@ -31,6 +31,7 @@ from recsys_core.artifacts import (
     MANIFEST,
     Artifact,
     code_fingerprint,
+    damaged_files,
     digest,
     is_finished,
     publish,
@@ -78,14 +79,14 @@ def stage(function: StageFunction) -> Callable[..., Artifact]:
     name = function.__name__
 
     @wraps(function)
-    def run_stage(night: Night, config: Settings | None, **inputs: Any) -> Artifact:
+    def run_stage(night: Night, config: Settings | None = None, **inputs: Any) -> Artifact:
         parts = _key_parts(function, config, inputs, night.device)
         key = digest(parts)
         artifact = Artifact(name, key, night.workspace / "stages" / name / key)
         finished = is_finished(artifact.folder)
+        reason = "finished" if finished else _why(artifact.folder.parent, parts)
+        night.plans.append(Plan(name, key, not finished, reason))
         if night.planning:
-            reason = "finished" if finished else _why(artifact.folder.parent, parts)
-            night.plans.append(Plan(name, key, not finished, reason))
             return artifact
         return _as_task(function, night, config, inputs, artifact, parts, finished=finished)
 
@@ -105,6 +106,7 @@ def _as_task(
     def body() -> None:
         logger = get_run_logger()
         if finished:
+            shutil.rmtree(_scratch(artifact), ignore_errors=True)
             logger.info("%s: finished earlier, skipped (%s)", artifact.stage, artifact.key)
             return
         _execute(function, night, config, inputs, artifact, parts, logger)
@@ -129,17 +131,29 @@ def _execute(
     logger: AnyLogger,
 ) -> None:
     began = time.monotonic()
-    scratch = artifact.folder.with_name(f"{artifact.key}.scratch")
+    scratch = _scratch(artifact)
     artifact.folder.mkdir(parents=True, exist_ok=True)
-    (artifact.folder / MANIFEST).unlink(missing_ok=True)
+    _remove_damage(artifact.folder)
     scratch.mkdir(exist_ok=True)
     arguments = dict(inputs) if config is None else {"config": config, **inputs}
     with StageProgress(artifact.stage, logger) as progress:
         run = StageRun(night, artifact.key, artifact.folder, scratch, progress, logger)
         summary = function(run, **arguments)
-    shutil.rmtree(scratch)
     publish(artifact, parts, summary)
+    shutil.rmtree(scratch)
     logger.info("%s: done in %.1f s (%s)", artifact.stage, time.monotonic() - began, artifact.key)
+
+
+def _scratch(artifact: Artifact) -> Path:
+    return artifact.folder.with_name(f"{artifact.key}.scratch")
+
+
+def _remove_damage(folder: Path) -> None:
+    """Of an output that was whole once, keep what still is; the manifest goes last."""
+    if (folder / MANIFEST).exists():
+        for name in damaged_files(folder):
+            (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink()
 
 
 def _key_parts(

@@ -1,8 +1,9 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
 """Structure: a smaller network that begins as much of the teacher as fits into it."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -45,11 +46,15 @@ def initialise_from_teacher(student: Recommender, teacher: Recommender) -> None:
 
 
 def truncated_svd(vectors: Float[Tensor, "items wide"], width: int) -> Float[Tensor, "items width"]:
-    """The first `width` principal directions of the rows: U·S of the SVD, signs fixed."""
+    """The first `width` principal directions of the rows: U·S of the SVD, signs fixed.
+
+    Fewer rows than `width` span fewer directions; the rest is zero.
+    """
     _, _, directions = torch.linalg.svd(vectors, full_matrices=False)
     directions = directions[:width]
     largest = directions.abs().argmax(dim=1, keepdim=True)
-    return vectors @ (directions * directions.gather(1, largest).sign()).T
+    narrow = vectors @ (directions * directions.gather(1, largest).sign()).T
+    return F.pad(narrow, (0, width - narrow.shape[1]))
 
 
 def pick_layers(n_layers: int, n_teacher_layers: int) -> list[int]:

@@ -88,7 +88,7 @@ def count_training_interactions(
         `item_idx`, `train_count`, `recent_count`, for every item_idx from 1, in order.
     """
     start = 0 if since is None else int(since.timestamp() * 1_000_000)
-    recent = pl.lit(value=True) if since is None else pl.col("timestamp") >= start
+    recent = pl.col("timestamp").is_not_null() if since is None else pl.col("timestamp") >= start
     counts = pl.DataFrame({"item_idx": pl.Series(range(1, n_items + 1), dtype=pl.Int32)})
     counts = counts.with_columns(train_count=pl.lit(0, pl.Int64), recent_count=pl.lit(0, pl.Int64))
     for path in buckets:

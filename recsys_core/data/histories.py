@@ -21,18 +21,22 @@ _HASH_OFFSET = np.uint64(0xCBF29CE484222325)
 
 
 def stable_hash(ids: pl.Series) -> NDArray[np.uint64]:
-    """Hash of strings that is the same in every run, version and machine: FNV-1a, 64 bits.
+    """Hash of strings that is the same in every run, version and machine.
+
+    FNV-1a of the UTF-8 bytes, 64 bits, its upper half folded onto the lower one because FNV's low
+    bits, which choose the bucket, are its weakest.
 
     Source: Fowler, Noll, Vo; http://www.isthe.com/chongo/tech/comp/fnv/.
     """
-    encoded = np.char.encode(ids.to_numpy().astype(str), "utf-8")
-    width = encoded.dtype.itemsize
-    table = np.frombuffer(encoded.tobytes(), np.uint8).reshape(len(ids), width)
-    lengths = np.char.str_len(encoded)
+    letters = np.frombuffer("".join(ids.to_list()).encode(), np.uint8)
+    lengths = ids.str.len_bytes().to_numpy().astype(np.int64)
+    starts = lengths.cumsum() - lengths
     hashes = np.full(len(ids), _HASH_OFFSET)
-    for place in range(width):
-        inside = place < lengths
-        hashes[inside] = (hashes[inside] ^ table[inside, place]) * _HASH_PRIME
+    place, longer = 0, np.flatnonzero(lengths > 0)
+    while longer.size:
+        hashes[longer] = (hashes[longer] ^ letters[starts[longer] + place]) * _HASH_PRIME
+        place += 1
+        longer = longer[lengths[longer] > place]
     return hashes ^ (hashes >> np.uint64(32))
 
 
@@ -83,7 +87,7 @@ def write_histories(
         _write_bucket(events, path, split_columns(kind, windows), event_types)
         paths.append(path)
         progress((bucket + 1) / n_buckets, f"bucket {bucket + 1} of {n_buckets}")
-    shutil.rmtree(unsorted)
+    shutil.rmtree(unsorted, ignore_errors=True)
     return paths
 
 

@@ -5,7 +5,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.training.losses import CHUNK_POSITIONS, chunked_loss, cross_entropy_to_gradient
+from recsys_core.training.losses import (
+    CHUNK_POSITIONS,
+    check_targets,
+    chunked_loss,
+    cross_entropy_to_gradient,
+)
 
 
 def distillation_kl(
@@ -86,6 +91,7 @@ def distillation_loss(
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
     """
     _check_temperature(temperature)
+    check_targets(targets, states)
     if len(teacher_states) != len(states) or len(teacher_item_vectors) > len(item_vectors):
         msg = (
             f"Teacher labels for {len(teacher_states)} positions over {len(teacher_item_vectors)} "
@@ -95,6 +101,9 @@ def distillation_loss(
     labelled = ~teacher_states.isnan().any(dim=1)
     teacher_states = teacher_states.nan_to_num(0.0)
     n_known = len(teacher_item_vectors) - 1
+    if n_known < 2:
+        msg = f"A teacher must know two or more items to be learnt from, found {n_known}."
+        raise ValueError(msg)
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
         teacher_logits = teacher_states[rows] @ teacher_item_vectors[1:].T

@@ -153,7 +153,12 @@ def describe(
     trained_through: str | None,
     item_vectors: NDArray[np.float32],
 ) -> dict[str, Any]:
-    """Finish a store: write the item vectors `[n_items + 1, dim]` and the description."""
+    """Finish a store: write the item vectors `[n_items + 1, dim]` and the description.
+
+    Raises:
+        SoftLabelError: A vector holds NaN or infinity, so the teacher is broken.
+    """
+    _check_finite(item_vectors, "item vectors")
     dim = item_vectors.shape[1]
     pl.DataFrame(
         {
@@ -185,11 +190,15 @@ def quantize_rows(
     Raises:
         SoftLabelError: A value is NaN or infinite, so the teacher is broken.
     """
-    if not np.isfinite(values).all():
-        msg = "The teacher's states hold NaN or infinity: train the teacher again."
-        raise SoftLabelError(msg)
+    _check_finite(values, "states")
     scales = np.maximum(np.abs(values).max(axis=1), np.finfo(np.float32).tiny) / _INT8_MAX
     return np.rint(values / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+
+
+def _check_finite(values: NDArray[np.float32], what: str) -> None:
+    if not np.isfinite(values).all():
+        msg = f"The teacher's {what} hold NaN or infinity: train the teacher again."
+        raise SoftLabelError(msg)
 
 
 def prefix_hashes(items: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:

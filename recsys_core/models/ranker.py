@@ -23,7 +23,9 @@ def pad_histories(
     newest = [history[-max_length:] for history in histories]
     lengths = np.array([len(history) for history in newest], np.int64)
     padded = np.zeros((len(newest), max(1, int(lengths.max(initial=0)))), np.int64)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(newest)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(
+        [np.empty(0, np.int32), *newest]
+    )
     return padded, lengths
 
 

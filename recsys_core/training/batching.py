@@ -85,9 +85,12 @@ class TrainingSet:
         """One window of every user with two or more events, in random order."""
         random = np.random.default_rng((seed, epoch))
         for group in random.permutation(len(self._groups)):
-            histories, labels = self._load(int(group))
-            for starts, ends in self._window_batches(histories, random):
-                yield make_batch(histories, labels, starts, ends)
+            yield from self._group_batches(int(group), random)
+
+    def _group_batches(self, group: int, random: np.random.Generator) -> Iterator[Batch]:
+        histories, labels = self._load(group)
+        for starts, ends in self._window_batches(histories, random):
+            yield make_batch(histories, labels, starts, ends)
 
     def _n_windows(self, group: int) -> int:
         histories, _ = self._load(group)
@@ -95,6 +98,7 @@ class TrainingSet:
 
     def _load(self, group: int) -> tuple[ResidentHistories, StateLabels | None]:
         if self._resident is None or self._resident[0] != group:
+            self._resident = None  # let go of the last group before the next one is read
             buckets = self._groups[group]
             histories = read_training_histories(buckets)
             labels = self._labels.align(histories, buckets) if self._labels else None

@@ -58,7 +58,9 @@ class TrainingConfig(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         default="bf16", description="Arithmetic of the encoder; the loss is always fp32"
     )
-    seed: int = Field(default=1, ge=0, description="Decides initial weights, batches and dropout")
+    seed: int = Field(
+        default=1, ge=0, le=2**31, description="Decides initial weights, batches and dropout"
+    )
 
 
 class CurvePoint(NamedTuple):

@@ -88,7 +88,11 @@ def next_item_cross_entropy(
 
     Returns:
         Mean over positions, in nats.
+
+    Raises:
+        ValueError: There are no positions, or not a target for each.
     """
+    check_targets(targets, states)
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
         return cross_entropy_to_gradient(logits, targets[rows] - 1)
@@ -96,6 +100,17 @@ def next_item_cross_entropy(
     return chunked_loss(
         states, item_vectors[1:], loss_and_gradient, chunk_positions=chunk_positions
     )
+
+
+def check_targets(targets: Tensor, states: Tensor) -> None:
+    """Refuse targets that would pair up with other positions by broadcasting.
+
+    Raises:
+        ValueError: There are not as many targets as states.
+    """
+    if len(targets) != len(states):
+        msg = f"Every position needs its target: {len(states)} states, {len(targets)} targets."
+        raise ValueError(msg)
 
 
 def cross_entropy_to_gradient(

@@ -1,0 +1,153 @@
+"""The configuration of a night: every stage's settings in one form, loaded from TOML."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from recsys_core.data.sources import SourceConfig
+from recsys_core.data.synthetic import WorldConfig
+from recsys_core.evaluation.gate import GateConfig
+from recsys_core.models.recommender import ModelConfig
+from recsys_core.settings import Settings
+from recsys_core.training.loop import TrainingConfig
+from tasks.compress import CompressionConfig
+from tasks.distill import DistillationConfig
+from tasks.evaluate import EvaluationConfig
+from tasks.prepare import PrepareConfig
+from tasks.registry.store import RegistryConfig
+from tasks.training import NetworkConfig
+from tasks.validate import ValidationConfig
+from tasks.write_soft_labels import SoftLabelConfig
+
+
+class ConfigError(ValueError):
+    """A configuration file can't be used; the message says which field, why and what to do."""
+
+
+class SyntheticSource(Settings):
+    """A synthetic world as the night's source: each night finds the day before it added."""
+
+    folder: Path = Field(
+        default=Path("data/synthetic"), description="Where the world's files are written"
+    )
+    days: int = Field(
+        default=30, ge=3, le=3650, description="Days of history that a new world begins with"
+    )
+    world: WorldConfig = Field(default=WorldConfig(), description="The world's size and laws")
+
+    def source(self) -> SourceConfig:
+        """How the world's files are read."""
+        return SourceConfig(
+            format="parquet",
+            interactions=self.folder / "interactions",
+            items=self.folder / "items.parquet",
+        )
+
+
+class NightlyConfig(Settings):
+    """All settings of a night; the defaults make one on a synthetic world."""
+
+    name: str = Field(
+        default="recdistill",
+        pattern=r"^[a-z][a-z0-9-]*$",
+        max_length=64,
+        description="Prefix of the registered names, for example one a market",
+    )
+    workspace: Path = Field(
+        default=Path("workspace"), description="Folder of everything that nights write"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where networks are trained; auto takes a GPU where one is"
+    )
+    source: SourceConfig | None = Field(
+        default=None, description="Where events come from; empty: the synthetic world"
+    )
+    synthetic: SyntheticSource = Field(
+        default=SyntheticSource(), description="The synthetic world, used where there is no source"
+    )
+    validation: ValidationConfig = Field(
+        default=ValidationConfig(), description="What new data must look like"
+    )
+    prepare: PrepareConfig = Field(
+        default=PrepareConfig(), description="Histories and where training ends"
+    )
+    teacher: NetworkConfig = Field(
+        default=NetworkConfig(
+            model=ModelConfig(max_length=64),
+            training=TrainingConfig(epochs=16, validate_every=4, patience=3),
+        ),
+        description="The large network",
+    )
+    soft_labels: SoftLabelConfig = Field(
+        default=SoftLabelConfig(), description="Which positions the teacher labels"
+    )
+    student: NetworkConfig = Field(
+        default=NetworkConfig(
+            model=ModelConfig(embedding_dim=32, n_layers=1, ffn_dim=64, max_length=64),
+            training=TrainingConfig(epochs=12, validate_every=4, patience=3),
+        ),
+        description="The small network, and its control",
+    )
+    distillation: DistillationConfig = Field(
+        default=DistillationConfig(), description="What the student takes from its teacher"
+    )
+    compression: CompressionConfig = Field(
+        default=CompressionConfig(), description="How the student is made smaller still"
+    )
+    evaluation: EvaluationConfig = Field(
+        default=EvaluationConfig(), description="What all models are ranked on"
+    )
+    gate: GateConfig = Field(default=GateConfig(), description="What the champion's heir must meet")
+    registry: RegistryConfig = Field(
+        default=RegistryConfig(), description="Where models are registered"
+    )
+
+    @property
+    def events(self) -> SourceConfig:
+        """The source that is read: the configured one or the synthetic world's files."""
+        return self.source or self.synthetic.source()
+
+
+def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
+    """Read a TOML file; paths in it are relative to where the command runs.
+
+    Args:
+        path: The file.
+        data: Replaces `{data}` in the source's paths, so that one file serves wherever the data
+            lie; `data` in the file itself is the default.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, or a field is unknown or out of bounds.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"There is no configuration file {path}. Examples are in infra/configs/."
+        raise ConfigError(msg) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        msg = f"{path} can't be read as TOML: {error}."
+        raise ConfigError(msg) from error
+    default_data = fields.pop("data", None)
+    if source := fields.get("source"):
+        _fill_in(source, path, str(data) if data else default_data)
+    try:
+        return NightlyConfig.model_validate(fields)
+    except ValidationError as error:
+        problems = "\n".join(
+            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        msg = f"{path} has settings that can't be used:\n{problems}"
+        raise ConfigError(msg) from error
+
+
+def _fill_in(source: dict[str, Any], path: Path, data: str | None) -> None:
+    for name in ("interactions", "items"):
+        value = source.get(name)
+        if isinstance(value, str) and "{data}" in value:
+            if data is None:
+                msg = f"{path}: source.{name} needs a data folder; give --data or set data there."
+                raise ConfigError(msg)
+            source[name] = value.replace("{data}", data)

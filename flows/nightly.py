@@ -1,0 +1,188 @@
+"""The nightly flow: from source files to a registered, judged and reported student."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from prefect import flow
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from flows.config import NightlyConfig
+from flows.lock import workspace_lock
+from recsys_core.artifacts import Artifact
+from recsys_core.data.sources import source_fingerprint
+from tasks.compress import compress
+from tasks.control import control
+from tasks.distill import distill
+from tasks.evaluate import evaluate
+from tasks.gate import gate
+from tasks.ingest import ingest
+from tasks.night import Night, NightManifest, Plan
+from tasks.prepare import prepare
+from tasks.promote import promote
+from tasks.register import register
+from tasks.registry.store import champion_version
+from tasks.report import report
+from tasks.summary import summarise_night
+from tasks.synthesise import synthesise
+from tasks.train_teacher import train_teacher
+from tasks.validate import validate
+from tasks.write_soft_labels import write_soft_labels
+
+Artifacts = Mapping[str, Artifact]
+
+
+@flow(name="nightly", flow_run_name="{run_date}", persist_result=False)
+def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = None) -> Path:  # noqa: B008 - frozen
+    """Run one night; what is finished already is skipped.
+
+    Args:
+        config: All settings. The defaults make a night on a synthetic world.
+        run_date: The night's date; only what happened before it exists. Empty: the date of the
+            scheduled start, in the time zone of the source.
+    """
+    day = run_date or scheduled_date(config)
+    with workspace_lock(config.workspace):
+        if config.source is None:
+            synthesise(
+                config.synthetic.folder,
+                config.synthetic.world,
+                days=config.synthetic.days,
+                run_date=day,
+            )
+        night = open_night(config, day)
+        get_run_logger().info("Night of %s in %s", day, night.workspace.resolve())
+        return summarise_night(night, stages(night, config))
+
+
+def stages(night: Night, config: NightlyConfig) -> Artifacts:
+    """A night's stages in order; in a planning night nothing runs."""
+    run_date = night.run_date.isoformat()
+    made: dict[str, Artifact] = {}
+    made["ingested"] = ingest(night, config.events, run_date=run_date, sources=night.sources)
+    made["validated"] = validate(night, config.validation, ingested=made["ingested"])
+    made["prepared"] = prepare(
+        night,
+        config.prepare,
+        run_date=run_date,
+        timezone=config.events.timezone,
+        ingested=made["ingested"],
+        validated=made["validated"],
+    )
+    data = {"prepared": made["prepared"]}
+    made["teacher"] = train_teacher(night, config.teacher, **data)
+    made["soft_labels"] = write_soft_labels(
+        night, config.soft_labels, **data, teacher=made["teacher"]
+    )
+    made["student"] = distill(
+        night,
+        config.distillation,
+        student=config.student,
+        **data,
+        teacher=made["teacher"],
+        soft_labels=made["soft_labels"],
+    )
+    made["control"] = control(night, config.student, **data)
+    made["compressed"] = compress(
+        night,
+        config.compression,
+        distillation=config.distillation,
+        **data,
+        student=made["student"],
+        soft_labels=made["soft_labels"],
+    )
+    networks = {name: made[name] for name in ("teacher", "student", "control")}
+    made["evaluated"] = evaluate(
+        night,
+        config.evaluation,
+        registry=config.registry,
+        champion=night.champion,
+        **data,
+        **networks,
+        compressed=made["compressed"],
+    )
+    made["registered"] = register(
+        night,
+        config.registry,
+        run_date=run_date,
+        **networks,
+        compressed=made["compressed"],
+        evaluated=made["evaluated"],
+    )
+    made["gated"] = gate(
+        night,
+        config.gate,
+        evaluated=made["evaluated"],
+        champion_exists=night.champion is not None and config.prepare.split == "global_time",
+    )
+    made["promoted"] = promote(
+        night, config.registry, registered=made["registered"], gated=made["gated"]
+    )
+    made["report"] = report(night, run_date=run_date, **made)
+    return made
+
+
+def plan(config: NightlyConfig, run_date: date) -> list[Plan]:
+    """What a night would run, and why, without running it."""
+    night = replace(open_night(config, run_date, pin=False), planning=True, plans=[])
+    stages(night, config)
+    return night.plans
+
+
+def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Night:
+    """Pin the world that this night sees, or see again what it saw when it began.
+
+    The champion is that of the first start. The sources are too, once they have passed
+    validation; until then a corrected file is taken up.
+
+    Args:
+        config: All settings.
+        run_date: The night's date.
+        pin: Write the night manifest.
+    """
+    resolved = config.model_dump(mode="json")
+    manifest = NightManifest.of(config.workspace, run_date, resolved)
+    pinned = manifest.read()
+    night = Night(
+        workspace=config.workspace,
+        name=config.name,
+        run_date=run_date,
+        config=resolved,
+        champion=pinned["champion"]
+        if pinned
+        else champion_version(config.workspace, config.registry, config.name),
+        sources=pinned["sources"] if pinned else {},
+        device=_device(config),
+    )
+    if not pinned or not _validated(night, config):
+        night.sources = source_fingerprint(config.events)
+    if pin:
+        manifest.write(night)
+    return night
+
+
+def scheduled_date(config: NightlyConfig) -> date:
+    """The date of the run's scheduled start in the source's time zone."""
+    start: datetime = flow_run.scheduled_start_time
+    return start.astimezone(ZoneInfo(config.events.timezone)).date()
+
+
+def _validated(night: Night, config: NightlyConfig) -> bool:
+    """Whether the pinned sources have passed validation."""
+    trial = replace(night, planning=True, plans=[])
+    ingested = ingest(
+        trial, config.events, run_date=night.run_date.isoformat(), sources=night.sources
+    )
+    validate(trial, config.validation, ingested=ingested)
+    return not any(step.runs for step in trial.plans)
+
+
+def _device(config: NightlyConfig) -> str:
+    if config.device != "auto":
+        return config.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,237 @@
+"""Export: a recommender as one ONNX graph from history to top-k, without Python or torch.
+
+Graph inputs (int64; rows are compact rows 1 … n_active, 0 is padding):
+
+- `history` [batch, length]: oldest first, padded on the right, length at least 1;
+- `exclude` [batch, n_exclude]: rows never to recommend, 0 for none;
+- `k` [1]: how many to recommend, at most n_active.
+
+Graph outputs:
+
+- `top_rows` [batch, k] int64: compact rows, best first; excluded ones come last, scored -inf;
+- `top_scores` [batch, k] float32;
+- `scores` [batch, n_active] float32: column = row - 1, nothing excluded.
+"""
+
+# torch.onnx and torch._check are only partly typed.
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
+
+import logging
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.export import Dim
+
+from recsys_core.models.recommender import Block, Recommender
+
+OPSET = 23
+TABLE = "item_table"
+POSITIONS = "model.position_embedding"
+INPUTS = ("history", "exclude", "k")
+OUTPUTS = ("top_rows", "top_scores", "scores")
+_OPEN_SIZES = (
+    ("history", ("batch", "length")),
+    ("exclude", ("batch", "n_exclude")),
+    ("top_rows", ("batch", "k")),
+    ("top_scores", ("batch", "k")),
+    ("scores", ("batch",)),
+)
+
+
+def export_onnx(
+    model: Recommender,
+    path: Path,
+    *,
+    active: Sequence[int],
+    popularity: npt.NDArray[np.floating[Any]],
+    opset: int = OPSET,
+) -> None:
+    """Write the graph of the module docstring; the same model gives the same bytes.
+
+    Args:
+        model: Left as it is, but for being put into evaluation mode.
+        path: The `.onnx` file to write; weights are inside.
+        active: item_idx of the items that ship; their order is that of the compact rows.
+        popularity: Score of each active item where no valid item is left in the history.
+        opset: Version of the ONNX operators.
+
+    Raises:
+        ValueError: `active` or `popularity` do not fit the model or each other.
+    """
+    graph = ServingGraph(model, active, popularity).eval()
+    # Traced with a batch of 2: a batch of 1 would be taken for a constant.
+    length = min(4, model.config.max_length)
+    history = torch.ones(2, length, dtype=torch.int64)
+    exclude = torch.zeros(2, 3, dtype=torch.int64)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            graph,
+            (history, exclude, torch.ones(1, dtype=torch.int64)),
+            dynamo=True,
+            opset_version=opset,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes=(
+                {0: Dim("batch"), 1: Dim("length", max=model.config.max_length)},
+                {0: Dim.AUTO, 1: Dim("n_exclude")},
+                None,
+            ),
+            verbose=False,
+        )
+    assert program is not None
+    proto = _clean(program.model_proto)
+    _name_sizes(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+class ServingGraph(nn.Module):
+    """What is exported: the encoder for the newest event, all scores, exclusion, top-k.
+
+    Args:
+        model: The recommender.
+        active: See `export_onnx`.
+        popularity: See `export_onnx`.
+
+    Raises:
+        ValueError: `active` or `popularity` do not fit the model or each other.
+    """
+
+    def __init__(
+        self, model: Recommender, active: Sequence[int], popularity: npt.NDArray[np.floating[Any]]
+    ) -> None:
+        super().__init__()
+        _check_active(active, popularity, model.n_items)
+        self.model = model
+        self.item_table = nn.Parameter(model.item_vectors().detach()[list(active)])
+        self.popularity = nn.Buffer(torch.tensor(np.asarray(popularity, dtype=np.float32)))
+
+    def forward(
+        self,
+        history: Int[Tensor, "batch length"],
+        exclude: Int[Tensor, "batch n_exclude"],
+        k: Int[Tensor, " 1"],
+    ) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"], Float[Tensor, "batch n_active"]]:
+        """Best rows, their scores, all scores."""
+        n_events = (history > 0).sum(dim=1)
+        states = self._newest_states(history, (n_events - 1).clamp(min=0))
+        scores = F.linear(states, self.item_table)
+        scores = torch.where(n_events[:, None] > 0, scores, self.popularity)
+        # Padding points at the first item and has no effect on the minimum.
+        lowered = torch.where(exclude > 0, -torch.inf, torch.inf)
+        masked = scores.scatter_reduce(1, (exclude - 1).clamp(min=0), lowered, reduce="amin")
+        n_best = cast(int, k.item())
+        torch._check(n_best >= 1)
+        torch._check(n_best <= len(self.item_table))
+        top_scores, top_columns = torch.topk(masked, n_best, dim=1)
+        return top_columns + 1, top_scores, scores
+
+    def _newest_states(
+        self, history: Int[Tensor, "batch length"], newest: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch dim"]:
+        """State after each history's newest event, as `Recommender.encode` has it there.
+
+        What padding gathers does not matter: attention is causal and padding comes last.
+        """
+        model = self.model
+        x = F.embedding((history - 1).clamp(min=0), self.item_table)
+        x = x * model.config.embedding_dim**0.5 + model.position_embedding[: history.shape[1]]
+        *lower, last = cast(Sequence[Block], model.blocks)
+        for block in lower:
+            x = block(x)
+        return model.final_norm(_newest_of_block(last, x, newest))[:, 0]
+
+
+def _newest_of_block(
+    block: Block, x: Float[Tensor, "batch length dim"], newest: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch 1 dim"]:
+    """One block's output at one position only: keys and values need the rest, nothing else."""
+    attention = block.attention
+    x_newest = x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[2]))
+    normed = block.attention_norm(x)
+    query, key, value = (
+        projected.unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)
+        for projected in (
+            attention.query(block.attention_norm(x_newest)),
+            attention.key(normed),
+            attention.value(normed),
+        )
+    )
+    past = torch.arange(x.shape[1], device=x.device) <= newest[:, None]
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=past[:, None, None])
+    update = attention.output(mixed.transpose(1, 2).flatten(-2))
+    x_newest = x_newest + torch.sigmoid(block.attention_gate(x_newest)) * update
+    update = block.ffn(block.ffn_norm(x_newest))
+    return x_newest + torch.sigmoid(block.ffn_gate(x_newest)) * update
+
+
+def _check_active(
+    active: Sequence[int], popularity: npt.NDArray[np.floating[Any]], n_items: int
+) -> None:
+    if not active or min(active) < 1 or max(active) > n_items or len(set(active)) < len(active):
+        msg = (
+            f"active has {len(active)} entries; expected distinct item_idx between 1 and "
+            f"{n_items}, at least one."
+        )
+        raise ValueError(msg)
+    if np.shape(popularity) != (len(active),) or not np.isfinite(popularity).all():
+        msg = (
+            f"popularity has shape {np.shape(popularity)}; expected one finite score for each of "
+            f"the {len(active)} active items."
+        )
+        raise ValueError(msg)
+
+
+@contextmanager
+def _quiet_exporter() -> Generator[None]:
+    """Hide what torch 2.13 says of itself: a deprecated call of its own, no torchvision."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_sizes(proto: onnx.ModelProto) -> None:
+    """Call the open sizes what the module docstring calls them.
+
+    Raises:
+        ValueError: The exporter has turned one into a constant, which it does silently.
+    """
+    values = {value.name: value for value in [*proto.graph.input, *proto.graph.output]}
+    for name, sizes in _OPEN_SIZES:
+        for axis, size in enumerate(sizes):
+            dim = values[name].type.tensor_type.shape.dim[axis]
+            if dim.HasField("dim_value"):
+                msg = f"Export fixed the {size} of {name} to {dim.dim_value}; it must stay open."
+                raise ValueError(msg)
+            dim.dim_param = size
+
+
+def _clean(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what the exporter says of its run: source paths, stack traces, doc strings."""
+    graph = proto.graph
+    del proto.metadata_props[:]
+    del graph.metadata_props[:]
+    graph.doc_string = ""
+    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node]
+    for value in values:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    del graph.value_info[:]
+    return proto

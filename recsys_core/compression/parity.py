@@ -1,0 +1,141 @@
+"""Parity: does an exported graph still say what the model that it came from says?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys_core.models.recommender import Recommender
+from recsys_core.serving.scorer import open_session, pad_rows
+
+TOP = 10
+_BATCH = 64
+
+Scores = npt.NDArray[np.float32]
+
+
+class Parity(TypedDict):
+    """Figures over all histories that hold an active item.
+
+    `overlap_at_10` is the mean share of the model's ten best items among the graph's ten best,
+    `correlation` the mean Pearson correlation of the scores, history by history.
+    """
+
+    n_histories: int
+    max_abs_difference: float
+    correlation: float
+    overlap_at_10: float
+
+
+class ParityError(ValueError):
+    """An exported graph differs from its model by more than was allowed."""
+
+
+def parity(
+    model: Recommender,
+    graph: Path,
+    *,
+    active: Sequence[int],
+    histories: Sequence[npt.NDArray[np.integer]],
+) -> Parity:
+    """Compare the raw scores of a graph with those of the model it came from.
+
+    Args:
+        model: The model, put into evaluation mode; scored in fp32 on its device.
+        graph: The `.onnx` file, of `export_onnx` or of `quantize`.
+        active: item_idx of the graph's items, as given to `export_onnx`.
+        histories: Real histories as item_idx, oldest first, of any length.
+
+    Raises:
+        ValueError: No history holds an active item, so there is nothing to compare.
+    """
+    row_of = np.zeros(model.n_items + 1, dtype=np.int64)
+    row_of[list(active)] = np.arange(1, len(active) + 1)
+    known = [history[row_of[history] > 0][-model.config.max_length :] for history in histories]
+    known = [history for history in known if len(history)]
+    if not known:
+        msg = f"None of the {len(histories)} histories holds an active item: nothing to compare."
+        raise ValueError(msg)
+    known.sort(key=len)
+    session = open_session(graph)
+    figures: list[Scores] = []
+    for start in range(0, len(known), _BATCH):
+        batch = known[start : start + _BATCH]
+        inputs = {
+            "history": pad_rows([row_of[history] for history in batch]),
+            "exclude": np.zeros((len(batch), 1), dtype=np.int64),
+            "k": np.ones(1, dtype=np.int64),
+        }
+        found: Scores = session.run(["scores"], inputs)[0]
+        figures.append(_compare(_model_scores(model, active, batch), found))
+    differences, correlations, overlaps = np.concatenate(figures, axis=1)
+    return Parity(
+        n_histories=len(known),
+        max_abs_difference=float(differences.max()),
+        correlation=float(correlations.mean()),
+        overlap_at_10=float(overlaps.mean()),
+    )
+
+
+def check_parity(
+    figures: Parity, *, min_overlap: float, max_abs_difference: float | None = None
+) -> None:
+    """Refuse a graph that differs too much from its model.
+
+    Args:
+        figures: Of `parity`.
+        min_overlap: Least mean overlap of the ten best items, 0 to 1.
+        max_abs_difference: Largest difference of any score; None for any.
+
+    Raises:
+        ParityError: A bound does not hold, or a figure is NaN.
+    """
+    overlap, difference = figures["overlap_at_10"], figures["max_abs_difference"]
+    if not overlap >= min_overlap:
+        msg = (
+            f"The exported model shares {overlap:.3f} of its ten best items with the model it came "
+            f"from, over {figures['n_histories']} histories; at least {min_overlap:.3f} is "
+            "required. Rounding costs too much here: choose a larger embedding_dim, train longer, "
+            "or lower the required overlap."
+        )
+        raise ParityError(msg)
+    if max_abs_difference is not None and not difference < max_abs_difference:
+        msg = (
+            f"A score of the exported model differs from the model it came from by "
+            f"{difference:.2g}, over {figures['n_histories']} histories; less than "
+            f"{max_abs_difference:.2g} is required. The export is wrong: do not ship it."
+        )
+        raise ParityError(msg)
+
+
+@torch.no_grad()
+def _model_scores(
+    model: Recommender, active: Sequence[int], histories: Sequence[npt.NDArray[np.integer]]
+) -> Scores:
+    """Scores of the active items by the model itself, [batch, n_active]."""
+    device = model.id_embedding.device
+    vectors = model.eval().item_vectors()
+    states = model.encode(torch.tensor(pad_rows(histories), device=device), vectors)
+    newest = torch.tensor([len(history) - 1 for history in histories], device=device)
+    state = states[torch.arange(len(histories), device=device), newest]
+    return (state @ vectors[list(active)].T).to("cpu").numpy()
+
+
+def _compare(expected: Scores, found: Scores) -> Scores:
+    """[3, batch]: largest difference, correlation and overlap of the best items."""
+    top = min(TOP, expected.shape[1])
+    pairs = zip(expected.astype(np.float64), found.astype(np.float64), strict=True)
+    correlations = [_correlation(one, other) for one, other in pairs]
+    best = [np.argsort(-scores, axis=1, kind="stable")[:, :top] for scores in (expected, found)]
+    overlap = [np.isin(one, other).mean() for one, other in zip(*best, strict=True)]
+    return np.stack([np.abs(expected - found).max(axis=1), correlations, overlap])
+
+
+def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Pearson's; where scores are all alike, whether they are so on both sides."""
+    one, other = one - one.mean(), other - other.mean()
+    product = float(np.sqrt((one @ one) * (other @ other)))
+    return float(one @ other) / product if product else float(one.any() == other.any())

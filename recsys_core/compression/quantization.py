@@ -1,0 +1,186 @@
+"""Quantization: an exported graph with all its matrices as 8-bit integers.
+
+- The item table is stored once, as unsigned bytes around 128 with an fp32 scale per block of a
+  row: `GatherBlockQuantized` looks items up in it, `MatMulNBits` scores against it.
+- Linear layers have an fp32 scale per output channel, positions one per position; both are read
+  through `DequantizeLinear`.
+
+Rounding of activations, where there is any, is per row: what a user is told does not depend on who
+else is in the batch. (ONNX Runtime's `quantize_dynamic` takes one scale for a whole batch, padding
+included, which changed scores by up to .2 between batch sizes.)
+"""
+
+# onnx is only partly typed.
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from recsys_core.compression.export import POSITIONS, TABLE
+
+_DOMAIN = "com.microsoft"
+_LEVELS = 127
+_ZERO_POINT = 128
+_MIN_BLOCK = 16
+_MAX_BLOCK = 256
+_INT8_ACTIVATIONS = 4
+"""`accuracy_level` of MatMulNBits: the state is rounded block by block, which is 3 × faster."""
+
+FloatMatrix = npt.NDArray[np.float32]
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Write the int8 counterpart of a graph; same inputs and outputs, same bytes for same bytes.
+
+    Args:
+        source: A `.onnx` file written by `export_onnx`.
+        target: The `.onnx` file to write.
+
+    Raises:
+        ValueError: The graph is not one of `export_onnx`, its items' width is no multiple of 16,
+            or a matrix would have stayed fp32.
+    """
+    model = onnx.load(source)
+    floats = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == 1}
+    missing = {TABLE, POSITIONS} - floats.keys()
+    if missing:
+        msg = f"{source} has no tensor {sorted(missing)}; expected a graph from export_onnx."
+        raise ValueError(msg)
+    linears = {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "MatMul" and node.input[1] in floats
+    }
+    _quantize_table(model, numpy_helper.to_array(floats[TABLE]))
+    _quantize_axis(model, floats[POSITIONS], axis=0)
+    for name in sorted(linears):
+        _quantize_axis(model, floats[name], axis=1)
+    _drop(model, {TABLE, POSITIONS, *linears})
+    model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    left = [tensor.name for tensor in model.graph.initializer if _is_matrix(tensor)]
+    if left:
+        msg = f"{source}: {left} would stay fp32; quantize does not know the operators they feed."
+        raise ValueError(msg)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _quantize_table(model: ModelProto, table: FloatMatrix) -> None:
+    """Replace the item table, its lookup and the scoring against it."""
+    n_items, dim = table.shape
+    block = _block_size(dim)
+    blocks = table.reshape(n_items, dim // block, block)
+    scales = _scales(blocks, axis=2)
+    _add(model, f"{TABLE}_data", (np.rint(blocks / scales) + _ZERO_POINT).astype(np.uint8))
+    _add(model, f"{TABLE}_scales", scales[:, :, 0])
+    _add(model, f"{TABLE}_scales_shape", np.array([n_items, dim // block, 1], dtype=np.int64))
+    _add(model, f"{TABLE}_row_shape", np.array([0, 0, dim], dtype=np.int64))
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if TABLE not in node.input:
+            nodes.append(node)
+        elif node.op_type == "Gather":
+            nodes += _lookup(node, block)
+        else:
+            assert node.op_type == "Gemm"
+            nodes.append(_product(node, block, n_items, dim))
+    _set_nodes(model, nodes)
+
+
+def _lookup(gather: NodeProto, block: int) -> list[NodeProto]:
+    """Rows of the quantized table; it wants the scales with the rank of the data."""
+    return [
+        helper.make_node(
+            "Reshape",
+            [f"{TABLE}_scales", f"{TABLE}_scales_shape"],
+            [f"{TABLE}_lookup_scales"],
+            f"{TABLE}_lookup_scales",
+        ),
+        helper.make_node(
+            "GatherBlockQuantized",
+            [f"{TABLE}_data", gather.input[1], f"{TABLE}_lookup_scales"],
+            [f"{TABLE}_blocks"],
+            f"{TABLE}_lookup",
+            domain=_DOMAIN,
+            bits=8,
+            block_size=block,
+            gather_axis=0,
+            quantize_axis=2,
+        ),
+        helper.make_node(
+            "Reshape", [f"{TABLE}_blocks", f"{TABLE}_row_shape"], gather.output, f"{TABLE}_rows"
+        ),
+    ]
+
+
+def _product(gemm: NodeProto, block: int, n_items: int, dim: int) -> NodeProto:
+    """State times the transposed quantized table."""
+    return helper.make_node(
+        "MatMulNBits",
+        [gemm.input[0], f"{TABLE}_data", f"{TABLE}_scales"],
+        gemm.output,
+        f"{TABLE}_product",
+        domain=_DOMAIN,
+        bits=8,
+        block_size=block,
+        K=dim,
+        N=n_items,
+        accuracy_level=_INT8_ACTIVATIONS,
+    )
+
+
+def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
+    """Replace a constant matrix by int8 with one scale per index of `axis`, and its restoration."""
+    matrix: FloatMatrix = numpy_helper.to_array(tensor)
+    scales = _scales(matrix, axis=1 - axis)
+    _add(model, f"{tensor.name}_data", np.rint(matrix / scales).astype(np.int8))
+    _add(model, f"{tensor.name}_scales", scales.ravel())
+    restore = helper.make_node(
+        "DequantizeLinear",
+        [f"{tensor.name}_data", f"{tensor.name}_scales"],
+        [tensor.name],
+        f"{tensor.name}_restored",
+        axis=axis,
+    )
+    _set_nodes(model, [restore, *model.graph.node])
+
+
+def _scales(values: FloatMatrix, axis: int) -> FloatMatrix:
+    """Size of one step, so that the largest value along `axis` is the last step; 1 for zeros."""
+    largest = np.abs(values).max(axis=axis, keepdims=True)
+    return np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+
+
+def _block_size(dim: int) -> int:
+    """Largest power of two that divides `dim`, of those that ONNX Runtime has kernels for."""
+    if dim % _MIN_BLOCK:
+        msg = (
+            f"Item vectors of width {dim} cannot be stored in 8 bits: the width must be a multiple "
+            f"of {_MIN_BLOCK}. Choose the student's embedding_dim so."
+        )
+        raise ValueError(msg)
+    return min(dim & -dim, _MAX_BLOCK)
+
+
+def _is_matrix(tensor: TensorProto) -> bool:
+    """Whether a constant is fp32 and no vector, nor the table's scales."""
+    return tensor.data_type == 1 and len(tensor.dims) > 1 and tensor.name != f"{TABLE}_scales"
+
+
+def _add(model: ModelProto, name: str, values: npt.NDArray[Any]) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+
+
+def _drop(model: ModelProto, names: set[str]) -> None:
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in names]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _set_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

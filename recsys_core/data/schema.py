@@ -1,0 +1,158 @@
+"""The data vocabulary: the lake's tables, what their columns mean and which values they allow.
+
+Cleaning and the validation suite are both made from these definitions, so they can't disagree.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+SCHEMA_VERSION = 1
+"""Part of every source's identity: raise it to have all files cleaned and stored again."""
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+"""Outside of these a timestamp is a mistake (a wrong unit, a placeholder), not an early export."""
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table of the lake.
+
+    Attributes:
+        name: Its name in the lake.
+        dtype: Its Polars type.
+        required: Whether null is refused.
+        minimum: Smallest allowed value, if there is one.
+        maximum: Values must be smaller than this, if there is one.
+        finite: Whether NaN and infinities are refused.
+    """
+
+    name: str
+    dtype: pl.DataType
+    required: bool = True
+    minimum: datetime | float | None = None
+    maximum: datetime | float | None = None
+    finite: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table of the lake.
+
+    Attributes:
+        name: Its folder.
+        columns: In stored order.
+        partition_by: Column whose values split the table into folders.
+        key: Columns that identify a row; empty if rows have no identity.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    partition_by: str | None = None
+    key: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Column names and types."""
+        return pl.Schema({column.name: column.dtype for column in self.columns})
+
+
+INTERACTIONS = Table(
+    "interactions",
+    (
+        Column("user_id", pl.String()),
+        Column("item_id", pl.String()),
+        Column("timestamp", TIMESTAMP, minimum=EARLIEST, maximum=LATEST),
+        Column("arrival", pl.Int64(), minimum=0),
+        Column("event_type", pl.String()),
+        Column("weight", pl.Float32(), finite=True),
+        Column("source", pl.String()),
+        Column("date", pl.Date()),
+    ),
+    partition_by="date",
+    key=("user_id", "item_id", "timestamp", "event_type"),
+)
+"""Who did what when. `arrival` is the order in the sources and breaks ties of `timestamp`."""
+
+ITEMS = Table(
+    "items",
+    (
+        Column("item_id", pl.String()),
+        Column("title", pl.String(), required=False),
+        Column("categories", pl.List(pl.String())),
+        Column("available_from", TIMESTAMP, required=False, minimum=EARLIEST, maximum=LATEST),
+    ),
+    key=("item_id",),
+)
+"""The catalogue: the latest row of each item. Further columns of the sources are carried along."""
+
+ITEM_INDEX = Table(
+    "item_index",
+    (Column("item_id", pl.String()), Column("item_idx", pl.Int32(), minimum=1)),
+    key=("item_id",),
+)
+"""item_id to item_idx, 1 … n_items; only ever appended to."""
+
+QUARANTINE = Table(
+    "quarantine",
+    (
+        Column("source", pl.String()),
+        Column("row", pl.Int64(), minimum=1),
+        Column("reason", pl.String()),
+        Column("raw", pl.String()),
+        Column("date", pl.Date()),
+    ),
+)
+"""Rows that were refused: where they are, why, what they said (JSON), and the night's run date."""
+
+SOURCES = Table(
+    "sources",
+    (
+        Column("source", pl.String()),
+        Column("ordinal", pl.Int64(), minimum=0),
+        Column("sha256", pl.String()),
+        Column("mapping", pl.String()),
+        Column("run_date", pl.Date()),
+        Column("rows_in", pl.Int64(), minimum=0),
+        Column("rows_kept", pl.Int64(), minimum=0),
+        Column("rows_quarantined", pl.Int64(), minimum=0),
+        Column("rows_duplicate", pl.Int64(), minimum=0),
+        Column("reasons", pl.String()),
+        Column("dates", pl.List(pl.Date())),
+        Column("validated", pl.Boolean()),
+    ),
+    key=("source",),
+)
+"""The log of what was ingested: one row a file, as it was last read."""
+
+TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, QUARANTINE, SOURCES)
+
+UNBALANCED_QUOTES = "unbalanced quotes"
+WRONG_FIELD_COUNT = "wrong number of fields"
+NOT_UTF8 = "not UTF-8"
+AFTER_RUN_DATE = "timestamp on or after the run date"
+"""Not wrong, only early: the rows are read again on a later run date."""
+
+
+def missing(column: str) -> str:
+    """Reason for a row without a required value."""
+    return f"missing {column}"
+
+
+def unreadable(column: str) -> str:
+    """Reason for a value that is not of the column's type."""
+    return f"unreadable {column}"
+
+
+def out_of_range(column: str) -> str:
+    """Reason for a value that the column does not allow."""
+    return f"{column} out of range"
+
+
+def not_finite(column: str) -> str:
+    """Reason for NaN or infinity."""
+    return f"{column} not finite"

@@ -1,0 +1,316 @@
+"""The gate: rules that a proposed model must meet before it may replace the champion.
+
+Every doubt refuses: a missing figure, a NaN, figures that contradict each other, no decided rule.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from pydantic import Field, model_validator
+
+from recsys_core.evaluation.metrics import METRICS, Values, mean_per_user
+from recsys_core.evaluation.statistics import CONFIDENCE, N_RESAMPLES, paired_difference
+from recsys_core.settings import Settings
+
+Model = Literal["teacher", "student", "control", "compressed"]
+Reference = Literal["teacher", "champion", "control", "student", "popularity", "item_knn"]
+Figure = Literal["ndcg_at_10", "recall_at_10", "mrr", "size_bytes", "latency_ms_p50"]
+Outcome = Literal["pass", "fail", "insufficient_n", "skipped"]
+
+Figures = Mapping[str, Mapping[str, float | None]]
+"""Figures of the artefacts: model → "size_bytes", "latency_ms_p50" → value."""
+
+_TOLERANCE = 1e-9
+
+
+class GateRule(Settings):
+    """One bound on one figure of one model.
+
+    Either absolute (`at_least` or `at_most`), or relative to another model: not worse than
+    `relative_to` by more than `margin`, judged by the lower bound of the paired difference.
+    """
+
+    name: str = Field(min_length=1, description="Name under which the outcome is reported.")
+    model: Model = Field(default="compressed", description="Model that is judged.")
+    metric: Figure = Field(
+        default="ndcg_at_10",
+        description="Figure that is judged: a ranking metric (0 to 1), bytes, or milliseconds.",
+    )
+    slice: str = Field(
+        default="all",
+        pattern="^[a-z][a-z0-9_]*$",
+        description="Slice of the cases: all, cold_users, new_users, cold_items, head, mid, tail.",
+    )
+    at_least: float | None = Field(default=None, description="Smallest value that passes.")
+    at_most: float | None = Field(default=None, description="Largest value that passes.")
+    relative_to: Reference | None = Field(default=None, description="Model to compare with.")
+    margin: float = Field(
+        default=0.0,
+        gt=-10.0,
+        lt=1.0,
+        description="Loss allowed against relative_to, as a share of its mean: 0.05 allows 5 %, "
+        "0 demands to be better, a negative margin to be better by that much.",
+    )
+    min_users: int = Field(
+        default=50, ge=1, description="With fewer users in the slice the rule is not decisive."
+    )
+
+    @model_validator(mode="after")
+    def _one_bound_that_fits(self) -> Self:
+        bounds = (self.at_least, self.at_most, self.relative_to)
+        if sum(bound is not None for bound in bounds) != 1:
+            msg = f"Rule {self.name!r} needs exactly one of at_least, at_most and relative_to."
+            raise ValueError(msg)
+        if self.relative_to is None and self.margin != 0:
+            msg = f"Rule {self.name!r} has a margin but no relative_to that it could refer to."
+            raise ValueError(msg)
+        if self.relative_to == self.model:
+            msg = f"Rule {self.name!r} compares {self.model} with itself."
+            raise ValueError(msg)
+        if self.metric not in METRICS and (self.relative_to is not None or self.slice != "all"):
+            msg = (
+                f"Rule {self.name!r}: {self.metric} has neither users nor slices to compare; "
+                "bound it by at_least or at_most."
+            )
+            raise ValueError(msg)
+        return self
+
+
+class GateConfig(Settings):
+    """What a model must meet to become champion; all decided rules must hold."""
+
+    rules: tuple[GateRule, ...] = Field(
+        default=(
+            GateRule(name="better than popularity", relative_to="popularity"),
+            GateRule(name="not worse than the champion", relative_to="champion", margin=0.02),
+            GateRule(name="close to the teacher", relative_to="teacher", margin=0.15),
+        ),
+        min_length=1,
+        description="The rules, by unique names.",
+    )
+    confidence: float = Field(
+        default=CONFIDENCE,
+        ge=0.5,
+        lt=1.0,
+        description="One-sided confidence of relative rules, 0.5 to 1.",
+    )
+    n_resamples: int = Field(
+        default=N_RESAMPLES, ge=100, le=100_000, description="Bootstrap samples of the users."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            msg = f"Rules are told apart by name, but these occur twice: {', '.join(twice)}."
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """What became of a rule.
+
+    Attributes:
+        rule: Its name.
+        outcome: Only "pass" and "fail" decide.
+        sentence: Why, with the figures.
+        value: The judged figure.
+        reference: The same of the model that it is compared with.
+        bound: Lower confidence bound of value - reference; of absolute rules, the value.
+        required: What the bound is compared with.
+        n_users: Users in the slice.
+    """
+
+    rule: str
+    outcome: Outcome
+    sentence: str
+    value: float | None = None
+    reference: float | None = None
+    bound: float | None = None
+    required: float | None = None
+    n_users: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the model may be promoted, why, and what each rule had to say."""
+
+    passed: bool
+    sentence: str
+    rules: tuple[RuleOutcome, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as JSON."""
+        return asdict(self)
+
+
+def judge(
+    config: GateConfig,
+    metrics: Mapping[str, Any],
+    ranks: pl.DataFrame,
+    figures: Figures,
+    *,
+    champion_exists: bool,
+) -> Verdict:
+    """Judge the models by all rules.
+
+    Args:
+        config: The rules.
+        metrics: Content of `metrics.json`; where it contradicts `ranks`, a rule fails.
+        ranks: A row a case: `user_id`, `slice_<name>`, `rank_<model>`.
+        figures: Sizes and latencies.
+        champion_exists: Rules relative to the champion are skipped only where there is none that
+            could be compared at all; where there is one without figures, they fail.
+
+    Returns:
+        Passed if every decided rule holds and at least one was decided.
+    """
+    evidence = _Evidence(metrics, ranks, figures, champion_exists)
+    outcomes = tuple(_judge_rule(rule, config, evidence) for rule in config.rules)
+    failed = [outcome for outcome in outcomes if outcome.outcome == "fail"]
+    decided = [outcome for outcome in outcomes if outcome.outcome in ("pass", "fail")]
+    undecided = len(outcomes) - len(decided)
+    if failed:
+        reasons = " ".join(f"{outcome.rule}: {outcome.sentence}" for outcome in failed)
+        sentence = f"{len(failed)} of {len(decided)} decided rules failed. {reasons}"
+    elif not decided:
+        sentence = f"None of the {len(outcomes)} rules could be decided, so nothing is proven."
+    else:
+        sentence = f"All {len(decided)} decided rules hold; {undecided} could not be decided."
+    return Verdict(bool(decided) and not failed, sentence, outcomes)
+
+
+class _MissingFigureError(Exception):
+    """A figure that a rule needs is not there, or not to be trusted."""
+
+
+class _TooFewUsersError(Exception):
+    """The slice is too small to decide anything."""
+
+    def __init__(self, n_users: int) -> None:
+        super().__init__(n_users)
+        self.n_users = n_users
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    metrics: Mapping[str, Any]
+    ranks: pl.DataFrame
+    figures: Figures
+    champion_exists: bool
+
+    def why_no_champion(self) -> str | None:
+        """What the evaluation says where it did not compare with the champion."""
+        return self.metrics.get("champion", {}).get("not_compared_because")
+
+    def of_artefact(self, rule: GateRule) -> float:
+        value = self.figures.get(rule.model, {}).get(rule.metric)
+        if value is None or not isfinite(value):
+            msg = f"There is no {rule.metric} of {rule.model} (found {value})."
+            raise _MissingFigureError(msg)
+        return float(value)
+
+    def of_users(self, rule: GateRule, *models: str) -> list[Values]:
+        """Each model's metric a user of the slice, in the same order of users."""
+        columns = [f"rank_{model}" for model in models]
+        marker = [] if rule.slice == "all" else [f"slice_{rule.slice}"]
+        if missing := [name for name in columns + marker if name not in self.ranks.columns]:
+            reason = self.why_no_champion() if "rank_champion" in missing else None
+            msg = f"The evaluation has no {' and no '.join(missing)}. {reason or ''}"
+            raise _MissingFigureError(msg.strip())
+        if unmarked := sum(self.ranks[name].null_count() for name in marker):
+            msg = f"{unmarked} cases neither belong to {rule.slice} nor do not."
+            raise _MissingFigureError(msg)
+        cases = self.ranks.filter(*(pl.col(name) for name in marker))
+        n_users = cases["user_id"].n_unique()
+        if n_users < rule.min_users:
+            raise _TooFewUsersError(n_users)
+        users = cases["user_id"].rank("dense").to_numpy()
+        return [self._checked(rule, model, cases, users) for model in models]
+
+    def _checked(
+        self, rule: GateRule, model: str, cases: pl.DataFrame, users: np.ndarray[Any, Any]
+    ) -> Values:
+        ranks = cases[f"rank_{model}"]
+        if ranks.null_count() or not ranks.dtype.is_integer() or ranks.lt(1).any():
+            msg = f"The ranks of {model} on {rule.slice} are not all whole numbers from 1."
+            raise _MissingFigureError(msg)
+        values = mean_per_user(METRICS[rule.metric](ranks.to_numpy()), users)
+        slices = self.metrics.get("models", {}).get(model, {}).get("slices", {})
+        reported = slices.get(rule.slice, {}).get(rule.metric, {}).get("mean")
+        if reported is None or not abs(reported - values.mean()) <= _TOLERANCE:
+            msg = (
+                f"metrics.json reports {reported} as {rule.metric} of {model} on {rule.slice}, but "
+                f"the ranks give {values.mean():.6f}; evaluate again."
+            )
+            raise _MissingFigureError(msg)
+        return values
+
+
+def _judge_rule(rule: GateRule, config: GateConfig, evidence: _Evidence) -> RuleOutcome:
+    if rule.relative_to == "champion" and not evidence.champion_exists:
+        reason = evidence.why_no_champion() or "There is no champion."
+        return RuleOutcome(rule.name, "skipped", reason)
+    try:
+        if rule.relative_to is not None:
+            return _judge_relative(rule, rule.relative_to, config, evidence)
+        return _judge_absolute(rule, evidence)
+    except _MissingFigureError as missing:
+        return RuleOutcome(rule.name, "fail", str(missing))
+    except _TooFewUsersError as few:
+        sentence = f"{few.n_users} users on {rule.slice}, at least {rule.min_users} are needed."
+        return RuleOutcome(rule.name, "insufficient_n", sentence, n_users=few.n_users)
+
+
+def _judge_absolute(rule: GateRule, evidence: _Evidence) -> RuleOutcome:
+    n_users = None
+    if rule.metric in METRICS:
+        (values,) = evidence.of_users(rule, rule.model)
+        value, n_users = float(values.mean()), len(values)
+    else:
+        value = evidence.of_artefact(rule)
+    if rule.at_least is not None:
+        required, holds, wanted = rule.at_least, value >= rule.at_least, "at least"
+    else:
+        assert rule.at_most is not None, "the rule was validated to have one bound"
+        required, holds, wanted = rule.at_most, value <= rule.at_most, "at most"
+    sentence = (
+        f"{rule.metric} of {rule.model} on {rule.slice} is {_short(value)}, "
+        f"{wanted} {_short(required)} is required."
+    )
+    outcome: Outcome = "pass" if holds else "fail"
+    return RuleOutcome(rule.name, outcome, sentence, value, None, value, required, n_users)
+
+
+def _judge_relative(
+    rule: GateRule, relative_to: Reference, config: GateConfig, evidence: _Evidence
+) -> RuleOutcome:
+    values, references = evidence.of_users(rule, rule.model, relative_to)
+    difference = paired_difference(
+        values,
+        references,
+        confidence=config.confidence,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+    )
+    value, reference = float(values.mean()), float(references.mean())
+    required = 0.0 - rule.margin * reference
+    sentence = (
+        f"{rule.metric} of {rule.model} on {rule.slice} is {_short(value)}, of {relative_to} "
+        f"{_short(reference)}; the difference is above {difference.low:+.4f} with "
+        f"{100 * config.confidence:g} % confidence, above {required:+.4f} is required."
+    )
+    outcome: Outcome = "pass" if difference.low > required else "fail"
+    return RuleOutcome(
+        rule.name, outcome, sentence, value, reference, difference.low, required, len(values)
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.0f}"

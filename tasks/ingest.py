@@ -1,0 +1,118 @@
+"""Ingest: source files to the lake's tables, at versions that the rest of the night reads."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from recsys_core.artifacts import write_json
+from recsys_core.data.cleaning import available_until
+from recsys_core.data.ingestion import (
+    SourceRecord,
+    extend_item_index,
+    ingest_file,
+    withdraw_missing,
+)
+from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.data.lake import Lake
+from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, QUARANTINE
+from recsys_core.data.sources import SourceConfig, SourceError, SourceFile, find_sources
+from tasks.stage import StageRun, Summary, stage
+
+READ_TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, QUARANTINE)
+
+
+@stage
+def ingest(
+    run: StageRun, config: SourceConfig, *, run_date: str, sources: dict[str, str]
+) -> Summary:
+    """Bring new and changed files to the lake, and new items to the item index.
+
+    Writes ingest.json: the tables' versions, what became of each file, and which rows are new,
+    that is, not validated yet by any night.
+
+    Args:
+        run: The stage's surroundings; the lake is the night's.
+        config: The sources.
+        run_date: ISO date; only what happened before it is taken.
+        sources: From `source_fingerprint`: the files to take, with the SHA-256 of their bytes.
+
+    Raises:
+        SourceError: A file can't be read; the message says which, why and what to do.
+    """
+    day = date.fromisoformat(run_date)
+    lake = Lake(run.night.lake)
+    for name in withdraw_missing(lake, sources):
+        run.logger.warning("%s is gone and was never validated: its rows are withdrawn", name)
+    records: list[SourceRecord] = []
+    for done, source in enumerate(_wanted(config, sources)):
+        run.progress(done / len(sources), source.name)
+        record = ingest_file(lake, source, config, sha256=sources[source.name], run_date=day)
+        run.logger.info("%s", _sentence(record))
+        records.append(record)
+    new = [record for record in records if not record.validated]
+    extend_item_index(lake, new)
+    result = _result(lake, config, day, records)
+    write_json(run.out / "ingest.json", result)
+    totals = ("rows_in", "rows_kept", "rows_quarantined", "rows_duplicate")
+    return {
+        "new_files": len(new),
+        **{total: sum(getattr(record, total) for record in new) for total in totals},
+        "n_items": result["n_items"],
+    }
+
+
+def _wanted(config: SourceConfig, sources: Mapping[str, str]) -> list[SourceFile]:
+    """The files that the night began with; what has arrived since then is for the next one."""
+    found = {source.name: source for source in find_sources(config)}
+    for name in sources:
+        if name not in found:
+            msg = f"{name} was there when the night began, but is gone. Run the night again."
+            raise SourceError(msg)
+    return [source for name, source in found.items() if name in sources]
+
+
+def _result(
+    lake: Lake, config: SourceConfig, run_date: date, records: list[SourceRecord]
+) -> dict[str, Any]:
+    events = [record for record in records if not record.validated and record.is_interactions]
+    index = lake.item_index()
+    reasons = Counter[str]()
+    for record in records:
+        if not record.validated:
+            reasons.update(record.refused)
+    return {
+        "versions": {table.name: lake.version(table.name) for table in READ_TABLES},
+        "files": [_facts(record) for record in sorted(records, key=lambda one: one.source)],
+        "reasons": dict(reasons),
+        "new_rows": sum(record.rows_kept for record in events),
+        "new_dates": sorted({day.isoformat() for record in events for day in record.dates}),
+        "n_items": index.height,
+        "item_index_sha256": index_prefix_sha256(index["item_id"]),
+        "timestamp_kind": config.resolved().timestamp_kind,
+        "run_date": run_date.isoformat(),
+        "available_until": available_until(run_date, config.timezone).isoformat(),
+        "max_quarantined_share": config.max_quarantined_share,
+    }
+
+
+def _facts(record: SourceRecord) -> dict[str, Any]:
+    return {
+        "source": record.source,
+        "sha256": record.sha256,
+        "new": not record.validated,
+        "rows_in": record.rows_in,
+        "rows_kept": record.rows_kept,
+        "rows_quarantined": record.rows_quarantined,
+        "rows_duplicate": record.rows_duplicate,
+        "reasons": record.refused,
+    }
+
+
+def _sentence(record: SourceRecord) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in record.refused.items())
+    return (
+        f"{record.source}: {record.rows_in} rows, {record.rows_kept} kept, "
+        f"{record.rows_quarantined} quarantined{f' ({reasons})' if reasons else ''}, "
+        f"{record.rows_duplicate} duplicate"
+    )

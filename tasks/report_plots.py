@@ -1,0 +1,245 @@
+"""The report's plots: figures in, SVG text out, the same bytes for the same figures.
+
+Text stays text and colours become CSS variables, so a plot takes the page's font and its light or
+dark colours; opened alone it shows the light ones.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from math import ceil
+from typing import Any, NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+
+class Look(NamedTuple):
+    """How a model is shown in every plot: shape tells it apart as well as colour does."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+LOOKS = {
+    "teacher": Look("Teacher", "#2f6db5", "s"),
+    "student": Look("Student", "#178a6c", "o"),
+    "control": Look("Control", "#7d8590", "^"),
+    "compressed": Look("Compressed", "#c4501b", "D"),
+    "champion": Look("Champion", "#a04a8d", "P"),
+    "item_knn": Look("Item-kNN", "#94750a", "X"),
+    "popularity": Look("Popularity", "#5c6370", "v"),
+}
+INK, GRID, PAPER = "#1c2128", "#d6dae0", "#fefefe"
+VARIABLES = {
+    INK: "ink",
+    GRID: "grid",
+    PAPER: "paper",
+    **{look.colour: name.replace("_", "-") for name, look in LOOKS.items()},
+}
+
+_HALF, _FULL = 4.9, 7.6
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.color": GRID,
+    "ytick.labelcolor": INK,
+    "ytick.major.size": 0,
+}
+
+
+class Estimate(NamedTuple):
+    """A mean with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def quality_plot(estimates: Mapping[str, Estimate]) -> str:
+    """A bar a model with its interval: NDCG@10 on all cases."""
+    with _figure(_HALF, 0.6 + 0.34 * max(6, len(estimates))) as (figure, svg):
+        axes = _axes(figure)
+        for row, (model, estimate) in enumerate(estimates.items()):
+            axes.barh(row, estimate.mean, height=0.62, color=LOOKS[model].colour)
+            axes.errorbar(
+                estimate.mean, row, xerr=_reach(estimate), color=INK, elinewidth=1.2, capsize=3
+            )
+            axes.annotate(
+                f"{estimate.mean:.4f}", (estimate.high, row), (7, 0), textcoords="offset points",
+                va="center",
+            )  # fmt: skip
+        axes.set_yticks(range(len(estimates)), [LOOKS[model].label for model in estimates])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("NDCG@10")
+        axes.set_xlim(0, 1.14 * max((estimate.high for estimate in estimates.values()), default=1))
+    return svg("quality", "NDCG@10 of each model with its confidence interval")
+
+
+def size_plot(estimates: Mapping[str, Estimate], sizes: Mapping[str, float]) -> str:
+    """NDCG@10 against bytes on disk, logarithmic, of the models that have both."""
+    both = [model for model in estimates if sizes.get(model)]
+    with _figure(_HALF, 3.0) as (figure, svg):
+        axes = _axes(figure)
+        for model in both:
+            label, colour, marker = LOOKS[model]
+            estimate, size = estimates[model], sizes[model]
+            axes.errorbar(
+                size, estimate.mean, yerr=_reach(estimate), color=colour, marker=marker,
+                markersize=7, elinewidth=1.2, capsize=3, linestyle="none",
+                label=f"{label}, {format_bytes(size)}",
+            )  # fmt: skip
+        axes.set_xscale("log")
+        if both:
+            smallest, largest = (choose(sizes[model] for model in both) for choose in (min, max))
+            axes.set_xlim(smallest / 1.7, largest * 1.7)
+            subs = (1.0, 2.0, 5.0) if largest < 20 * smallest else (1.0,)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: format_bytes(size)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("size on disk, logarithmic")
+        axes.set_ylabel("NDCG@10")
+        _legend(figure, axes, n_columns=2)
+    return svg("size", "NDCG@10 of the models against their size on disk")
+
+
+def slice_plot(slices: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """A row a slice, a marker a model: NDCG@10 by slice.
+
+    Args:
+        slices: Slice as it is to be labelled → model → figure.
+    """
+    models = [model for model in LOOKS if any(model in found for found in slices.values())]
+    step = 0.7 / max(1, len(models))
+    with _figure(_FULL, 1.1 + 0.115 * (len(models) + 1.5) * len(slices)) as (figure, svg):
+        axes = _axes(figure)
+        for place, model in enumerate(models):
+            label, colour, marker = LOOKS[model]
+            rows = [row for row, found in enumerate(slices.values()) if model in found]
+            found = [figures[model] for figures in slices.values() if model in figures]
+            axes.errorbar(
+                [estimate.mean for estimate in found],
+                [row + step * (place - (len(models) - 1) / 2) for row in rows],
+                xerr=[[reach[side][0] for reach in map(_reach, found)] for side in (0, 1)],
+                linestyle="none", color=colour, marker=marker, markersize=5, elinewidth=1,
+                label=label,
+            )  # fmt: skip
+        for row in range(1, len(slices)):
+            axes.axhline(row - 0.5, color=GRID, linewidth=0.6)
+        axes.set_yticks(range(len(slices)), list(slices))
+        axes.set_ylim(max(1, len(slices)) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("NDCG@10")
+        axes.set_xlim(left=0)
+        _legend(figure, axes)
+    return svg("slices", "NDCG@10 of each model by slice of users and items")
+
+
+def curve_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Two panels over the epochs: validation NDCG@10 and training loss.
+
+    Args:
+        curves: Model → points with `epoch`, `loss` and `validation_ndcg_at_10` (may be null).
+    """
+    panels = {"validation_ndcg_at_10": "Validation NDCG@10", "loss": "Training loss, nats"}
+    with _figure(_FULL, 2.9) as (figure, svg):
+        both: list[Axes] = list(figure.subplots(1, 2, sharex=True))
+        for axes, (field, title) in zip(both, panels.items(), strict=True):
+            for model, points in curves.items():
+                label, colour, marker = LOOKS[model]
+                known = [point for point in points if point[field] is not None]
+                axes.plot(
+                    [point["epoch"] for point in known], [point[field] for point in known],
+                    color=colour, marker=marker, markersize=4, linewidth=1.4, label=label,
+                    markevery=max(1, ceil(len(known) / 12)),
+                )  # fmt: skip
+            axes.set_title(title)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        _legend(figure, both[0])
+    return svg("curves", "Validation NDCG@10 and training loss of each model by epoch")
+
+
+def format_bytes(size: float) -> str:
+    """Bytes in decimal units, to three digits at most."""
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def _axes(figure: Figure) -> Axes:
+    return figure.subplots()
+
+
+def _reach(estimate: Estimate) -> list[list[float]]:
+    """How far the interval reaches below and above the mean, as error bars want it."""
+    return [
+        [max(0.0, estimate.mean - estimate.low)],
+        [max(0.0, estimate.high - estimate.mean)],
+    ]
+
+
+def _legend(figure: Figure, axes: Axes, n_columns: int = len(LOOKS)) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=n_columns, columnspacing=1.2,
+            handletextpad=0.3, handlelength=1.4,
+        )  # fmt: skip
+
+
+class _Drawing:
+    """A figure's SVG once its block is left: `svg(name, title)`."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, name: str, title: str) -> str:
+        """Make ids unique on the page, name the picture for screen readers, free the colours."""
+        body = self.text[self.text.index("<svg") :].strip()
+        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+        body = re.sub(r'\bid="', f'id="{name}-', body)
+        body = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", body)
+        body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
+        body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
+        body = re.sub(r"font: (\d+)px [^;\"]*", r"font-size: \1px; font-family: inherit", body)
+        for colour, variable in VARIABLES.items():
+            body = body.replace(colour, f"var(--{variable}, {colour})")
+        label = escape(title, quote=True)
+        return body.replace("<svg", f'<svg class="plot" role="img" aria-label="{label}"', 1)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, _Drawing]]:
+    """A figure of this many inches that becomes SVG when the block is left."""
+    drawing, buffer = _Drawing(), io.StringIO()
+    with rc_context({**_RC, "svg.hashsalt": "recdistill"}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, drawing
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    drawing.text = buffer.getvalue()
