@@ -76,7 +76,9 @@ class NightlyConfig(Settings):
     teacher: NetworkConfig = Field(
         default=NetworkConfig(
             model=ModelConfig(max_length=64),
-            training=TrainingConfig(epochs=16, validate_every=4, patience=3),
+            training=TrainingConfig(
+                epochs=10, batch_size=32, learning_rate=3e-3, validate_every=2, patience=2
+            ),
         ),
         description="The large network",
     )
@@ -86,7 +88,9 @@ class NightlyConfig(Settings):
     student: NetworkConfig = Field(
         default=NetworkConfig(
             model=ModelConfig(embedding_dim=32, n_layers=1, ffn_dim=64, max_length=64),
-            training=TrainingConfig(epochs=12, validate_every=4, patience=3),
+            training=TrainingConfig(
+                epochs=8, batch_size=32, learning_rate=3e-3, validate_every=2, patience=2
+            ),
         ),
         description="The small network, and its control",
     )

@@ -27,3 +27,5 @@ def set_default_environment(workspace: Path) -> None:
     """Apply the defaults; must come before Prefect, MLflow or Great Expectations is imported."""
     for name, value in default_environment(workspace).items():
         os.environ.setdefault(name, value)
+    # Prefect makes its own folder, but not the one around it.
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)

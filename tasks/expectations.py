@@ -33,7 +33,8 @@ with warnings.catch_warnings():
     )
     from great_expectations.expectations.expectation import Expectation
 
-logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)  # chats about temp folders
+# It announces a temporary folder for each examination.
+logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
 SAMPLE_SIZE = 3
 _LARGEST_FLOAT32 = 3.4028234e38

@@ -1,29 +1,247 @@
 """Runs and registered models in MLflow.
 
-Whatever is written here can be written again after a kill: runs and versions are found by the tag
+Whatever is written here can be written again after a kill: runs and versions are found by the key
 of the stage output that they belong to, and values are logged under fixed timestamps.
+
+MLflow is imported inside the functions: it takes seconds, and most commands don't need it.
 """
 
-import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+from pydantic import Field
 
-import mlflow
-import numpy as np
-import onnxruntime
-import pandas as pd
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.models import ModelSignature
-from mlflow.pyfunc import PyFuncModel
-from mlflow.tracking import MlflowClient
-from mlflow.types.schema import Array, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
-from mlflow.utils import mlflow_tags
+from recsys_core.serving.scorer import Scorer
+from recsys_core.settings import Settings
+from tasks.night import Night
 
-import recsys_core.serving.scorer
-from tasks.registry.config import RegistryConfig
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.pyfunc import PyFuncModel
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+STAGE_KEY = "recdistill.stage_key"
+
+_MODEL = "student"
+"""Where a run keeps the packaged model."""
+_MAX_PARAMS = 100
+"""MLflow refuses more in one call."""
+
+
+class RegistryConfig(Settings):
+    """The MLflow store of runs and registered models."""
+
+    tracking_uri: str | None = Field(
+        default=None,
+        description=(
+            "MLflow tracking URI, for example http://127.0.0.1:5000; empty: a SQLite database and "
+            "an artifact folder in the workspace"
+        ),
+    )
+
+    def resolved_uri(self, workspace: Path) -> str:
+        """The tracking URI, also where none is set."""
+        return self.tracking_uri or f"sqlite:///{workspace.absolute() / 'mlflow.db'}"
+
+
+def student_name(name: str) -> str:
+    """The registered model's name, of a night's name."""
+    return f"{name}-student"
+
+
+def champion_version(workspace: Path, config: RegistryConfig, name: str) -> int | None:
+    """Version of the champion, None where there is none.
+
+    Args:
+        workspace: Folder of everything that nights write.
+        config: Where the registry is.
+        name: The night's name.
+    """
+    database = workspace / "mlflow.db"
+    if config.tracking_uri is None and not database.exists():
+        return None
+    return Registry(workspace, config).version_of(student_name(name), CHAMPION)
+
+
+def load_scorer(night: Night, config: RegistryConfig, version: int) -> tuple[Scorer, Path]:
+    """A registered version's scorer, without MLflow around it, and its folder.
+
+    Args:
+        night: Says which model.
+        config: Where the registry is.
+        version: Which one.
+    """
+    registry = Registry(night.workspace, config)
+    folder = registry.download(student_name(night.name), version) / "artifacts" / "model"
+    return Scorer(folder), folder
+
+
+class Registry:
+    """The store that a configuration names.
+
+    Args:
+        workspace: Folder of everything that nights write.
+        config: Where the registry is.
+    """
+
+    def __init__(self, workspace: Path, config: RegistryConfig) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        workspace.mkdir(parents=True, exist_ok=True)
+        self.uri = config.resolved_uri(workspace)
+        # Where MLflow is a server, it knows where artifacts go.
+        remote = self.uri.startswith(("http://", "https://"))
+        self._artifacts = None if remote else (workspace.absolute() / "mlartifacts").as_uri()
+        self.client: MlflowClient = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def open_run(self, experiment: str, run_name: str, key: str) -> str:
+        """The run of a stage output: a new one, or the one that a killed attempt began.
+
+        Returns:
+            The run's id.
+        """
+        found = self.client.get_experiment_by_name(experiment)
+        experiment_id = (
+            found.experiment_id
+            if found
+            else self.client.create_experiment(experiment, artifact_location=self._artifacts)
+        )
+        runs = self.client.search_runs([experiment_id], f"tags.`{STAGE_KEY}` = '{key}'")
+        if runs:
+            return runs[0].info.run_id
+        tags = {STAGE_KEY: key}
+        return self.client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id
+
+    def log_night(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[tuple[int, float]]],
+        artifacts: Sequence[Path],
+    ) -> None:
+        """Log a night; doing it again changes nothing.
+
+        Args:
+            run_id: Of `open_run`.
+            params: Flat settings.
+            metrics: Flat figures.
+            curves: By metric name: (epoch, value).
+            artifacts: Files to keep with the run.
+        """
+        from mlflow.entities import Metric, Param
+
+        # A value logged again at the same time and step is the same row to MLflow.
+        at = self._run(run_id).info.start_time
+        points = [Metric(name, value, at, 0) for name, value in sorted(metrics.items())]
+        for name, curve in sorted(curves.items()):
+            points += [Metric(name, value, at, epoch) for epoch, value in curve]
+        pairs = [Param(name, value) for name, value in sorted(params.items())]
+        for start in range(0, len(pairs), _MAX_PARAMS):
+            self.client.log_batch(run_id, params=pairs[start : start + _MAX_PARAMS])
+        for start in range(0, len(points), _MAX_PARAMS):
+            self.client.log_batch(run_id, metrics=points[start : start + _MAX_PARAMS])
+        for path in artifacts:
+            self.client.log_artifact(run_id, str(path))
+
+    def finish_run(self, run_id: str) -> None:
+        """Mark a run as finished."""
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def register_student(
+        self,
+        name: str,
+        *,
+        key: str,
+        run_id: str,
+        folder: Path,
+        scratch: Path,
+        tags: Mapping[str, str],
+        description: str,
+    ) -> int:
+        """Package a served model and make a version of it, once for each key.
+
+        Args:
+            name: The registered model's name.
+            key: The version is tagged with it; where there is one already, it is returned.
+            run_id: The run that keeps the files.
+            folder: The served model's files, called "model".
+            scratch: An empty place for the package.
+            tags: Further tags of the version.
+            description: Markdown.
+        """
+        from mlflow.exceptions import MlflowException
+
+        from tasks.registry.package import save_package
+
+        for version in self.client.search_model_versions(f"name = '{name}'"):
+            if version.tags.get(STAGE_KEY) == key:
+                return int(version.version)
+        package = scratch / "package"
+        shutil.rmtree(package, ignore_errors=True)
+        save_package(package, folder)
+        self.client.log_artifacts(run_id, str(package), _MODEL)
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException as error:  # another night of the same name was faster
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        version = self.client.create_model_version(
+            name,
+            source=f"{self._run(run_id).info.artifact_uri}/{_MODEL}",
+            run_id=run_id,
+            tags={**tags, STAGE_KEY: key},
+            description=description,
+        )
+        return int(version.version)
+
+    def version_of(self, name: str, alias: str) -> int | None:
+        """The version that an alias points to, None where it points nowhere."""
+        found = self.client.search_registered_models(f"name = '{name}'")
+        if not found:
+            return None
+        version = self.client.get_registered_model(name).aliases.get(alias)
+        return None if version is None else int(version)
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point an alias to a version."""
+        self.client.set_registered_model_alias(name, alias, str(version))
+
+    def tag_version(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(name, str(version), key, value)
+
+    def download(self, name: str, version: int | str) -> Path:
+        """A version's files on this machine.
+
+        Args:
+            name: The registered model's name.
+            version: A version's number or an alias.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        mark = "/" if isinstance(version, int) else "@"
+        uri = f"models:/{name}{mark}{version}"
+        return Path(download_artifacts(uri, tracking_uri=self.uri, registry_uri=self.uri))
+
+    def load_student(self, name: str, version: int | str) -> "PyFuncModel":
+        """A registered version as everybody else loads it.
+
+        Args:
+            name: The registered model's name.
+            version: A version's number or an alias.
+        """
+        from mlflow.pyfunc import load_model
+
+        return load_model(str(self.download(name, version)))
+
+    def _run(self, run_id: str) -> "Run":
+        return self.client.get_run(run_id)

@@ -1,0 +1,78 @@
+"""Packaging: the served model's folder as an MLflow model that needs nothing of this project."""
+
+import inspect
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
+
+import recsys_core.serving.scorer
+import tasks.registry.served_model
+
+REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas")
+_IMPORT = "from recsys_core.serving.scorer import Scorer\n"
+
+
+def save_package(package: Path, folder: Path) -> None:
+    """Write the MLflow model: code and ONNX, no pickle.
+
+    Args:
+        package: To be made.
+        folder: The served model's files; its name becomes that of the folder in the package.
+    """
+    item_ids = recsys_core.serving.scorer.Scorer(folder).item_ids[:2]
+    with tempfile.TemporaryDirectory() as scratch:
+        code = Path(scratch) / "served_model.py"
+        code.write_text(served_code(), encoding="utf-8")
+        mlflow.pyfunc.save_model(
+            path=str(package),
+            python_model=str(code),
+            artifacts={"model": str(folder)},
+            signature=signature(),
+            input_example=(pd.DataFrame({"history": [item_ids]}), {"k": 10}),
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+        )
+
+
+def served_code() -> str:
+    """Source of the served model in one file: the scorer stands where it was imported.
+
+    So each version brings its own scorer: two versions in one process don't mix, and none hides or
+    depends on an installation of this project.
+    """
+    model = inspect.getsource(tasks.registry.served_model)
+    before, found, after = model.partition(_IMPORT)
+    assert found, "served_model.py does not import the scorer in the expected way"
+    return before + inspect.getsource(recsys_core.serving.scorer) + after
+
+
+def signature() -> ModelSignature:
+    """What the registered model takes and gives."""
+    strings = Array(DataType.string)
+    return ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec(strings, "history"),
+                ColSpec(strings, "exclude", required=False),
+                ColSpec(strings, "allow", required=False),
+            ]
+        ),
+        outputs=Schema(
+            [
+                ColSpec(strings, "item_ids"),
+                ColSpec(Array(DataType.double), "scores"),
+                ColSpec(Array(Map(DataType.double)), "contributions", required=False),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("k", DataType.long, 10),
+                ParamSpec("exclude_seen", DataType.boolean, True),
+                ParamSpec("explain", DataType.boolean, False),
+            ]
+        ),
+    )

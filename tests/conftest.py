@@ -1,0 +1,134 @@
+"""What many tests share: shape checks, a tiny world with an obvious rule, one Prefect server."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Every shape annotation of the code that uses tensors is checked while the tests run.
+install_import_hook(
+    [
+        "recsys_core.compression",
+        "recsys_core.distillation",
+        "recsys_core.models",
+        "recsys_core.training",
+    ],
+    "beartype.beartype",
+)
+
+from recsys_core.artifacts import Artifact, write_json  # noqa: E402 - after the hook
+from recsys_core.settings import silent  # noqa: E402
+from tasks.night import Night  # noqa: E402
+from tasks.stage import StageRun  # noqa: E402
+
+torch.set_num_threads(1)
+
+User = tuple[str, list[int], int, int]
+"""user_id, item_idx of the events, train_end, validation_end."""
+
+
+@pytest.fixture(scope="session")
+def write_buckets() -> Callable[[Path, Sequence[Sequence[User]]], list[Path]]:
+    """Write bucket files of histories as the prepare stage does, one for each list of users."""
+
+    def write(folder: Path, buckets: Sequence[Sequence[User]]) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        schema = {
+            "user_id": pl.String,
+            "item_idx": pl.List(pl.Int32),
+            "train_end": pl.Int32,
+            "validation_end": pl.Int32,
+        }
+        paths = [folder / f"bucket-{i:03d}.parquet" for i in range(len(buckets))]
+        for users, path in zip(buckets, paths, strict=True):
+            pl.DataFrame(sorted(users), schema=schema, orient="row").write_parquet(path)
+        return paths
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def obvious_world(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_buckets: Callable[[Path, Sequence[Sequence[User]]], list[Path]],
+) -> Artifact:
+    """The prepare stage's output for a world where the next item follows from the last one.
+
+    16 items in a secret circle; each of 60 users walks along it for at most 12 steps, so no item
+    repeats. The last event is the test target, the one before it the validation target. One bucket
+    is empty.
+    """
+    folder = tmp_path_factory.mktemp("obvious")
+    random = np.random.default_rng(3)
+    n_items = 16
+    circle = random.permutation(n_items) + 1
+    walks = [
+        circle[(random.integers(n_items) + np.arange(random.integers(6, 13))) % n_items].tolist()
+        for _ in range(60)
+    ]
+    users = [(f"u{i:02d}", walk, len(walk) - 2, len(walk) - 1) for i, walk in enumerate(walks)]
+    write_buckets(folder / "histories", [users[:25], [], users[25:]])
+    item_idx = pl.Series(range(1, n_items + 1), dtype=pl.Int32)
+    trained = [item for _, walk, end, _ in users for item in walk[:end]]
+    counts = pl.Series(np.bincount(trained, minlength=n_items + 1)[1:], dtype=pl.Int64)
+    pl.DataFrame(
+        {
+            "item_idx": item_idx,
+            "item_id": [f"i{idx}" for idx in item_idx],
+            "title": [None, *(f"Thing {idx}" for idx in item_idx[1:])],
+            "categories": [["odd" if idx % 2 else "even"] for idx in item_idx],
+            "candidate_validation": True,
+            "candidate_test": True,
+            "active": True,
+            "train_count": counts,
+            "recent_count": counts,
+        }
+    ).write_parquet(folder / "items.parquet")
+    split = {
+        "kind": "leave_one_out",
+        "trained_through": None,
+        "validation_start": None,
+        "test_start": None,
+        "n_items": n_items,
+        "n_users": len(users),
+        "item_index_sha256": "index",
+        "n_buckets": 3,
+        "event_types": ["view"],
+        "exclude_seen": True,
+    }
+    write_json(folder / "split.json", split)
+    return Artifact("prepare", "obvious", folder)
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    """A night in an empty workspace."""
+    return Night(tmp_path / "workspace", "test", date(2026, 3, 10), {}, None, {})
+
+
+@pytest.fixture
+def make_run(night: Night) -> Callable[[str], StageRun]:
+    """Surroundings of a stage's body; the same name gives the same folders, as a rerun does."""
+
+    def make(name: str) -> StageRun:
+        out, scratch = night.workspace / name, night.workspace / f"{name}.scratch"
+        out.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(exist_ok=True)
+        return StageRun(night, name, out, scratch, silent, logging.getLogger(name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server with an empty database, one for the whole session."""
+    from prefect.testing.utils import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=60):
+        yield

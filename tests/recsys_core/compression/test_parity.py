@@ -1,0 +1,77 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys_core.compression.parity import Parity, ParityError, check_parity, graph_parity, parity
+from recsys_core.compression.quantization import quantize
+from recsys_core.models.recommender import Recommender
+
+GOOD = Parity(
+    n_histories=9,
+    max_abs_difference=0.3,
+    exact_max_abs_difference=1e-5,
+    correlation=1.0,
+    overlap_at_10=0.97,
+)
+
+
+def test_a_faithful_graph_agrees(
+    model: Recommender, graph: Path, active: list[int], histories: list[np.ndarray]
+) -> None:
+    figures = graph_parity(model, graph, active=active, histories=histories)
+    assert figures["n_histories"] == sum(bool(set(h) & set(active)) for h in histories)
+    assert figures["max_abs_difference"] < 1e-4
+    assert figures["correlation"] == pytest.approx(1)
+    assert figures["overlap_at_10"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_served_model_is_compared_beside_the_graph_that_it_was_made_of(
+    model: Recommender,
+    graph: Path,
+    active: list[int],
+    histories: list[np.ndarray],
+    tmp_path: Path,
+) -> None:
+    quantize(graph, tmp_path / "model.onnx")
+    figures = parity(model, graph, tmp_path, histories, active)
+    assert figures["exact_max_abs_difference"] < 1e-4 < figures["max_abs_difference"]
+    check_parity(figures, min_overlap=0.9)
+
+
+def test_the_graph_of_another_model_does_not(
+    make_model: Callable[..., Recommender],
+    graph: Path,
+    active: list[int],
+    histories: list[np.ndarray],
+) -> None:
+    figures = graph_parity(make_model(), graph, active=active, histories=histories)
+    assert figures["overlap_at_10"] < 0.6
+    assert figures["correlation"] < 0.9
+
+
+def test_the_order_of_the_items_matters(
+    model: Recommender, graph: Path, active: list[int], histories: list[np.ndarray]
+) -> None:
+    figures = graph_parity(model, graph, active=active[::-1], histories=histories)
+    assert figures["max_abs_difference"] > 0.1
+
+
+def test_bounds_and_missing_figures() -> None:
+    check_parity(GOOD, min_overlap=0.97)
+    with pytest.raises(ParityError, match=r"shares 0\.970 of its ten best .* at least 0\.980"):
+        check_parity(GOOD, min_overlap=0.98)
+    with pytest.raises(ParityError, match=r"differs .* by 1e-05.*less than 1e-06"):
+        check_parity(GOOD, min_overlap=0.9, max_exact_difference=1e-6)
+    no_overlap, no_difference = GOOD.copy(), GOOD.copy()
+    no_overlap["overlap_at_10"] = no_difference["exact_max_abs_difference"] = float("nan")
+    for figures in (no_overlap, no_difference):
+        with pytest.raises(ParityError, match="nan"):
+            check_parity(figures, min_overlap=0.0, max_exact_difference=1.0)
+
+
+def test_nothing_to_compare_is_an_error(model: Recommender, graph: Path, active: list[int]) -> None:
+    retired = np.array([7, 14], dtype=np.int32)
+    with pytest.raises(ValueError, match="None of the 2 histories holds an active item"):
+        graph_parity(model, graph, active=active, histories=[retired, retired[:0]])

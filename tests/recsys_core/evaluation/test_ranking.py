@@ -1,0 +1,200 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_core.evaluation.ranking import (
+    Cases,
+    candidate_mask,
+    flatten_lists,
+    rank_targets,
+    read_cases,
+)
+
+
+def cases_of(targets, histories):
+    n = len(targets)
+    return Cases(
+        user_id=[str(row) for row in range(n)],
+        positions=np.array([len(history) for history in histories], np.int32),
+        targets=np.array(targets, np.int32),
+        histories=[np.array(history, np.int32) for history in histories],
+        train_lengths=np.zeros(n, np.int32),
+        dropped={},
+    )
+
+
+def rank_one(scores, target, history=(), candidates=None, exclude_seen=True):
+    """Rank of `target` where item 1, 2, … have these scores."""
+    row = np.array([[9.0, *scores]], np.float32)
+    mask = np.ones(len(scores) + 1, bool) if candidates is None else np.array([False, *candidates])
+    mask[0] = False
+    cases = cases_of([target], [history])
+    return rank_targets(lambda _: row, cases, mask, exclude_seen=exclude_seen).item()
+
+
+def test_rank_counts_the_candidates_with_higher_scores():
+    assert rank_one([0.1, 0.4, 0.3, 0.2], target=2) == 1
+    assert rank_one([0.1, 0.4, 0.3, 0.2], target=4) == 3
+
+
+def test_ties_rank_the_target_last_among_equals():
+    assert rank_one([1, 1, 1, 1], target=2) == 4
+    assert rank_one([2, 1, 1, 0], target=3) == 3
+
+
+def test_seen_items_and_non_candidates_do_not_count():
+    assert rank_one([4, 3, 2, 1], target=3, history=[1, 1]) == 2
+    assert rank_one([4, 3, 2, 1], target=3, history=[1], exclude_seen=False) == 3
+    assert rank_one([4, 3, 2, 1], target=3, candidates=[True, False, True, True]) == 2
+
+
+def test_the_padding_column_never_counts():
+    assert rank_one([1.0], target=1) == 1
+
+
+@pytest.mark.parametrize("absent", [-np.inf, np.nan])
+def test_an_absent_target_ranks_behind_the_catalogue(absent):
+    assert rank_one([absent, 0.5, -np.inf], target=1, history=[2]) == 4
+
+
+def test_nan_elsewhere_counts_as_better():
+    assert rank_one([0.9, np.nan, 0.1], target=1) == 2
+
+
+def test_an_item_that_the_model_lacks_is_no_rival():
+    assert rank_one([0.1, -np.inf, -np.inf], target=1) == 1
+
+
+def test_a_ranker_with_another_catalogue_is_refused():
+    cases = cases_of([1], [[]])
+    with pytest.raises(ValueError, match=r"1 histories × 4 items .* shape \(1, 3\)"):
+        rank_targets(
+            lambda _: np.zeros((1, 3), np.float32), cases, np.ones(4, bool), exclude_seen=True
+        )
+
+
+def test_no_cases_have_no_ranks():
+    def never(_):
+        raise AssertionError("there is nothing to score")
+
+    assert rank_targets(never, cases_of([], []), np.ones(4, bool), exclude_seen=True).size == 0
+
+
+@given(data=st.data())
+def test_ranks_equal_the_plain_loop_whatever_the_batch_size(data):
+    n_items, n_cases = 6, data.draw(st.integers(1, 7))
+    cell = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.nan])
+    items = st.integers(1, n_items)
+    scores = np.array(
+        data.draw(
+            st.lists(st.lists(cell, min_size=7, max_size=7), min_size=n_cases, max_size=n_cases)
+        ),
+        np.float32,
+    )
+    targets = data.draw(st.lists(items, min_size=n_cases, max_size=n_cases))
+    histories = [
+        [item for item in data.draw(st.lists(items, max_size=4)) if item != target]
+        for target in targets
+    ]
+    candidates = np.array([False, *data.draw(st.lists(st.booleans(), min_size=6, max_size=6))])
+    cases = cases_of(targets, histories)
+    done = 0
+
+    def ranker(batch):
+        nonlocal done
+        done += len(batch)
+        return scores[done - len(batch) : done]
+
+    batch_size = data.draw(st.integers(1, 8))
+    ranks = rank_targets(ranker, cases, candidates, exclude_seen=True, batch_size=batch_size)
+    for row, target in enumerate(targets):
+        own = scores[row, target]
+        rivals = [
+            scores[row, item]
+            for item in range(1, n_items + 1)
+            if candidates[item] and item != target and item not in histories[row]
+        ]
+        ahead = sum(not rival < own for rival in rivals)
+        assert ranks[row] == (n_items + 1 if np.isnan(own) or np.isneginf(own) else 1 + ahead)
+
+
+USERS = {
+    "a": ([1, 2, 3, 1, 4, 5], 2, 4),
+    "b": ([5], 0, 0),
+    "c": ([2, 3], 2, 2),
+    "d": ([3, 4], 0, 1),
+    "e": ([], 0, 0),
+}
+
+
+def facts(cases):
+    return [
+        (user, position, target, history.tolist(), trained)
+        for user, position, target, history, trained in zip(
+            cases.user_id,
+            cases.positions,
+            cases.targets,
+            cases.histories,
+            cases.train_lengths,
+            strict=True,
+        )
+    ]
+
+
+def test_validation_cases_are_the_events_between_the_ends(write_bucket, catalogue):
+    cases = read_cases(write_bucket(USERS), catalogue([1] * 5), "validation", exclude_seen=True)
+    assert facts(cases) == [("a", 2, 3, [1, 2], 2), ("d", 0, 3, [], 0)]
+    assert cases.dropped == {"seen": 1, "not_candidate": 0}
+
+
+def test_test_cases_are_the_events_after_validation(write_bucket, catalogue):
+    items = catalogue([1] * 5, inactive=(4,))
+    cases = read_cases(write_bucket(USERS), items, "test", exclude_seen=True)
+    assert facts(cases) == [("a", 5, 5, [1, 2, 3, 1, 4], 2), ("b", 0, 5, [], 0)]
+    assert cases.dropped == {"seen": 0, "not_candidate": 2}
+
+
+def test_repeats_are_cases_where_repeats_are_allowed(write_bucket, catalogue):
+    cases = read_cases(write_bucket(USERS), catalogue([1] * 5), "validation", exclude_seen=False)
+    assert [target for _, _, target, *_ in facts(cases)] == [3, 1, 3]
+    assert cases.dropped == {"seen": 0, "not_candidate": 0}
+
+
+def test_every_event_of_a_window_is_a_case_or_counted(write_bucket, catalogue):
+    bucket = write_bucket(USERS)
+    cases = read_cases(bucket, catalogue([1] * 5, inactive=(3,)), "validation", exclude_seen=True)
+    assert len(cases) + sum(cases.dropped.values()) == 3
+
+
+def test_a_long_window_costs_no_copies(write_bucket, catalogue):
+    n = 2_000
+    bucket = write_bucket({"heavy": (list(range(1, n + 1)), 0, 0)})
+    cases = read_cases(bucket, catalogue([1] * n), "test", exclude_seen=True)
+    assert len(cases) == n
+    assert cases.histories[-1].tolist() == list(range(1, n))
+    assert np.shares_memory(cases.histories[1_000], cases.histories[-1])
+
+
+def test_a_bucket_without_cases_is_fine(write_bucket, catalogue):
+    cases = read_cases(write_bucket({}), catalogue([1]), "test", exclude_seen=True)
+    assert len(cases) == 0
+    assert cases.dropped == {"seen": 0, "not_candidate": 0}
+
+
+def test_a_history_of_another_catalogue_is_refused(write_bucket, catalogue):
+    with pytest.raises(ValueError, match=r"item_idx from 1 to 5 .* the catalogue has 1 to 3"):
+        read_cases(write_bucket(USERS), catalogue([1] * 3), "test", exclude_seen=True)
+
+
+def test_a_catalogue_out_of_order_is_refused(catalogue):
+    items = catalogue([1, 2, 3]).reverse()
+    with pytest.raises(ValueError, match="item_idx 1 to 3 in order"):
+        candidate_mask(items, "test")
+
+
+def test_empty_lists_keep_their_place():
+    lists = flatten_lists(pl.Series([[1, 2], [], [3]], dtype=pl.List(pl.Int32)))
+    assert lists.values.tolist() == [1, 2, 3]
+    assert lists.offsets.tolist() == [0, 2, 2, 3]

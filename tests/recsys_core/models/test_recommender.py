@@ -1,0 +1,103 @@
+"""What every recommender must obey, whatever its weights."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_core.models.recommender import ModelConfig, Recommender
+
+N_ITEMS = 20
+CONFIG = ModelConfig(
+    embedding_dim=16, n_layers=2, n_heads=2, ffn_dim=12, max_length=10, dropout=0.5
+)
+
+
+def _model(content: torch.Tensor | None = None, config: ModelConfig = CONFIG) -> Recommender:
+    torch.manual_seed(0)
+    model = Recommender(N_ITEMS, config, content)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def _encode(model: Recommender, *histories: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.encode(torch.tensor(histories), model.item_vectors())
+
+
+HISTORIES = st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(HISTORIES, st.data())
+def test_a_state_depends_on_the_past_and_present_alone(
+    history: list[int], data: st.DataObject
+) -> None:
+    model = _model()
+    place = data.draw(st.integers(1, len(history) - 1))
+    other = data.draw(st.integers(1, N_ITEMS).filter(lambda item: item != history[place]))
+    changed = [*history[:place], other, *history[place + 1 :]]
+    before, after = _encode(model, history)[0], _encode(model, changed)[0]
+    torch.testing.assert_close(after[:place], before[:place])
+    assert not torch.allclose(after[place], before[place], atol=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(HISTORIES, st.integers(0, 10))
+def test_padding_has_no_effect(history: list[int], padding: int) -> None:
+    model = _model()
+    padded = (history + [0] * padding)[: CONFIG.max_length]
+    states = _encode(model, padded)[0, : len(history)]
+    torch.testing.assert_close(states, _encode(model, history)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_order_of_the_past_matters() -> None:
+    model = _model()
+    assert not torch.allclose(_encode(model, [1, 2, 3])[0, -1], _encode(model, [2, 1, 3])[0, -1])
+
+
+def test_batches_do_not_mix() -> None:
+    model = _model()
+    together = _encode(model, [1, 2, 3], [4, 5, 6])
+    torch.testing.assert_close(together[1:], _encode(model, [4, 5, 6]))
+
+
+def test_an_untouched_item_has_a_vector_of_its_content() -> None:
+    content = torch.zeros(N_ITEMS + 1, 3)
+    content[7] = torch.tensor([0.0, 1.0, 0.0])
+    model = _model(content)
+    with torch.no_grad():
+        model.id_embedding.zero_()
+    vectors = model.item_vectors()
+    assert model.content_projection is not None
+    torch.testing.assert_close(vectors[7], model.content_projection.weight[:, 1])
+    assert vectors[7].norm() > 0
+    assert not vectors[0].any()
+
+
+def test_the_padding_row_is_zero_and_never_learns() -> None:
+    model = _model()
+    model.item_vectors().square().sum().backward()
+    assert model.id_embedding.grad is not None
+    assert not model.item_vectors()[0].any()
+    assert not model.id_embedding.grad[0].any()
+    assert model.id_embedding.grad[1:].any(dim=1).all()
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model = _model()
+    torch.testing.assert_close(_encode(model, [1, 2]), _encode(model, [1, 2]), atol=0, rtol=0)
+    model.train()
+    assert not torch.equal(_encode(model, [1, 2]), _encode(model, [1, 2]))
+
+
+def test_mistakes_are_refused_with_a_sentence() -> None:
+    odd = CONFIG.model_copy(update={"n_heads": 3})
+    with pytest.raises(ValueError, match="n_heads=3 must divide embedding_dim=16"):
+        Recommender(N_ITEMS, odd, None)
+    with pytest.raises(ValueError, match="content has 20 rows, expected n_items"):
+        Recommender(N_ITEMS, CONFIG, torch.zeros(20, 3))
+    with pytest.raises(ValueError, match="Histories of 11 events exceed max_length=10"):
+        _encode(_model(), [1] * 11)
