@@ -61,7 +61,7 @@ def nightly(
     from flows import nightly as flow
 
     if plan:
-        _print_plan(flow.plan(resolved, day), day)
+        _print_plan(flow.planned(resolved, day)[0], day)
         return
     _print_summary(flow.nightly(resolved, day))
 
@@ -130,9 +130,9 @@ def up(
 
 
 @app.command()
-def down(workspace: WorkspaceOption = None) -> None:
+def down(config: ConfigOption = None, workspace: WorkspaceOption = None) -> None:
     """Stop what `recdistill up` started, and a night that its worker runs."""
-    resolved = _resolve(None, None, workspace)
+    resolved = _resolve(config, None, workspace)
     from flows import services
 
     stopped = services.down(resolved.workspace)

@@ -49,10 +49,11 @@ def create_work_pool(client: SyncPrefectClient) -> None:
         return
 
 
-def worker_online(client: SyncPrefectClient) -> bool:
-    """Whether a worker asks for nights."""
+def worker_online(client: SyncPrefectClient, name: str) -> bool:
+    """Whether the worker of this name asks for nights."""
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
-    return bool(client.read_workers_for_work_pool(POOL, worker_filter=online))
+    workers = client.read_workers_for_work_pool(POOL, worker_filter=online)
+    return name in {worker.name for worker in workers}
 
 
 def create_automation(client: SyncPrefectClient, *, heartbeat_seconds: int) -> None:

@@ -125,11 +125,11 @@ def stages(night: Night, config: NightlyConfig) -> Artifacts:
     return made
 
 
-def plan(config: NightlyConfig, run_date: date) -> list[Plan]:
-    """What a night would run, and why, without running it."""
+def planned(config: NightlyConfig, run_date: date) -> tuple[list[Plan], Artifacts]:
+    """What a night would run and why, and where its output is or would be; nothing runs."""
     night = replace(open_night(config, run_date, pin=False), planning=True, plans=[])
-    stages(night, config)
-    return night.plans
+    made = stages(night, config)
+    return night.plans, made
 
 
 def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Night:

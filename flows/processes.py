@@ -6,8 +6,9 @@ began by a mark in the environment, which outlives a parent that was killed.
 
 import socket
 import subprocess
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from recsys_core.artifacts import read_json, write_json
 MARK = "RECDISTILL_SERVICE"
 LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 15
+_POLL_SECONDS = 0.25
 _CLOCK_TOLERANCE_SECONDS = 1.0
 _SHOWN_LOG_LINES = 15
 
@@ -91,6 +93,28 @@ class Service:
         write_json(self._file, {"pid": child.pid, "created": created, "url": url})
         return child
 
+    def wait(self, healthy: Callable[[], bool], *, timeout_seconds: float = 180) -> None:
+        """Wait until the service does its work.
+
+        Args:
+            healthy: Asked again and again.
+            timeout_seconds: When to give up.
+
+        Raises:
+            ServiceError: The process ended, or time is up; the message shows the end of its log.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not healthy():
+            if not self.running:
+                problem = "ended"
+            elif time.monotonic() > deadline:
+                problem = f"is not healthy after {timeout_seconds:.0f} s"
+            else:
+                time.sleep(_POLL_SECONDS)
+                continue
+            msg = f"The {self.title} {problem}. {self.log} ends with:\n{self._last_lines()}"
+            raise ServiceError(msg)
+
     def stop(self) -> bool:
         """Stop the process and all that it began; politely first.
 
@@ -112,11 +136,6 @@ class Service:
         self._file.unlink(missing_ok=True)
         return bool(members)
 
-    def last_lines(self) -> str:
-        """The end of the log."""
-        with self.log.open(encoding="utf-8", errors="replace") as lines:
-            return "".join(deque(lines, _SHOWN_LOG_LINES)).rstrip()
-
     @property
     def _file(self) -> Path:
         return self.workspace / "services" / f"{self.name}.json"
@@ -124,6 +143,10 @@ class Service:
     @property
     def _mark(self) -> str:
         return f"{self.name}:{self.workspace}"
+
+    def _last_lines(self) -> str:
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            return "".join(deque(lines, _SHOWN_LOG_LINES)).rstrip()
 
     def _record(self) -> dict:
         return read_json(self._file) if self._file.exists() else {}

@@ -2,23 +2,20 @@
 
 import os
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows import housekeeping
 from flows.config import NightlyConfig
 from flows.environment import default_environment
-from flows.processes import LOOPBACK, Service, ServiceError, require_free_port
+from flows.processes import LOOPBACK, Service, require_free_port
 
-_START_SECONDS = 180
-_POLL_SECONDS = 0.25
 _ANSWER_SECONDS = 5
 _PREFECT = "Prefect server"
 _MLFLOW = "MLflow server"
@@ -83,9 +80,9 @@ def up(config: NightlyConfig, *, prefect_port: int, mlflow_port: int) -> Service
             _start_prefect(prefect, prefect_port)
         if mlflow not in found:
             _start_mlflow(mlflow, mlflow_port)
-        _wait(prefect, lambda: _answers(f"{prefect.url}/api/health"))
+        prefect.wait(lambda: _answers(f"{prefect.url}/api/health"))
         crashed, night = _prepare_nights(config, prefect, worker)
-        _wait(mlflow, lambda: _answers(f"{mlflow.url}/health"))
+        mlflow.wait(lambda: _answers(f"{mlflow.url}/health"))
     except BaseException:
         for service in (worker, mlflow, prefect):
             if service not in found:
@@ -139,22 +136,31 @@ def _prepare_nights(
         housekeeping.create_automation(
             client, heartbeat_seconds=int(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
         )
-        if not worker.running:
+        starts = not worker.running
+        # The name is new each time: that of a worker that was killed seems online for a while.
+        name = f"worker-{uuid4().hex[:8]}"
+        if starts:
             crashed = housekeeping.crash_orphans(client, workspace)
-            command = ["prefect", "--no-prompt", "worker", "start", "--pool", housekeeping.POOL]
-            worker.start([sys.executable, "-m", *command, "--type", "process"], environment)
+            _start_worker(worker, name, environment)
         housekeeping.deploy(
             config,
             folder=workspace / "services",
             log=workspace / "logs" / "deploy.log",
             environment=environment,
         )
-        _wait(worker, lambda: housekeeping.worker_online(client))
+        if starts:
+            worker.wait(lambda: housekeeping.worker_online(client, name))
         # A server can look healthy and yet never plan a run: only a planned one is proof.
-        _wait(prefect, lambda: housekeeping.next_night(client) is not None)
+        prefect.wait(lambda: housekeeping.next_night(client) is not None)
         night = housekeeping.next_night(client)
         assert night is not None
         return crashed, night
+
+
+def _start_worker(service: Service, name: str, environment: dict[str, str]) -> None:
+    command = ["prefect", "--no-prompt", "worker", "start", "--pool", housekeeping.POOL]
+    options = ["--type", "process", "--name", name]
+    service.start([sys.executable, "-m", *command, *options], environment)
 
 
 def _start_prefect(service: Service, port: int) -> None:
@@ -181,25 +187,6 @@ def _start_mlflow(service: Service, port: int) -> None:
 
 def _environment(workspace: Path) -> dict[str, str]:
     return {**default_environment(workspace), **os.environ}
-
-
-def _wait(service: Service, healthy: Callable[[], bool]) -> None:
-    """Wait until a service is healthy.
-
-    Raises:
-        ServiceError: It ended, or took too long.
-    """
-    deadline = time.monotonic() + _START_SECONDS
-    while not healthy():
-        if not service.running:
-            problem = "ended at once"
-        elif time.monotonic() > deadline:
-            problem = f"is not healthy after {_START_SECONDS} s"
-        else:
-            time.sleep(_POLL_SECONDS)
-            continue
-        msg = f"The {service.title} {problem}. {service.log} ends with:\n{service.last_lines()}"
-        raise ServiceError(msg)
 
 
 def _answers(url: str) -> bool:

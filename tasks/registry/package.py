@@ -2,6 +2,7 @@
 
 import inspect
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,16 +25,18 @@ def save_package(package: Path, folder: Path) -> None:
         package: To be made.
         folder: The served model's files; its name becomes that of the folder in the package.
     """
-    item_ids = recsys_core.serving.scorer.Scorer(folder).item_ids[:2]
-    with tempfile.TemporaryDirectory() as scratch:
+    scorer = recsys_core.serving.scorer.Scorer(folder)
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        # MLflow 3.17 compares an example's columns with a range, which pandas 3.1 warns of.
+        warnings.filterwarnings("ignore", "Operation with range is deprecated")
         code = Path(scratch) / "served_model.py"
         code.write_text(served_code(), encoding="utf-8")
         mlflow.pyfunc.save_model(
             path=str(package),
             python_model=str(code),
             artifacts={"model": str(folder)},
-            signature=signature(),
-            input_example=(pd.DataFrame({"history": [item_ids]}), {"k": 10}),
+            signature=signature(exclude_seen=scorer.config["exclude_seen"]),
+            input_example=(pd.DataFrame({"history": [scorer.item_ids[:2]]}), {"k": 10}),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
 
@@ -50,8 +53,12 @@ def served_code() -> str:
     return before + inspect.getsource(recsys_core.serving.scorer) + after
 
 
-def signature() -> ModelSignature:
-    """What the registered model takes and gives."""
+def signature(*, exclude_seen: bool) -> ModelSignature:
+    """What the registered model takes and gives.
+
+    Args:
+        exclude_seen: Default of the parameter of this name.
+    """
     strings = Array(DataType.string)
     return ModelSignature(
         inputs=Schema(
@@ -71,7 +78,7 @@ def signature() -> ModelSignature:
         params=ParamSchema(
             [
                 ParamSpec("k", DataType.long, 10),
-                ParamSpec("exclude_seen", DataType.boolean, True),
+                ParamSpec("exclude_seen", DataType.boolean, exclude_seen),
                 ParamSpec("explain", DataType.boolean, False),
             ]
         ),

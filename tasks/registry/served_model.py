@@ -7,9 +7,10 @@ version carries the very code that it was tested with and needs nothing but its 
 import os
 from typing import Any
 
-import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from recsys_core.serving.scorer import Scorer
 
@@ -25,23 +26,31 @@ class ServedModel(PythonModel):
         threads = int(os.environ.get(THREADS_VARIABLE, "0"))
         self.scorer = Scorer(context.artifacts["model"], intra_op_num_threads=threads)
 
-    def predict(
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's returns nothing
         self,
         context: PythonModelContext,
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """One row per input: `item_ids`, `scores` and, if asked for, `contributions`."""
-        explain = bool((params or {}).get("explain", False))
-        answers = self.scorer.recommend(
-            model_input["history"].tolist(),
-            k=(params or {}).get("k", 10),
-            exclude_seen=(params or {}).get("exclude_seen", True),
-            exclude=_optional_lists(model_input, "exclude"),
-            allow=_optional_lists(model_input, "allow"),
-            explain=explain,
-        )
-        columns = {
+        """One row per input: `item_ids`, `scores` and, if asked for, `contributions`.
+
+        Raises:
+            MlflowException: The input is wrong; over HTTP, status 400 with the scorer's sentence.
+        """
+        params = params or {}
+        explain = params.get("explain", False)
+        try:
+            answers = self.scorer.recommend(
+                model_input["history"].tolist(),
+                k=params.get("k", 10),
+                exclude_seen=params.get("exclude_seen", self.scorer.config["exclude_seen"]),
+                exclude=_optional_lists(model_input, "exclude"),
+                allow=_optional_lists(model_input, "allow"),
+                explain=explain,
+            )
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        columns: dict[str, list[Any]] = {
             "item_ids": [answer.item_ids for answer in answers],
             "scores": [answer.scores for answer in answers],
         }
@@ -61,4 +70,4 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-mlflow.models.set_model(ServedModel())
+set_model(ServedModel())

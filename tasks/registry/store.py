@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
@@ -42,6 +43,17 @@ class RegistryConfig(Settings):
             "an artifact folder in the workspace"
         ),
     )
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).password:
+            msg = (
+                "tracking_uri holds a password, which would be shown wherever settings are. Use "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD, instead."
+            )
+            raise ValueError(msg)
+        return uri
 
     def resolved_uri(self, workspace: Path) -> str:
         """The tracking URI, also where none is set."""
@@ -90,6 +102,7 @@ class Registry:
 
     def __init__(self, workspace: Path, config: RegistryConfig) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.tracking import MlflowClient
 
         workspace.mkdir(parents=True, exist_ok=True)
@@ -228,9 +241,11 @@ class Registry:
         """
         from mlflow.artifacts import download_artifacts
 
-        mark = "/" if isinstance(version, int) else "@"
-        uri = f"models:/{name}{mark}{version}"
-        return Path(download_artifacts(uri, tracking_uri=self.uri, registry_uri=self.uri))
+        if isinstance(version, str):
+            version = int(self.client.get_model_version_by_alias(name, version).version)
+        # Not "models:/…": that is looked up in a store that is set for the whole process.
+        uri = self.client.get_model_version_download_uri(name, str(version))
+        return Path(download_artifacts(uri, tracking_uri=self.uri))
 
     def load_student(self, name: str, version: int | str) -> "PyFuncModel":
         """A registered version as everybody else loads it.
