@@ -101,7 +101,7 @@ def bayes_optimal(folder: Path, ranks: pl.DataFrame, data: "Prepared") -> tuple[
         )
         place = {item_id: column for column, item_id in enumerate(columns)}
         for row, of_case in zip(rows, probabilities, strict=True):
-            target = of_case[place[item_ids[row["target"]]]]
+            target = of_case[place[str(item_ids[row["target"]])]]
             rank = 1 + int((of_case > target).sum())
             hit = rank <= 10
             reached.append((row["user_id"], 1 / np.log2(rank + 1) if hit else 0.0, float(hit)))

@@ -18,6 +18,8 @@ def default_environment(workspace: Path) -> Mapping[str, str]:
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PREFECT_HOME": str(workspace.resolve() / "prefect"),
+        # A busy machine may take longer to start a server than the 20 s that Prefect waits.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # A run whose heartbeat stops is marked as crashed and frees its slot for the next night.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }

@@ -1,0 +1,167 @@
+"""kill -9 during each stage of a night, then a rerun: the same bytes as if undisturbed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flows.config import NightlyConfig
+from recsys_core.artifacts import read_json, read_manifest
+from tasks.registry.store import CHAMPION, Registry
+from tests.tiny import RUN_DATE, tiny_settings
+
+pytestmark = pytest.mark.slow
+
+STAGES = (
+    "ingest",
+    "validate",
+    "prepare",
+    "train_teacher",
+    "write_soft_labels",
+    "distill",
+    "control",
+    "compress",
+    "evaluate",
+    "register",
+    "gate",
+    "promote",
+    "report",
+)
+MEASURED = {
+    "evaluate": {"latency.json"},  # wall-clock times
+    "register": {"registered.json"},  # the run's random id
+    "promote": {"promotion.json"},  # the same
+    "report": {"report.html"},  # shows both
+}
+TIMEOUT_SECONDS = 180
+
+
+def test_a_night_killed_in_every_stage_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    for folder in (calm, stormy):
+        folder.mkdir()
+        (folder / "night.toml").write_text(as_toml(settings()), encoding="utf-8")
+    finish(start(calm))
+
+    for stage in STAGES:
+        kill_during(stormy, stage)
+    finish(start(stormy))
+
+    for stage in STAGES:
+        expected, found = (manifest(folder, stage) for folder in (calm, stormy))
+        assert found["key"] == expected["key"], stage
+        assert hashes(found, stage) == hashes(expected, stage), stage
+    assert champion_answers(stormy) == champion_answers(calm)
+
+
+def settings() -> dict[str, Any]:
+    """The tiny night, relative to where it runs, with more to interrupt."""
+    fields = tiny_settings(Path("workspace"))
+    for network in ("teacher", "student"):
+        fields[network]["training"] = {**fields[network]["training"], "epochs": 4}
+    fields["prepare"]["n_buckets"] = 4
+    return fields
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """A night in a process group of its own."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "nightly"]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [*command, "--config", "night.toml", "--run-date", RUN_DATE.isoformat()],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def finish(night: subprocess.Popen[bytes]) -> None:
+    assert night.wait(TIMEOUT_SECONDS) == 0
+
+
+def kill_during(folder: Path, stage: str) -> None:
+    """Start a night and kill its whole process group once the stage is at work."""
+    night = start(folder)
+    outputs = folder / "workspace" / "stages" / stage
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    try:
+        while not SIGNS.get(stage, has_begun)(outputs):
+            assert night.poll() is None, (folder / "log").read_text(encoding="utf-8")[-3000:]
+            assert time.monotonic() < deadline, f"{stage} never began"
+            time.sleep(0.001)
+    finally:
+        os.killpg(night.pid, signal.SIGKILL)
+        night.wait()
+    assert not list(outputs.glob("*/manifest.json")), f"{stage} was over before the kill"
+
+
+def has_begun(outputs: Path) -> bool:
+    return any(outputs.glob("*"))
+
+
+def has_a_checkpoint(outputs: Path) -> bool:
+    return any(outputs.glob("*.scratch/checkpoint/curve.json"))
+
+
+def has_a_bucket(outputs: Path) -> bool:
+    return any(outputs.glob("*/labels/*.parquet"))
+
+
+SIGNS: dict[str, Callable[[Path], bool]] = {
+    "train_teacher": has_a_checkpoint,
+    "distill": has_a_checkpoint,
+    "control": has_a_checkpoint,
+    "write_soft_labels": has_a_bucket,
+}
+
+
+def manifest(folder: Path, stage: str) -> dict[str, Any]:
+    (found,) = (folder / "workspace" / "stages" / stage).glob("*/manifest.json")
+    return read_manifest(found.parent)
+
+
+def hashes(found: dict[str, Any], stage: str) -> dict[str, str]:
+    return {
+        name: facts["sha256"]
+        for name, facts in found["files"].items()
+        if name not in MEASURED.get(stage, set())
+    }
+
+
+def champion_answers(folder: Path) -> dict[str, Any]:
+    """What the registered model says to a few histories, scores to the last bit."""
+    config = NightlyConfig.model_validate(settings())
+    registry = Registry(folder / "workspace", config.registry)
+    model = registry.load_student("tiny-student", CHAMPION)
+    (served,) = (folder / "workspace" / "stages" / "compress").glob("*/item_ids.json")
+    item_ids = read_json(served)
+    requests = pd.DataFrame({"history": [item_ids[:3], item_ids[10:11], []]})
+    return model.predict(requests, params={"k": 20}).to_dict()
+
+
+def as_toml(fields: dict[str, Any], prefix: str = "") -> str:
+    """Nested tables as TOML; lists of tables as inline ones."""
+    tables = {name: value for name, value in fields.items() if isinstance(value, dict)}
+    lines = [f"{name} = {_literal(value)}" for name, value in fields.items() if name not in tables]
+    for name, table in tables.items():
+        lines += [f"[{prefix}{name}]", as_toml(table, f"{prefix}{name}.")]
+    return "\n".join(lines)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(part) for part in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_literal(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(value).lower() if isinstance(value, bool) else str(value)

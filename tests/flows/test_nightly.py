@@ -1,0 +1,125 @@
+"""Whole nights on a tiny synthetic world, through Prefect."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flows.config import NightlyConfig
+from flows.nightly import nightly, planned
+from recsys_core.artifacts import damaged_files, read_json
+from tasks.registry.store import CHALLENGER, CHAMPION, Registry, champion_version
+from tests.tiny import RUN_DATE, tiny_settings
+
+STUDENT = "tiny-student"
+
+
+@pytest.fixture(scope="module")
+def first_night(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> NightlyConfig:
+    """The configuration of a night that has run once."""
+    workspace = tmp_path_factory.mktemp("nights") / "workspace"
+    config = NightlyConfig.model_validate(tiny_settings(workspace))
+    nightly(config, RUN_DATE)
+    return config
+
+
+def changed(config: NightlyConfig, **changes: Any) -> NightlyConfig:
+    """The configuration with some top-level fields replaced."""
+    return NightlyConfig.model_validate({**config.model_dump(), **changes})
+
+
+def test_a_night_registers_a_champion_that_answers(first_night: NightlyConfig) -> None:
+    registry = Registry(first_night.workspace, first_night.registry)
+    assert registry.version_of(STUDENT, CHAMPION) == registry.version_of(STUDENT, CHALLENGER) == 1
+
+    model = registry.load_student(STUDENT, CHAMPION)
+    made = planned(first_night, RUN_DATE)[1]
+    item_ids = read_json(made["compressed"].file("item_ids.json"))
+    answer = model.predict(pd.DataFrame({"history": [item_ids[:2], []]}), params={"k": 5})
+
+    assert [len(items) for items in answer["item_ids"]] == [5, 5]
+    assert not set(answer["item_ids"][0]) & set(item_ids[:2])
+
+
+def test_a_second_run_of_the_same_night_does_no_work_twice(first_night: NightlyConfig) -> None:
+    before = _modified(first_night.workspace / "stages")
+
+    summary = read_json(nightly(first_night, RUN_DATE))
+
+    assert summary["ran"] == []
+    assert len(summary["skipped"]) == 13
+    assert _modified(first_night.workspace / "stages") == before
+
+
+def test_every_artifact_is_whole(first_night: NightlyConfig) -> None:
+    for name, artifact in planned(first_night, RUN_DATE)[1].items():
+        assert damaged_files(artifact.folder) == [], name
+
+
+def test_a_changed_loss_weight_reruns_only_what_depends_on_it(first_night: NightlyConfig) -> None:
+    distillation = {**first_night.distillation.model_dump(), "kd_weight": 0.3}
+
+    plans = planned(changed(first_night, distillation=distillation), RUN_DATE)[0]
+
+    assert [plan.stage for plan in plans if not plan.runs] == [
+        "ingest",
+        "validate",
+        "prepare",
+        "train_teacher",
+        "write_soft_labels",
+        "control",
+    ]
+    assert next(plan for plan in plans if plan.stage == "distill").reason.endswith("config")
+
+
+def test_the_next_night_sees_one_more_day_and_yesterdays_champion(
+    first_night: NightlyConfig,
+) -> None:
+    summary = read_json(nightly(first_night, RUN_DATE + timedelta(days=1)))
+
+    made = planned(first_night, RUN_DATE + timedelta(days=1))[1]
+    ingested = read_json(made["ingested"].file("ingest.json"))
+    assert [file["source"] for file in ingested["files"] if file["new"]] == [
+        f"interactions/{RUN_DATE}.parquet",
+        "items/items.parquet",
+    ]
+    assert "champion" in [row["model"] for row in summary["models"]]
+    verdict = read_json(made["gated"].file("verdict.json"))
+    assert [rule["outcome"] for rule in verdict["rules"]] == ["pass", "pass"]
+
+
+def test_a_refused_night_leaves_the_champion_and_says_why(first_night: NightlyConfig) -> None:
+    impossible = {"name": "impossible", "metric": "ndcg_at_10", "at_least": 2.0}
+    strict = changed(first_night, gate={"rules": [impossible]})
+    champion = champion_version(strict.workspace, strict.registry, strict.name)
+
+    summary = read_json(nightly(strict, RUN_DATE))
+
+    assert not summary["passed"]
+    assert "impossible" in summary["verdict"]
+    assert champion_version(strict.workspace, strict.registry, strict.name) == champion
+
+
+def test_leave_one_out_compares_with_no_champion(first_night: NightlyConfig) -> None:
+    prepare = {**first_night.prepare.model_dump(), "split": "leave_one_out"}
+
+    summary = read_json(nightly(changed(first_night, prepare=prepare), RUN_DATE))
+
+    assert "champion" not in [row["model"] for row in summary["models"]]
+
+
+def test_a_failed_validation_trains_nothing(prefect_server: None, tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path / "workspace") | {"validation": {"min_rows": 10_000_000}}
+    config = NightlyConfig.model_validate(settings)
+
+    with pytest.raises(ValueError, match="rows"):
+        nightly(config, RUN_DATE)
+
+    plans = planned(config, RUN_DATE)[0]
+    assert [plan.stage for plan in plans if not plan.runs] == ["ingest"]
+
+
+def _modified(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
