@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 # Every shape annotation of the code that uses tensors is checked while the tests run.
 install_import_hook(
@@ -31,6 +31,14 @@ torch.set_num_threads(1)
 
 User = tuple[str, list[int], int, int]
 """user_id, item_idx of the events, train_end, validation_end."""
+
+
+@pytest.fixture
+def production_checks() -> Iterator[None]:
+    """Without the shape checks, so that what refuses a mistake is the code itself."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +136,41 @@ def make_run(night: Night) -> Callable[[str], StageRun]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A Prefect server with an empty database, one for the whole session."""
-    from prefect.testing.utils import prefect_test_harness
+    from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=60):
+    quiet = {PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}  # tasks may run without a flow
+    with prefect_test_harness(server_startup_timeout=60), temporary_settings(quiet):  # pyright: ignore[reportArgumentType]
         yield
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A served model of a random network: 40 items, "i1" the least popular, "i40" the most."""
+    from recsys_core.compression.export import export_onnx
+    from recsys_core.compression.quantization import quantize
+    from recsys_core.models.recommender import ModelConfig, Recommender
+
+    folder = tmp_path_factory.mktemp("served")
+    shape = ModelConfig(embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=16, max_length=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = Recommender(40, shape)
+        for parameter in model.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    graph = tmp_path_factory.mktemp("graph") / "fp32.onnx"
+    export_onnx(model, graph, active=range(1, 41), popularity=np.arange(40) / 10)
+    quantize(graph, folder / "model.onnx")
+    write_json(folder / "item_ids.json", [f"i{idx}" for idx in range(1, 41)])
+    config = {
+        "format": 1,
+        "max_length": 8,
+        "n_items": 40,
+        "embedding_dim": 16,
+        "trained_through": "2026-03-08T00:00:00+00:00",
+        "item_index_sha256": "index",
+        "exclude_seen": True,
+        "metadata": {},
+    }
+    write_json(folder / "config.json", config)
+    return folder

@@ -218,6 +218,8 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
         for axis, size in enumerate(sizes):
             dim = values[name].type.tensor_type.shape.dim[axis]
             if dim.HasField("dim_value"):
+                if size == "k" and dim.dim_value == 1:  # all that a catalogue of one item allows
+                    continue
                 msg = f"Export fixed the {size} of {name} to {dim.dim_value}; it must stay open."
                 raise ValueError(msg)
             dim.dim_param = size

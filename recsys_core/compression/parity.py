@@ -92,7 +92,7 @@ def graph_parity(
         raise ValueError(msg)
     known.sort(key=len)
     session = open_session(graph)
-    figures: list[Scores] = []
+    figures: list[npt.NDArray[np.float64]] = []
     for start in range(0, len(known), _BATCH):
         batch = known[start : start + _BATCH]
         inputs = {
@@ -153,7 +153,7 @@ def _model_scores(model: Recommender, active: Sequence[int], histories: Sequence
     return (state @ vectors[list(active)].T).to("cpu").numpy()
 
 
-def _compare(expected: Scores, found: Scores) -> Scores:
+def _compare(expected: Scores, found: Scores) -> npt.NDArray[np.float64]:
     """[3, batch]: largest difference, correlation and overlap of the best items."""
     top = min(TOP, expected.shape[1])
     pairs = zip(expected.astype(np.float64), found.astype(np.float64), strict=True)

@@ -26,8 +26,7 @@ def test_what_items_share_makes_them_alike_and_rare_words_weigh_more() -> None:
 
 def test_repeated_words_and_their_order_do_not_count() -> None:
     first, second = (
-        content_features([title, "x"], [[], []], n_features=32)[1]
-        for title in ("a b b", "B  a!")
+        content_features([title, "x"], [[], []], n_features=32)[1] for title in ("a b b", "B  a!")
     )
     np.testing.assert_array_equal(first, second)
 

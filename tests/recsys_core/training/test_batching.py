@@ -1,0 +1,228 @@
+"""Windows of histories: whole users, contiguous, reproducible, a bounded number in memory."""
+
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys_core.artifacts import write_json
+from recsys_core.data.histories import ResidentHistories, read_training_histories
+from recsys_core.distillation.soft_labels import (
+    SoftLabelError,
+    SoftLabels,
+    describe,
+    prefix_hashes,
+    write_labels,
+)
+from recsys_core.training import batching
+from recsys_core.training.batching import Batch, TrainingSet
+
+MAX_LENGTH = 6
+LENGTHS = [[2, 3, 30, 1, 7], [], [0, 8, 5, 2], [6, 9, 1, 4, 7, 7]]
+"""Training events of each user, bucket by bucket. User u's item at position p is 100 u + p + 1."""
+
+
+@pytest.fixture
+def buckets(
+    tmp_path: Path, write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]]
+) -> list[Path]:
+    user = 0
+    users: list[list[tuple[str, list[int], int, int]]] = []
+    for lengths in LENGTHS:
+        users.append([])
+        for length in lengths:
+            items = [100 * user + place + 1 for place in range(length + 2)]
+            users[-1].append((f"u{user:02d}", items, length, length + 1))
+            user += 1
+    return write_buckets(tmp_path / "histories", users)
+
+
+def _trainable() -> dict[int, int]:
+    lengths = [length for bucket in LENGTHS for length in bucket]
+    return {user: length for user, length in enumerate(lengths) if length >= 2}
+
+
+def _windows(batches: list[Batch]) -> list[list[int]]:
+    """Events of every window, the last target included; checks the padding on the way."""
+    windows: list[list[int]] = []
+    for batch in batches:
+        assert batch.history.shape == batch.targets.shape
+        for history, targets in zip(batch.history.tolist(), batch.targets.tolist(), strict=True):
+            length = sum(item > 0 for item in history)
+            assert all(history[:length])
+            assert all(targets[:length])
+            assert not any(history[length:] + targets[length:])
+            assert history[1:length] == targets[: length - 1]
+            windows.append([*history[:length], targets[length - 1]])
+        assert batch.history[:, -1].any(), "wider than its longest window"
+    return windows
+
+
+def _epochs(training_set: TrainingSet, n: int, seed: int = 1) -> list[list[Batch]]:
+    return [list(training_set.epoch(epoch, seed)) for epoch in range(n)]
+
+
+@pytest.mark.parametrize("resident_events", [1, 40, 1000])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_each_user_comes_once_with_a_piece_of_their_history(
+    buckets: list[Path], batch_size: int, resident_events: int
+) -> None:
+    training_set = TrainingSet(
+        buckets, max_length=MAX_LENGTH, batch_size=batch_size, resident_events=resident_events
+    )
+    assert training_set.n_windows == len(_trainable())
+    begins: dict[int, set[int]] = {user: set() for user in _trainable()}
+    for batches in _epochs(training_set, 80):
+        windows = _windows(batches)
+        assert len(batches) <= training_set.steps_per_epoch
+        assert all(len(batch.history) <= batch_size for batch in batches)
+        assert sorted(window[0] // 100 for window in windows) == sorted(_trainable())
+        for window in windows:
+            user, begin = divmod(window[0] - 1, 100)
+            assert window == list(range(window[0], window[0] + len(window)))
+            assert len(window) == min(_trainable()[user], MAX_LENGTH + 1)
+            assert begin + len(window) <= _trainable()[user], "reads behind the training events"
+            begins[user].add(begin)
+    assert begins[4] == {0}, "7 events are one window"
+    assert begins[10] == {0, 1, 2}, "9 events are three windows"
+    assert len(begins[2]) > 10
+
+
+def test_the_newest_events_are_every_other_window(buckets: list[Path]) -> None:
+    training_set = TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=4)
+    windows = [window for batches in _epochs(training_set, 300) for window in _windows(batches)]
+    ends = [window[-1] for window in windows if window[0] // 100 == 2]
+    newest = sum(end == 230 for end in ends) / len(ends)
+    assert 0.42 < newest < 0.62
+
+
+def test_batches_follow_from_seed_and_epoch_alone(buckets: list[Path]) -> None:
+    def make() -> TrainingSet:
+        return TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=4, resident_events=40)
+
+    first = _epochs(make(), 3)
+    later = list(make().epoch(2, 1))
+    for one, other in zip(first[2], later, strict=True):
+        assert torch.equal(one.history, other.history)
+        assert torch.equal(one.targets, other.targets)
+    assert _windows(first[0]) != _windows(first[1])
+    assert _windows(first[0]) != _windows(list(make().epoch(0, 2)))
+
+
+def test_one_group_of_buckets_is_in_memory_at_a_time(
+    buckets: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[ResidentHistories] = weakref.WeakSet()
+    groups: list[int] = []
+
+    def read(paths: Sequence[Path]) -> ResidentHistories:
+        gc.collect()
+        assert not list(alive), "the last group is still held while the next one is read"
+        histories = read_training_histories(paths)
+        alive.add(histories)
+        groups.append(len(histories.items))
+        return histories
+
+    monkeypatch.setattr(batching, "read_training_histories", read)
+    monkeypatch.setattr(ResidentHistories, "__hash__", object.__hash__)
+    monkeypatch.setattr(ResidentHistories, "__eq__", object.__eq__)
+    training_set = TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=2, resident_events=45)
+    for _ in training_set.epoch(0, 1):
+        pass
+    assert len(groups) > 4
+    assert max(groups) <= 45
+
+
+def test_users_without_a_next_item_are_refused(
+    tmp_path: Path, write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]]
+) -> None:
+    paths = write_buckets(tmp_path / "few", [[("a", [1], 1, 1), ("b", [1, 2], 0, 1)], []])
+    with pytest.raises(ValueError, match="no next item to learn from"):
+        TrainingSet(paths, max_length=5, batch_size=2)
+
+
+def _write_labels(folder: Path, buckets: list[Path], unlabelled: set[int]) -> SoftLabels:
+    """States that say which event they are of: [127, user, position], exact in int8."""
+    for path in buckets:
+        histories = read_training_histories([path])
+        rows = [
+            event
+            for event, item in enumerate(histories.items.tolist())
+            if item not in unlabelled and event + 1 not in histories.starts
+        ]
+        users = np.searchsorted(histories.starts, rows, side="right") - 1
+        items = histories.items[rows]
+        states = np.stack([np.full(len(rows), 127), items // 100, (items - 1) % 100], axis=1)
+        (folder / "labels").mkdir(parents=True, exist_ok=True)
+        write_labels(
+            folder / "labels" / path.name,
+            user_ids=histories.user_ids.gather(pl.Series(users, dtype=pl.UInt32)),
+            positions=((items - 1) % 100).astype(np.int32),
+            window_starts=np.zeros(len(rows), np.int32),
+            hashes=prefix_hashes(histories.items, histories.starts)[rows],
+            states=states.astype(np.float32),
+        )
+    describe(
+        folder,
+        teacher="t",
+        item_index_sha256="index",
+        trained_through=None,
+        item_vectors=np.zeros((3, 3), np.float32),
+    )
+    return SoftLabels(folder, item_index_sha256="index")
+
+
+@pytest.mark.parametrize("resident_events", [1, 1000])
+def test_labels_belong_to_the_positions_of_their_batch(
+    tmp_path: Path, buckets: list[Path], resident_events: int
+) -> None:
+    unlabelled = {201, 205, 902}
+    training_set = TrainingSet(
+        buckets,
+        max_length=MAX_LENGTH,
+        batch_size=3,
+        labels=_write_labels(tmp_path / "soft", buckets, unlabelled),
+        resident_events=resident_events,
+    )
+    n_without = 0
+    for batches in _epochs(training_set, 6):
+        for batch in batches:
+            assert batch.teacher_states is not None
+            items = batch.history[batch.targets > 0]
+            assert len(batch.teacher_states) == len(items)
+            known = torch.tensor([item not in unlabelled for item in items.tolist()])
+            assert batch.teacher_states[~known].isnan().all()
+            expected = torch.stack(
+                [torch.full_like(items, 127), items // 100, (items - 1) % 100], dim=1
+            )
+            assert torch.equal(batch.teacher_states[known], expected[known].float())
+            n_without += int((~known).sum())
+    assert n_without > 0
+
+
+def test_labels_of_other_histories_are_refused_before_training(
+    tmp_path: Path,
+    buckets: list[Path],
+    write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]],
+) -> None:
+    labels = _write_labels(tmp_path / "soft", buckets, set())
+    shifted = [
+        [
+            (user, items[1:], max(end - 1, 0), end)
+            for user, items, end, _ in pl.read_parquet(path).rows()
+        ]
+        for path in buckets
+    ]
+    others = write_buckets(tmp_path / "shifted", shifted)
+    with pytest.raises(SoftLabelError, match="do not belong to the histories"):
+        TrainingSet(others, max_length=MAX_LENGTH, batch_size=3, labels=labels)
+    description = labels.description | {"format_version": 99}
+    write_json(labels.folder / "soft_labels.json", description)
+    with pytest.raises(SoftLabelError, match="format 99, expected 1"):
+        SoftLabels(labels.folder, item_index_sha256="index")

@@ -1,0 +1,233 @@
+"""The loop: the same bits for the same seed, through any interruption."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from recsys_core.artifacts import Artifact, write_json
+from recsys_core.models.recommender import ModelConfig, Recommender
+from recsys_core.settings import Progress, silent
+from recsys_core.training import loop
+from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.loop import (
+    CurvePoint,
+    TrainingConfig,
+    TrainingError,
+    Validate,
+    fit,
+    schedule,
+)
+from recsys_core.training.losses import next_item_cross_entropy
+
+SIZE = ModelConfig(embedding_dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=8, dropout=0.2)
+CONFIG = TrainingConfig(
+    epochs=4, batch_size=16, learning_rate=3e-3, validate_every=2, precision="fp32", seed=7
+)
+STEPS = 5  # an epoch, with 60 users in batches of 16
+
+
+class _Killed(BaseException):
+    """Like kill -9 for what comes after."""
+
+
+class Fit(NamedTuple):
+    weights: dict[str, torch.Tensor]
+    curve: list[CurvePoint]
+
+
+def _loss(states: torch.Tensor, item_vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return next_item_cross_entropy(states, item_vectors, batch.targets[batch.targets > 0])
+
+
+def _fingerprint(model: Recommender) -> float:
+    """Stands for a validation: a number that follows from the weights."""
+    assert not model.training
+    return float(model.position_embedding.detach().double().norm())
+
+
+Train = Callable[..., Fit]
+
+
+@pytest.fixture
+def train(obvious_world: Artifact, tmp_path: Path) -> Train:
+    """Train a fresh model; the checkpoint folder is the test's own."""
+    buckets = sorted(obvious_world.file("histories").glob("*.parquet"))
+
+    def run(
+        folder: str = "checkpoint",
+        *,
+        config: TrainingConfig = CONFIG,
+        validate: Validate = _fingerprint,
+        progress: Progress = silent,
+        loss: loop.Loss = _loss,
+    ) -> Fit:
+        torch.manual_seed(0)
+        model = Recommender(16, SIZE, None)
+        torch.manual_seed(torch.seed() % 1000)  # what came before must not matter
+        training_set = TrainingSet(
+            buckets, max_length=SIZE.max_length, batch_size=config.batch_size, resident_events=200
+        )
+        curve = fit(
+            model,
+            training_set,
+            config,
+            loss=loss,
+            validate=validate,
+            checkpoint=tmp_path / folder,
+            progress=progress,
+        )
+        assert not model.training
+        return Fit({k: v.clone() for k, v in model.state_dict().items()}, curve)
+
+    return run
+
+
+def _same(one: Fit, other: Fit) -> bool:
+    return one.curve == other.curve and all(
+        torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items()
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bits(train: Train, precision: str) -> None:
+    config = CONFIG.model_copy(update={"precision": precision})
+    first, second = train("first", config=config), train("second", config=config)
+    assert _same(first, second)
+    other = train("other", config=config.model_copy(update={"seed": 8}))
+    assert not _same(first, other)
+    assert [point.epoch for point in first.curve] == [1, 2, 3, 4]
+    assert [point.validation_ndcg_at_10 is None for point in first.curve] == [True, False] * 2
+    assert first.curve[-1].loss < first.curve[0].loss < math.log(16) + 0.1
+
+
+@pytest.mark.parametrize("calls", [0, 3, 6, 7, 12, 13, 14, 20])
+def test_a_kill_in_the_middle_leaves_no_trace(train: Train, calls: int) -> None:
+    """Progress is told after each step and each validation, so this is a kill anywhere."""
+    undisturbed = train("undisturbed")
+    left = calls
+
+    def kill(fraction: float, message: str) -> None:
+        nonlocal left
+        assert 0 <= fraction <= 1
+        if left == 0:
+            raise _Killed
+        left -= 1
+
+    with pytest.raises(_Killed):
+        train("resumed", progress=kill)
+    assert _same(train("resumed"), undisturbed)
+
+
+@pytest.mark.parametrize("validations", [0, 1])
+def test_a_kill_during_validation_leaves_no_trace(train: Train, validations: int) -> None:
+    undisturbed = train("undisturbed")
+    done = 0
+
+    def kill(model: Recommender) -> float:
+        nonlocal done
+        if done == validations:
+            raise _Killed
+        done += 1
+        return _fingerprint(model)
+
+    with pytest.raises(_Killed):
+        train("resumed", validate=kill)
+    assert _same(train("resumed"), undisturbed)
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2, 3])
+def test_a_kill_while_the_checkpoint_is_written_leaves_no_trace(
+    train: Train, saved: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = train("undisturbed")
+    written: list[object] = []
+
+    def write(path: Path, value: object) -> None:
+        if len(written) == saved:
+            slot = "epoch-1" if saved % 2 == 0 else "epoch-0"
+            newest = path.parent / f"{slot}.safetensors"
+            newest.write_bytes(newest.read_bytes()[:100])
+            raise _Killed
+        written.append(value)
+        write_json(path, value)
+
+    monkeypatch.setattr(loop, "write_json", write)
+    with pytest.raises(_Killed):
+        train("resumed")
+    monkeypatch.undo()
+    assert _same(train("resumed"), undisturbed)
+
+
+def test_a_finished_training_is_not_repeated(train: Train) -> None:
+    first = train()
+
+    def never(*_: object) -> float:
+        raise AssertionError
+
+    assert _same(train(validate=never, progress=never, loss=never), first)
+
+
+def test_the_best_validated_weights_are_kept(train: Train) -> None:
+    scores = iter([0.5, 0.9, 0.9, 0.1, 0.2, 0.3])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(model: Recommender) -> float:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return next(scores)
+
+    config = CONFIG.model_copy(update={"validate_every": 1, "epochs": 20, "patience": 3})
+    result = train(config=config, validate=validate)
+    assert len(result.curve) == 5, "stops after three validations without a new best"
+    assert all(torch.equal(seen[1][name], result.weights[name]) for name in seen[1])
+    assert not torch.equal(seen[1]["id_embedding"], seen[4]["id_embedding"])
+
+
+def test_patience_goes_on_counting_after_a_kill(train: Train) -> None:
+    config = CONFIG.model_copy(update={"validate_every": 1, "epochs": 20, "patience": 3})
+    scores = iter([0.5, 0.4])
+
+    def killed(model: Recommender) -> float:
+        score = next(scores, None)
+        if score is None:
+            raise _Killed
+        return score
+
+    with pytest.raises(_Killed):
+        train(config=config, validate=killed)
+    result = train(config=config, validate=lambda _: 0.4)
+    assert [point.validation_ndcg_at_10 for point in result.curve] == [0.5, 0.4, 0.4, 0.4]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_broken_loss_stops_training_with_a_remedy(train: Train, value: float) -> None:
+    def broken(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return _loss(states, vectors, batch) * value
+
+    with pytest.raises(TrainingError, match=r"Lower learning_rate \(now 0\.003\) or set precision"):
+        train(loss=broken)
+
+
+def test_the_schedule_warms_up_and_ends_at_one_percent() -> None:
+    shares = [schedule(step, 100, 0.1) for step in range(100)]
+    assert shares[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert max(shares) == 1
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[55] == pytest.approx(0.01 + 0.99 / 2)
+    assert shares[-1] == pytest.approx(0.01, abs=1e-3)
+    assert schedule(0, 1, 0.0) == schedule(0, 1, 1.0) == 1
+
+
+def test_only_matrices_decay() -> None:
+    model = Recommender(16, SIZE, torch.zeros(17, 3))
+    decayed, rest = loop._parameter_groups(model, 0.5)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    chosen = {names[id(parameter)] for parameter in decayed["params"]}
+    assert "blocks.0.ffn.up.weight" in chosen
+    assert "content_projection.weight" in chosen
+    assert not chosen & {"id_embedding", "position_embedding", "final_norm.weight"}
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.5, 0.0)

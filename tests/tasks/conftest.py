@@ -1,0 +1,122 @@
+"""Trained models of the tiny world, made once by the stages' own bodies; an empty registry."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from recsys_core.artifacts import Artifact, write_json
+from recsys_core.models.recommender import ModelConfig
+from recsys_core.settings import silent
+from recsys_core.training.loop import TrainingConfig
+from tasks.night import Night
+from tasks.registry.store import Registry, RegistryConfig
+from tasks.stage import StageRun
+from tasks.train_teacher import train_teacher
+from tasks.training import NetworkConfig
+from tasks.write_soft_labels import SoftLabelConfig, write_soft_labels
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> NetworkConfig:
+    """A network that learns the obvious world in about a second."""
+    return NetworkConfig(
+        model=ModelConfig(
+            embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=16, max_length=8, dropout=0.1
+        ),
+        training=TrainingConfig(
+            epochs=10, batch_size=16, learning_rate=1e-2, validate_every=5, precision="fp32"
+        ),
+        content_features=8,
+    )
+
+
+def _run(folder: Path) -> StageRun:
+    night = Night(folder, "test", date(2026, 3, 10), {}, None, {})
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    return StageRun(night, "key", folder, scratch, silent, logging.getLogger("test"))
+
+
+@pytest.fixture(scope="session")
+def trained_teacher(
+    obvious_world: Artifact, tiny_network: NetworkConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    folder = tmp_path_factory.mktemp("teacher")
+    body = train_teacher.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    body(_run(folder), config=tiny_network, prepared=obvious_world)
+    return Artifact("train_teacher", "teacher-key", folder)
+
+
+@pytest.fixture(scope="session")
+def soft_labels(
+    obvious_world: Artifact, trained_teacher: Artifact, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    folder = tmp_path_factory.mktemp("soft_labels")
+    body = write_soft_labels.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    body(_run(folder), config=SoftLabelConfig(), prepared=obvious_world, teacher=trained_teacher)
+    return Artifact("write_soft_labels", "labels-key", folder)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to make its tables: it does so once, and tests copy the file."""
+    workspace = tmp_path_factory.mktemp("mlflow")
+    Registry(workspace, RegistryConfig()).client.search_registered_models()
+    return workspace / "mlflow.db"
+
+
+@pytest.fixture
+def workspace(night: Night, migrated_database: Path) -> Path:
+    """The night's workspace with an empty registry."""
+    night.workspace.mkdir(exist_ok=True)
+    shutil.copy(migrated_database, night.workspace / "mlflow.db")
+    return night.workspace
+
+
+@pytest.fixture
+def registry(workspace: Path) -> Registry:
+    return Registry(workspace, RegistryConfig())
+
+
+@pytest.fixture
+def made(served_folder: Path, tmp_path: Path) -> Callable[[str], Artifact]:
+    """Outputs of earlier stages: "compressed", "evaluated", or a trained network's."""
+
+    def make(stage: str) -> Artifact:
+        folder = tmp_path / stage
+        if stage == "compressed":
+            shutil.copytree(served_folder, folder, dirs_exist_ok=True)
+            write_json(folder / "parity.json", {"overlap_at_10": 0.98})
+        elif stage == "evaluated":
+            write_json(folder / "metrics.json", _metrics())
+        else:
+            curve = [
+                {"epoch": 1, "loss": 3.5, "validation_ndcg_at_10": None},
+                {"epoch": 2, "loss": 3.25, "validation_ndcg_at_10": 0.125},
+            ]
+            write_json(folder / "curve.json", curve)
+        return Artifact(stage, f"key-{stage}", folder)
+
+    return make
+
+
+def _metrics() -> dict[str, object]:
+    figures = {"mean": 0.25, "low": 0.125, "high": 0.5}
+    cold = {"mean": None, "low": None, "high": None}
+    slices = {
+        "all": {"n_users": 7, "ndcg_at_10": figures, "recall_at_10": figures},
+        "cold_users": {"n_users": 0, "ndcg_at_10": cold, "recall_at_10": cold},
+    }
+    return {
+        "split": "test",
+        "n_cases": 1234,
+        "n_users": 7,
+        "models": {
+            "compressed": {"size_bytes": 4096, "slices": slices},
+            "popularity": {"size_bytes": None, "slices": slices},
+        },
+    }

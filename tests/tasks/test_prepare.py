@@ -1,0 +1,244 @@
+"""Prepare: from the lake to histories, as of the run date."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.data.lake import Lake
+from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
+from recsys_core.data.splits import SplitKind
+from recsys_core.models.recommender import ModelConfig, Recommender
+from tasks.night import Night
+from tasks.prepare import PrepareConfig, prepare
+from tasks.prepared import Prepared
+from tasks.stage import StageRun
+
+RUN_DATE = "2026-03-10"
+CONFIG = PrepareConfig(validation_days=1, test_days=1, popularity_days=2, n_buckets=3)
+INDEX = ["a", "b", "c", "d", "e"]
+
+Event = tuple[str, str, datetime]
+
+
+def _at(day: int, hour: int = 12) -> datetime:
+    return datetime(2026, 3, day, hour, tzinfo=UTC)
+
+
+EVENTS: list[Event] = [
+    ("u", "a", _at(1)),
+    ("u", "b", _at(6)),
+    ("u", "c", _at(8)),
+    ("u", "d", _at(9)),
+    ("v", "b", _at(7)),
+    ("v", "a", _at(7, 23)),
+    ("w", "a", _at(9, 23)),
+    ("later", "e", _at(10, 1)),
+]
+
+
+def _rows(events: list[Event]) -> pl.DataFrame:
+    rows = [
+        (user, item, moment, arrival, "view", 1.0, "s", moment.date())
+        for arrival, (user, item, moment) in enumerate(events)
+    ]
+    return pl.DataFrame(rows, schema=INTERACTIONS.schema, orient="row")
+
+
+@pytest.fixture
+def ingested(night: Night) -> Callable[..., Artifact]:
+    """Fill the lake and pin its versions; what comes into it later must not be read."""
+
+    def ingest(events: list[Event] = EVENTS, kind: str = "time") -> Artifact:
+        lake = Lake(night.lake)
+        lake.replace_source(INTERACTIONS, _rows(events), source="s", content="1" * 16)
+        index = pl.DataFrame({"item_id": INDEX, "item_idx": range(1, 6)}, schema=ITEM_INDEX.schema)
+        lake.append_items_to_index(index)
+        items = pl.DataFrame(
+            {
+                "item_id": ["a", "d", "e"],
+                "title": ["Apple", "Date", "Egg"],
+                "categories": [["fruit"], ["fruit"], []],
+                "available_from": [_at(1), _at(9), _at(9)],
+            },
+            schema=ITEMS.schema,
+        )
+        lake.upsert_items(ITEMS, items, source="i", content="1" * 16)
+        versions = {table.name: lake.version(table.name) for table in TABLES}
+        folder = night.workspace / "ingest"
+        write_json(folder / "ingest.json", {"versions": versions, "timestamp_kind": kind})
+        late = [("ghost", "a", _at(2))]
+        lake.replace_source(INTERACTIONS, _rows(late), source="late", content="2" * 16)
+        return Artifact("ingest", "k", folder)
+
+    return ingest
+
+
+def _prepare(
+    run: StageRun, ingested: Artifact, config: PrepareConfig = CONFIG, **inputs: str
+) -> dict[str, Any]:
+    arguments = {"run_date": RUN_DATE, "timezone": "UTC"} | inputs
+    body = prepare.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    return body(run, config=config, ingested=ingested, validated=ingested, **arguments)
+
+
+def _histories(run: StageRun) -> dict[str, tuple[list[int], int, int]]:
+    frame = pl.concat([pl.read_parquet(path) for path in sorted((run.out / "histories").iterdir())])
+    columns = ("user_id", "item_idx", "train_end", "validation_end")
+    return {user: tuple(facts) for user, *facts in frame.select(columns).sort("user_id").rows()}
+
+
+def test_histories_are_split_in_time_as_of_the_run_date(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    run = make_run("prepare")
+    summary = _prepare(run, ingested())
+    assert _histories(run) == {
+        "u": ([1, 2, 3, 4], 2, 3),
+        "v": ([2, 1], 2, 2),
+        "w": ([1], 0, 0),
+    }
+    assert len(list((run.out / "histories").iterdir())) == 3
+    split = read_json(run.out / "split.json")
+    assert split == {
+        "kind": "global_time",
+        "trained_through": "2026-03-08T00:00:00+00:00",
+        "validation_start": "2026-03-08T00:00:00+00:00",
+        "test_start": "2026-03-09T00:00:00+00:00",
+        "n_items": 5,
+        "item_index_sha256": index_prefix_sha256(INDEX),
+        "n_buckets": 3,
+        "event_types": ["view"],
+        "exclude_seen": True,
+        "n_users": 3,
+        "train_events": 4,
+        "validation_events": 1,
+        "test_events": 2,
+    }
+    items = pl.read_parquet(run.out / "items.parquet")
+    assert items.columns == [
+        "item_idx",
+        "item_id",
+        "title",
+        "categories",
+        "candidate_validation",
+        "candidate_test",
+        "active",
+        "train_count",
+        "recent_count",
+    ]
+    flags = ("candidate_validation", "candidate_test", "active", "train_count", "recent_count")
+    assert items.select("item_id", *flags).rows() == [
+        ("a", True, True, True, 2, 1),
+        ("b", True, True, True, 2, 2),
+        ("c", False, True, True, 0, 0),
+        ("d", False, False, True, 0, 0),
+        ("e", False, False, True, 0, 0),
+    ]
+    assert summary == {
+        "n_items": 5,
+        "n_candidates": 5,
+        "n_users": 3,
+        "train_events": 4,
+        "validation_events": 1,
+        "test_events": 2,
+    }
+
+
+def test_leave_one_out_uses_the_order_alone(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    run = make_run("prepare")
+    config = CONFIG.model_copy(update={"split": "leave_one_out"})
+    _prepare(run, ingested(kind="order"), config)
+    assert _histories(run) == {
+        "u": ([1, 2, 3, 4], 2, 3),
+        "v": ([2, 1], 2, 2),
+        "w": ([1], 1, 1),
+    }
+    split = read_json(run.out / "split.json")
+    assert [split[name] for name in ("trained_through", "validation_start", "test_start")] == [
+        None
+    ] * 3
+    items = pl.read_parquet(run.out / "items.parquet")
+    assert items["train_count"].to_list() == items["recent_count"].to_list() == [3, 2, 0, 0, 0]
+
+
+def test_days_begin_at_midnight_of_the_zone(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    run = make_run("prepare")
+    _prepare(run, ingested(), timezone="Europe/Berlin")
+    # v's second event, at 23 h UTC, is at midnight in Berlin: already in the validation window.
+    assert _histories(run) == {"u": ([1, 2, 3, 4], 2, 3), "v": ([2, 1], 1, 2)}
+
+
+def test_a_rerun_after_a_kill_gives_the_same_bytes(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    artifact, run = ingested(), make_run("undisturbed")
+    _prepare(run, artifact)
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.5:
+            raise KeyboardInterrupt
+
+    killed = make_run("killed")
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(replace(killed, progress=kill), artifact)
+    _prepare(killed, artifact)
+    files = [path.relative_to(run.out) for path in sorted(run.out.rglob("*")) if path.is_file()]
+    assert files == sorted(
+        path.relative_to(killed.out) for path in killed.out.rglob("*") if path.is_file()
+    )
+    for name in files:
+        assert (run.out / name).read_bytes() == (killed.out / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("events", "kind", "split", "sentence"),
+    [
+        (EVENTS, "order", "global_time", r"Set prepare\.split to 'leave_one_out'"),
+        (EVENTS[3:4], "time", "global_time", "nothing to train on"),
+        (EVENTS[-1:], "time", "global_time", "nothing to train on"),
+        ([], "time", "global_time", "nothing to train on"),
+        ([], "time", "leave_one_out", "nothing to train on"),
+    ],
+    ids=["no times", "no training", "all later", "nothing", "nothing left out"],
+)
+def test_what_cannot_be_trained_on_is_refused(
+    make_run: Callable[[str], StageRun],
+    ingested: Callable[..., Artifact],
+    events: list[Event],
+    kind: str,
+    split: SplitKind,
+    sentence: str,
+) -> None:
+    run = make_run("prepare")
+    config = CONFIG.model_copy(update={"split": split})
+    with pytest.raises(ValueError, match=sentence):
+        _prepare(run, ingested(events, kind), config)
+    assert not (run.out / "split.json").exists()
+
+
+def test_the_output_is_read_by_the_stages_that_follow(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    run = make_run("prepare")
+    _prepare(run, ingested([*EVENTS, ("x", "b", _at(2)), ("x", "a", _at(8))]))
+    data = Prepared(Artifact("prepare", "k", run.out))
+    assert [path.name for path in data.buckets] == [f"bucket-00{i}.parquet" for i in range(3)]
+    content = data.content(16)
+    assert content is not None
+    assert content.shape == (6, 16)
+    assert content.any(dim=1).tolist() == [False, True, False, False, True, True]
+    assert data.content(0) is None
+    assert data.exclude_seen
+    model = Recommender(5, ModelConfig(embedding_dim=8, n_layers=1, n_heads=1), None)
+    # x's target competes with b only, which x has had, and with nothing that came later.
+    assert data.validator(10)(model.eval()) == 1
