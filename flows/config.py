@@ -2,10 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from recsys_core.compression.quantization import MIN_BLOCK
 from recsys_core.data.sources import SourceConfig
 from recsys_core.data.synthetic import WorldConfig
 from recsys_core.evaluation.gate import GateConfig
@@ -107,6 +108,24 @@ class NightlyConfig(Settings):
     registry: RegistryConfig = Field(
         default=RegistryConfig(), description="Where models are registered"
     )
+
+    @model_validator(mode="after")
+    def _student_that_can_be_quantized(self) -> Self:
+        width = self.student.model.embedding_dim
+        if width % MIN_BLOCK:
+            msg = (
+                f"student.model.embedding_dim is {width}; it must be a multiple of "
+                f"{MIN_BLOCK}, the block that the int8 item table is made of"
+            )
+            raise ValueError(msg)
+        if width > self.teacher.model.embedding_dim and self.distillation.initialise == "teacher":
+            msg = (
+                f"student.model.embedding_dim is {width}, wider than the teacher's "
+                f"{self.teacher.model.embedding_dim}; make it smaller, or set "
+                "distillation.initialise to 'random'"
+            )
+            raise ValueError(msg)
+        return self
 
     @property
     def events(self) -> SourceConfig:

@@ -26,7 +26,7 @@ from recsys_core.compression.export import POSITIONS, TABLE
 _DOMAIN = "com.microsoft"
 _LEVELS = 127
 _ZERO_POINT = 128
-_MIN_BLOCK = 16
+MIN_BLOCK = 16
 _MAX_BLOCK = 256
 _INT8_ACTIVATIONS = 4
 """`accuracy_level` of MatMulNBits: the state is rounded block by block, which is 3 × faster."""
@@ -157,10 +157,10 @@ def _scales(values: FloatMatrix, axis: int) -> FloatMatrix:
 
 def _block_size(dim: int) -> int:
     """Largest power of two that divides `dim`, of those that ONNX Runtime has kernels for."""
-    if dim % _MIN_BLOCK:
+    if dim % MIN_BLOCK:
         msg = (
             f"Item vectors of width {dim} cannot be stored in 8 bits: the width must be a multiple "
-            f"of {_MIN_BLOCK}. Choose the student's embedding_dim so."
+            f"of {MIN_BLOCK}. Choose the student's embedding_dim so."
         )
         raise ValueError(msg)
     return min(dim & -dim, _MAX_BLOCK)

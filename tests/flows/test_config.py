@@ -1,0 +1,63 @@
+"""The night's configuration: TOML in, sentences out."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.config import ConfigError, NightlyConfig, load_config
+from tests.tiny import tiny_settings
+
+CONFIGS = sorted((Path(__file__).parents[2] / "infra" / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_load_and_take_another_data_folder(path: Path) -> None:
+    config = load_config(path, data=Path("/elsewhere"))
+
+    assert str(config.events.interactions).startswith("/elsewhere")
+
+
+def test_the_form_describes_every_field() -> None:
+    schema = NightlyConfig.model_json_schema()
+
+    models = [schema, *schema["$defs"].values()]
+    undescribed = [
+        f"{model['title']}.{name}"
+        for model in models
+        for name, facts in model.get("properties", {}).items()
+        if "description" not in facts
+    ]
+    assert undescribed == []
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"There is no configuration file .*none\.toml"):
+        load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("teacher = [", "can't be read as TOML"),
+        ("[teacher.training]\nepochs = 0", "teacher.training.epochs: .*greater than or equal to 1"),
+        ("[teacher.training]\nepoch = 3", "teacher.training.epoch: Extra inputs"),
+        ("[distillation]\ntemperature = inf", "distillation.temperature"),
+        ("[student.model]\nembedding_dim = 40\nn_heads = 2", "multiple of 16"),
+        ("[student.model]\nembedding_dim = 128", "wider than the teacher"),
+        ('[source]\ninteractions = "{data}/x.csv"', "--data"),
+    ],
+)
+def test_bad_settings_name_the_field(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_config(path)
+
+    assert "night.toml" in str(refused.value)
+
+
+def test_settings_survive_json(tmp_path: Path) -> None:
+    config = NightlyConfig.model_validate(tiny_settings(tmp_path))
+
+    assert NightlyConfig.model_validate(config.model_dump(mode="json")) == config
