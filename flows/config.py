@@ -134,7 +134,9 @@ class NightlyConfig(Settings):
 
 
 def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
-    """Read a TOML file; paths in it are relative to where the command runs.
+    """Read a TOML file: what it does not say is as in `NightlyConfig()`.
+
+    Paths in it are relative to where the command runs.
 
     Args:
         path: The file.
@@ -156,7 +158,7 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
     if source := fields.get("source"):
         _fill_in(source, path, str(data) if data else default_data)
     try:
-        return NightlyConfig.model_validate(fields)
+        return NightlyConfig.model_validate(_merged(NightlyConfig().model_dump(), fields))
     except ValidationError as error:
         problems = "\n".join(
             f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
@@ -164,6 +166,18 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
         )
         msg = f"{path} has settings that can't be used:\n{problems}"
         raise ConfigError(msg) from error
+
+
+def _merged(defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of a night, with what the file says instead, table by table."""
+    merged = dict(defaults)
+    for name, value in fields.items():
+        default = defaults.get(name)
+        if isinstance(default, dict) and isinstance(value, dict):
+            merged[name] = _merged(default, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def _fill_in(source: dict[str, Any], path: Path, data: str | None) -> None:

@@ -35,7 +35,14 @@ from tasks.write_soft_labels import write_soft_labels
 Artifacts = Mapping[str, Artifact]
 
 
-@flow(name="nightly", flow_run_name="{run_date}", persist_result=False)
+def run_name() -> str:
+    """A run is called by its night's date, whoever gave it."""
+    given = flow_run.parameters
+    config = NightlyConfig.model_validate(given.get("config") or {})
+    return str(given.get("run_date") or scheduled_date(config))
+
+
+@flow(name="nightly", flow_run_name=run_name, persist_result=False)
 def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = None) -> Path:  # noqa: B008 - frozen
     """Run one night; what is finished already is skipped.
 

@@ -30,6 +30,16 @@ def test_the_form_describes_every_field() -> None:
     assert undescribed == []
 
 
+def test_a_file_changes_what_it_says_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text("[teacher.training]\nepochs = 3", encoding="utf-8")
+
+    teacher, default = load_config(path).teacher, NightlyConfig().teacher
+
+    assert teacher.training == default.training.model_copy(update={"epochs": 3})
+    assert teacher.model == default.model
+
+
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no configuration file .*none\.toml"):
         load_config(tmp_path / "none.toml")

@@ -183,6 +183,10 @@ def test_an_edited_loss_changes_what_uses_it_and_nothing_else(
     assert _changed_by(lambda: write_code("losses.py", edited)) == {"losses", "loop", "student"}
 
 
+def test_a_module_imported_from_its_package_counts(write_code: Callable[[str, str], None]) -> None:
+    assert _changed_by(lambda: write_code("ingest.py", "import math\n")) == {"ingest", "report"}
+
+
 def test_a_template_counts_with_the_module_beside_it(
     write_code: Callable[[str, str], None],
 ) -> None:

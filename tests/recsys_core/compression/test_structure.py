@@ -96,13 +96,14 @@ def test_truncation_of_fewer_rows_than_directions_is_exact() -> None:
     torch.testing.assert_close(narrow @ narrow.T, vectors @ vectors.T)
 
 
-def test_the_sign_of_a_direction_is_fixed() -> None:
-    vectors = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
-    rotated = vectors * torch.tensor([1.0, -1, 1, -1, 1, -1])
-    torch.testing.assert_close(
-        truncated_svd(vectors, 3).abs(), truncated_svd(rotated, 3).abs(), atol=1e-5, rtol=1e-4
-    )
-    assert torch.equal(truncated_svd(vectors, 3), truncated_svd(vectors.clone(), 3))
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sign_of_a_direction_is_fixed(seed: int) -> None:
+    """Else another version of LAPACK could begin another student."""
+    vectors = torch.randn(20, 6, generator=torch.Generator().manual_seed(seed)).double()
+    narrow = truncated_svd(vectors, 3)
+    directions = torch.linalg.lstsq(vectors, narrow).solution
+    largest = directions.abs().argmax(dim=0, keepdim=True)
+    assert (directions.gather(0, largest) > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ def test_a_broken_loss_stops_training_with_a_remedy(train: Train, value: float) 
     def broken(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
         return _loss(states, vectors, batch) * value
 
-    with pytest.raises(TrainingError, match=r"Lower learning_rate \(now 0\.003\) or set precision"):
+    sentence = rf"loss is {value} at step 0\. Lower learning_rate \(now 0\.003\) or set precision"
+    with pytest.raises(TrainingError, match=sentence):
         train(loss=broken)
 
 
