@@ -154,7 +154,9 @@ def damaged_files(folder: Path) -> list[str]:
     ]
 
 
-def code_fingerprint(module: str, packages: tuple[str, ...]) -> str:
+def code_fingerprint(
+    module: str, packages: tuple[str, ...], *, ignore: tuple[str, ...] = ()
+) -> str:
     """Hash of a module's source and of all that it imports from `packages`, directly or not.
 
     Comments, docstrings and formatting do not count, only the syntax tree does. A file beside a
@@ -164,6 +166,7 @@ def code_fingerprint(module: str, packages: tuple[str, ...]) -> str:
     Args:
         module: Dotted name, for example "recsys_core.training.losses".
         packages: Top-level packages to follow imports into.
+        ignore: Modules that do not count, nor what only they import.
 
     Raises:
         ModuleNotFoundError: There is no source for `module`.
@@ -173,7 +176,7 @@ def code_fingerprint(module: str, packages: tuple[str, ...]) -> str:
     while pending:
         name = pending.pop()
         path = _source_path(name)
-        if name in sources or path is None:
+        if name in sources or name in ignore or path is None:
             continue
         facts = _read_source(path, path.stat().st_mtime_ns)
         sources[name] = [facts.sha256, _companions(path)]

@@ -115,9 +115,15 @@ def _recover(
 
 def _calibration_histories(data: Prepared, n_users: int) -> list[np.ndarray[Any, Any]]:
     """Training histories of the first users, which a hash of their ids has picked."""
-    histories = read_training_histories(data.buckets[:1])
-    users = np.flatnonzero(histories.lengths > 0)[:n_users]
-    return [histories.items[histories.starts[u] : histories.starts[u + 1]] for u in users]
+    chosen: list[np.ndarray[Any, Any]] = []
+    for bucket in data.buckets:
+        histories = read_training_histories([bucket])
+        users = np.flatnonzero(histories.lengths > 0)[: n_users - len(chosen)]
+        bounds = zip(histories.starts[users], histories.starts[users + 1], strict=True)
+        chosen += [histories.items[start:end] for start, end in bounds]
+        if len(chosen) == n_users:
+            break
+    return chosen
 
 
 def _cold_start_scores(active: pl.DataFrame) -> np.ndarray[Any, Any]:

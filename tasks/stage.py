@@ -12,13 +12,12 @@ Everything after the configuration is a keyword: artifacts enter the key by thei
 and JSON-serialisable values as they are.
 """
 
-import inspect
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,9 @@ from tasks.night import Night, Plan
 from tasks.progress import AnyLogger, StageProgress
 
 PACKAGES = ("recsys_core", "tasks")
+PLUMBING = ("tasks.stage", "tasks.night", "tasks.progress")
+"""Runs stages but decides nothing of what they write: not part of any key."""
+
 LIBRARIES = ("deltalake", "numpy", "onnx", "onnxruntime", "polars", "torch")
 
 Summary = dict[str, Any]
@@ -88,28 +90,28 @@ def stage(function: StageFunction) -> Callable[..., Artifact]:
         night.plans.append(Plan(name, key, not finished, reason))
         if night.planning:
             return artifact
-        return _as_task(function, night, config, inputs, artifact, parts, finished=finished)
+        arguments = inputs if config is None else {"config": config, **inputs}
+        _as_task(partial(function, **arguments), night, artifact, parts, finished=finished)
+        return artifact
 
     return run_stage
 
 
 def _as_task(
-    function: StageFunction,
+    work: StageFunction,
     night: Night,
-    config: Settings | None,
-    inputs: Mapping[str, Any],
     artifact: Artifact,
     parts: Mapping[str, Any],
     *,
     finished: bool,
-) -> Artifact:
+) -> None:
     def body() -> None:
         logger = get_run_logger()
         if finished:
             shutil.rmtree(_scratch(artifact), ignore_errors=True)
             logger.info("%s: finished earlier, skipped (%s)", artifact.stage, artifact.key)
-            return
-        _execute(function, night, config, inputs, artifact, parts, logger)
+        else:
+            _execute(work, night, artifact, parts, logger)
 
     as_task = task(
         name=artifact.stage,
@@ -118,14 +120,11 @@ def _as_task(
         persist_result=False,
     )
     as_task(body)()
-    return artifact
 
 
 def _execute(
-    function: StageFunction,
+    work: StageFunction,
     night: Night,
-    config: Settings | None,
-    inputs: Mapping[str, Any],
     artifact: Artifact,
     parts: Mapping[str, Any],
     logger: AnyLogger,
@@ -135,10 +134,9 @@ def _execute(
     artifact.folder.mkdir(parents=True, exist_ok=True)
     _remove_damage(artifact.folder)
     scratch.mkdir(exist_ok=True)
-    arguments = dict(inputs) if config is None else {"config": config, **inputs}
     with StageProgress(artifact.stage, logger) as progress:
         run = StageRun(night, artifact.key, artifact.folder, scratch, progress, logger)
-        summary = function(run, **arguments)
+        summary = work(run)
     publish(artifact, parts, summary)
     shutil.rmtree(scratch)
     logger.info("%s: done in %.1f s (%s)", artifact.stage, time.monotonic() - began, artifact.key)
@@ -162,7 +160,7 @@ def _key_parts(
     return {
         "config": None if config is None else config.model_dump(mode="json"),
         "inputs": {name: _identity(value) for name, value in inputs.items()},
-        "code": code_fingerprint(inspect.getmodule(function).__name__, PACKAGES),  # pyright: ignore[reportOptionalMemberAccess]
+        "code": code_fingerprint(function.__module__, PACKAGES, ignore=PLUMBING),
         "libraries": {library: version(library) for library in LIBRARIES},
         "device": device,
     }
