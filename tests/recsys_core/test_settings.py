@@ -15,7 +15,7 @@ def test_settings_are_frozen() -> None:
         _Sample().value = 2.0  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("fields", [{"vlaue": 1}, {"value": math.inf}, {"value": math.nan}])
+@pytest.mark.parametrize("fields", [{"unknown": 1}, {"value": math.inf}, {"value": math.nan}])
 def test_mistakes_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         _Sample(**fields)
