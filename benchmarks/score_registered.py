@@ -40,11 +40,14 @@ def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
     parser.add_argument("--config", type=Path, help="the night's TOML file")
+    parser.add_argument("--workspace", type=Path, help="where the night worked")
     parser.add_argument("--run-date", type=date.fromisoformat, help="the night's date")
     parser.add_argument("--alias", default="champion", help="or challenger, or a version's number")
     parser.add_argument("--final", action="store_true", help="look at the test events")
     args = parser.parse_args()
     config = load_config(args.config, data=args.data) if args.config else NightlyConfig()
+    if args.workspace:
+        config = config.model_copy(update={"workspace": args.workspace})
     mlflow.set_tracking_uri(config.registry.resolved_uri(config.workspace))
     mark = "/" if args.alias.isdigit() else "@"
     uri = f"models:/{config.name}-student{mark}{args.alias}"

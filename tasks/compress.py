@@ -127,16 +127,15 @@ def _calibration_histories(data: Prepared, n_users: int) -> list[np.ndarray[Any,
 
 
 def _cold_start_scores(active: pl.DataFrame) -> np.ndarray[Any, Any]:
-    """Recent popularity; equal counts in the order of all training interactions."""
-    return (
-        active.select(
-            pl.col("recent_count").log1p()
-            + 1e-3 * pl.col("train_count").log1p() / (1 + pl.col("train_count").log1p().max())
-        )
-        .to_series()
-        .to_numpy()
-        .astype(np.float32)
-    )
+    """Recent popularity, equal counts in the order of all training interactions, then of item_idx.
+
+    No two scores are equal, so that the order that is served is the one that was evaluated.
+    """
+    order = active.select(
+        place=pl.struct("recent_count", "train_count", -pl.col("item_idx")).rank("ordinal")
+    )["place"].to_numpy()
+    popularity = active["recent_count"].log1p().to_numpy()
+    return (popularity + 1e-3 * order / len(active)).astype(np.float32)
 
 
 def _served_config(

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmarks import score_registered
 from flows.config import NightlyConfig
 from flows.nightly import nightly, planned
 from recsys_core.artifacts import damaged_files, read_json
@@ -41,6 +42,28 @@ def test_a_night_registers_a_champion_that_answers(first_night: NightlyConfig) -
 
     assert [len(items) for items in answer["item_ids"]] == [5, 5]
     assert not set(answer["item_ids"][0]) & set(item_ids[:2])
+
+
+def test_the_registered_model_scores_what_was_evaluated(first_night: NightlyConfig) -> None:
+    """Counted anew from the source files, through `predict`, without the pipeline's code."""
+    model = Registry(first_night.workspace, first_night.registry).load_student(STUDENT, 1)
+    cases = list(
+        score_registered.by_time(
+            score_registered.read_events(first_night),
+            score_registered.read_listing(first_night),
+            first_night,
+            RUN_DATE,
+            "test",
+        )
+    )
+
+    ndcg, hit_rate = score_registered.score(model, cases)
+
+    metrics = read_json(planned(first_night, RUN_DATE)[1]["evaluated"].file("metrics.json"))
+    evaluated = metrics["models"]["compressed"]["slices"]["all"]
+    assert len(cases) == metrics["n_cases"]
+    assert ndcg == pytest.approx(evaluated["ndcg_at_10"]["mean"], abs=1e-6)
+    assert hit_rate == pytest.approx(evaluated["recall_at_10"]["mean"], abs=1e-6)
 
 
 def test_a_second_run_of_the_same_night_does_no_work_twice(first_night: NightlyConfig) -> None:
