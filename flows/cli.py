@@ -59,7 +59,9 @@ def nightly(
     resolved = _resolve(config, data, workspace)
     day = run_date.date() if run_date else _today(resolved.events.timezone)
     from flows import nightly as flow
+    from flows.console import keep_tracebacks_off_the_console
 
+    keep_tracebacks_off_the_console()
     if plan:
         _print_plan(flow.planned(resolved, day)[0], day)
         return
@@ -185,7 +187,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if "--debug" in sys.argv:
             raise
-        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(error)}")
+        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(error)}", soft_wrap=True)
         sys.exit(1)
 
 
