@@ -1,5 +1,6 @@
 """The command line. Errors that a user can mend are sentences, not tracebacks."""
 
+import os
 import sys
 import tomllib
 from datetime import date, datetime, timedelta
@@ -57,7 +58,8 @@ def nightly(
 ) -> None:
     """Run one night; what is finished already is skipped."""
     resolved = _resolve(config, data, workspace)
-    day = run_date.date() if run_date else _today(resolved.events.timezone)
+    given = run_date.date() if run_date else resolved.run_date
+    day = given or _today(resolved.events.timezone)
     from flows import nightly as flow
     from flows.console import keep_tracebacks_off_the_console
 
@@ -85,7 +87,12 @@ def recommend(
     from flows.recommend import recommend as ask
 
     table = Table("rank", "item", "title", "score", *(["because of"] if explain else []))
-    for row in ask(resolved, [item for item in history.split(",") if item], k=k, explain=explain):
+    for row in ask(
+        resolved,
+        [item.strip() for item in history.split(",") if item.strip()],
+        k=k,
+        explain=explain,
+    ):
         table.add_row(*row)
     _console.print(table)
 
@@ -184,8 +191,8 @@ def main() -> None:
     """Run the command line; the entry point `recdistill`."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
-        if "--debug" in sys.argv:
+    except Exception as error:
+        if os.environ.get("RECDISTILL_DEBUG"):
             raise
         Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(error)}", soft_wrap=True)
         sys.exit(1)
@@ -204,6 +211,9 @@ def _escaped(error: Exception) -> str:
 
 def _resolve(config: Path | None, data: Path | None, workspace: Path | None) -> "NightlyConfig":
     """The configuration, with the environment set for what is imported next."""
+    if data and not config:
+        msg = "--data fills in {data} of a configuration file; give --config too."
+        raise ValueError(msg)
     set_default_environment(workspace or _configured_workspace(config))
     from flows.config import NightlyConfig, load_config
 
@@ -217,7 +227,7 @@ def _configured_workspace(config: Path | None) -> Path:
         fields = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
     except (OSError, ValueError):
         fields = {}
-    return Path(fields.get("workspace", "workspace"))
+    return Path(str(fields.get("workspace", "workspace")))
 
 
 def _print_plan(plans: "list[Plan]", day: date) -> None:

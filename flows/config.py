@@ -1,6 +1,7 @@
 """The configuration of a night: every stage's settings in one form, loaded from TOML."""
 
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -58,6 +59,10 @@ class NightlyConfig(Settings):
     )
     workspace: Path = Field(
         default=Path("workspace"), description="Folder of everything that nights write"
+    )
+    run_date: date | None = Field(
+        default=None,
+        description="The date of every night, for data that have ended; empty: the scheduled one",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where networks are trained; auto takes a GPU where one is"
@@ -155,7 +160,7 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
         msg = f"{path} can't be read as TOML: {error}."
         raise ConfigError(msg) from error
     default_data = fields.pop("data", None)
-    if source := fields.get("source"):
+    if isinstance(source := fields.get("source"), dict):
         _fill_in(source, path, str(data) if data else default_data)
     try:
         return NightlyConfig.model_validate(_merged(NightlyConfig().model_dump(), fields))

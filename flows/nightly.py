@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect import flow
@@ -20,7 +21,7 @@ from tasks.distill import distill
 from tasks.evaluate import evaluate
 from tasks.gate import gate
 from tasks.ingest import ingest
-from tasks.night import Night, NightManifest, Plan
+from tasks.night import Night, NightManifest, Plan, claim_workspace
 from tasks.prepare import prepare
 from tasks.promote import promote
 from tasks.register import register
@@ -39,7 +40,7 @@ def run_name() -> str:
     """A run is called by its night's date, whoever gave it."""
     given = flow_run.parameters
     config = NightlyConfig.model_validate(given.get("config") or {})
-    return str(given.get("run_date") or scheduled_date(config))
+    return str(given.get("run_date") or config.run_date or scheduled_date(config))
 
 
 @flow(name="nightly", flow_run_name=run_name, persist_result=False)
@@ -48,10 +49,10 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
 
     Args:
         config: All settings. The defaults make a night on a synthetic world.
-        run_date: The night's date; only what happened before it exists. Empty: the date of the
-            scheduled start, in the time zone of the source.
+        run_date: The night's date; only what happened before it exists. Empty: that of the
+            configuration, or the date of the scheduled start in the time zone of the source.
     """
-    day = run_date or scheduled_date(config)
+    day = run_date or config.run_date or scheduled_date(config)
     with workspace_lock(config.workspace):
         if config.source is None:
             synthesise(
@@ -123,7 +124,7 @@ def stages(night: Night, config: NightlyConfig) -> Artifacts:
         night,
         config.gate,
         evaluated=made["evaluated"],
-        champion_exists=night.champion is not None and config.prepare.split == "global_time",
+        champion_exists=night.champion is not None,
     )
     made["promoted"] = promote(
         night, config.registry, registered=made["registered"], gated=made["gated"]
@@ -151,6 +152,8 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
         pin: Write the night manifest.
     """
     resolved = config.model_dump(mode="json")
+    if pin:
+        claim_workspace(config.workspace, name=config.name, source=_source_identity(config))
     manifest = NightManifest.of(config.workspace, run_date, resolved)
     pinned = manifest.read()
     night = Night(
@@ -165,7 +168,7 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
         device=_device(config),
     )
     if not pinned or not _validated(night, config):
-        night.sources = source_fingerprint(config.events)
+        night.sources = {} if _lacks_its_world(config) else source_fingerprint(config.events)
     if pin:
         manifest.write(night)
     return night
@@ -175,6 +178,15 @@ def scheduled_date(config: NightlyConfig) -> date:
     """The date of the run's scheduled start in the source's time zone."""
     start: datetime = flow_run.scheduled_start_time
     return start.astimezone(ZoneInfo(config.events.timezone)).date()
+
+
+def _source_identity(config: NightlyConfig) -> dict[str, Any]:
+    return config.events.model_dump(mode="json", include={"format", "interactions", "items"})
+
+
+def _lacks_its_world(config: NightlyConfig) -> bool:
+    """Whether the synthetic world is yet to be made, as before the first night."""
+    return config.source is None and not (config.synthetic.folder / "world.json").exists()
 
 
 def _validated(night: Night, config: NightlyConfig) -> bool:

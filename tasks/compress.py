@@ -17,6 +17,7 @@ from recsys_core.compression.pruning import ffn_importance, prune_ffn
 from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories import read_training_histories
 from recsys_core.distillation.soft_labels import SoftLabels
+from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import pad_histories
 from recsys_core.models.recommender import Recommender
@@ -76,7 +77,7 @@ def compress(
         model.cpu(),
         exact,
         active=active["item_idx"].to_list(),
-        popularity=_cold_start_scores(active),
+        popularity=cold_start_scores(active),
     )
     quantize(exact, shipped)
     write_json(run.out / "item_ids.json", active["item_id"].to_list())
@@ -124,18 +125,6 @@ def _calibration_histories(data: Prepared, n_users: int) -> list[np.ndarray[Any,
         if len(chosen) == n_users:
             break
     return chosen
-
-
-def _cold_start_scores(active: pl.DataFrame) -> np.ndarray[Any, Any]:
-    """Recent popularity, equal counts in the order of all training interactions, then of item_idx.
-
-    No two scores are equal, so that the order that is served is the one that was evaluated.
-    """
-    order = active.select(
-        place=pl.struct("recent_count", "train_count", -pl.col("item_idx")).rank("ordinal")
-    )["place"].to_numpy()
-    popularity = active["recent_count"].log1p().to_numpy()
-    return (popularity + 1e-3 * order / len(active)).astype(np.float32)
 
 
 def _served_config(

@@ -10,7 +10,12 @@ import polars as pl
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact, write_json
-from recsys_core.evaluation.baselines import item_knn_ranker, item_similarities, popularity_ranker
+from recsys_core.evaluation.baselines import (
+    cold_start_scores,
+    item_knn_ranker,
+    item_similarities,
+    popularity_ranker,
+)
 from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
@@ -59,7 +64,10 @@ def evaluate(
     """Write `ranks.parquet`, `metrics.json` and `latency.json`."""
     data = Prepared(prepared)
     networks = {"teacher": teacher, "student": student, "control": control}
-    rankers = {name: model_ranker(load_model(made.folder)) for name, made in networks.items()}
+    cold_start = np.append(np.float32(0), cold_start_scores(data.items))
+    rankers = {
+        name: model_ranker(load_model(made.folder), cold_start) for name, made in networks.items()
+    }
     shipped = Scorer(compressed.folder)
     item_ids = data.items["item_id"].to_list()
     rankers["compressed"] = scorer_ranker(shipped, item_ids)
@@ -189,7 +197,7 @@ def _summaries(
 
 def _latencies(data: Prepared, rankers: dict[str, Ranker]) -> dict[str, dict[str, float]]:
     """Median milliseconds of scoring the catalogue for one user, as measured in this process."""
-    histories = pl.read_parquet(data.buckets[0], n_rows=_LATENCY_REQUESTS)["item_idx"]
+    histories = pl.scan_parquet(data.buckets).head(_LATENCY_REQUESTS).collect()["item_idx"]
     requests = [[history.to_numpy().astype(np.int32)] for history in histories]
     return {
         name: {"latency_ms_p50": _median_milliseconds(ranker, requests)}

@@ -79,3 +79,35 @@ class NightManifest:
                 "config": night.config,
             },
         )
+
+
+class WorkspaceOwned(ValueError):  # noqa: N818 - it names a state
+    """The workspace holds the nights of another name or of other data."""
+
+
+def claim_workspace(workspace: Path, *, name: str, source: dict[str, Any]) -> None:
+    """Make a workspace that of one name and one source, so that no lake mixes two.
+
+    Args:
+        workspace: Folder of everything that nights write.
+        name: Prefix of the registered names.
+        source: What tells the source from others: format and paths.
+
+    Raises:
+        WorkspaceOwned: It belongs to another name or source.
+    """
+    path = workspace / "owner.json"
+    claimed = {"name": name, **source}
+    if not path.exists():
+        write_json(path, claimed)
+    elif (owner := read_json(path)) != claimed:
+        msg = (
+            f"The workspace {workspace} belongs to {_listed(owner)}; this night is for "
+            f"{_listed(claimed)}. Set another workspace (or --workspace), so that their data do "
+            f"not mix. If the same data have only moved, delete {path}."
+        )
+        raise WorkspaceOwned(msg)
+
+
+def _listed(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)

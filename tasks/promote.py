@@ -33,6 +33,8 @@ def promote(
     champion = registry.version_of(name, CHAMPION)
     path = run.night.workspace / "audit" / f"{name}-{version:06d}-{run.key}.json"
     if not path.exists():
+        if champion not in (run.night.champion, version):
+            verdict |= {"passed": False, "sentence": _overtaken(run.night.champion, champion)}
         entry = {
             "name": name,
             "version": version,
@@ -62,6 +64,13 @@ def promote(
     }
     write_json(run.out / "promotion.json", promotion)
     return promotion
+
+
+def _overtaken(compared: int | None, champion: int | None) -> str:
+    return (
+        f"The champion changed since this night began (from version {compared} to {champion}), so "
+        "the student was never compared with it."
+    )
 
 
 def previous_champion(workspace: Path, name: str, champion: int | None) -> int | None:

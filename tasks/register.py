@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact, digest, read_json, write_json
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
 from tasks.registry.card import model_card
@@ -59,7 +59,8 @@ def register(
     served = read_json(compressed.file("config.json"))
     card = model_card(name, served, metrics, lineage)
     folder = _model_folder(run.scratch, compressed, evaluated, card)
-    run_id = registry.open_run(run.night.name, run_date, run.key)
+    # Logged settings can't change, and not all of them are part of the stage's key.
+    run_id = registry.open_run(run.night.name, run_date, digest([run.key, run.night.config]))
     registry.log_night(
         run_id,
         params=_flat(run.night.config),

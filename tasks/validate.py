@@ -26,12 +26,14 @@ class ValidationConfig(Settings):
     """What new interactions must be like, beyond the schema."""
 
     min_rows: int = Field(
-        default=1, ge=0, description="Fewest rows that new files must bring to the lake, together."
+        default=1,
+        ge=0,
+        description="Fewest rows that new event files must bring, repeats included.",
     )
     max_rows: int | None = Field(
         default=None,
         ge=1,
-        description="Most rows that new files may bring, together. Unset: any number.",
+        description="Most rows that new event files may bring. Unset: any number.",
     )
     event_types: tuple[str, ...] = Field(
         default=(), description="Kinds of events that may occur. Empty: all may."
@@ -100,15 +102,18 @@ def _findings(
     types = check_types(rows.schema, INTERACTIONS)
     if not all(finding.success for finding in types):
         return types
+    events = [file for file in files if file["source"].startswith("interactions/")]
     counted = {
-        "rows": rows.height,
         "repeated rows": rows.height - rows.select(INTERACTIONS.key).unique().height,
         "quarantined share": _quarantined_share(files),
     }
+    if events:  # a night may bring a new catalogue and no events
+        counted["rows"] = rows.height + sum(file["rows_duplicate"] for file in events)
     until = datetime.fromisoformat(facts["available_until"])
+    limits = [limit for limit in _limits(facts, config) if limit.column in counted]
     return [
         *types,
-        *check_facts(counted, _limits(facts, config)),
+        *check_facts(counted, limits),
         *check_rows(rows, INTERACTIONS, until=until, event_types=config.event_types),
     ]
 

@@ -50,7 +50,9 @@ def open_session(path: Path, intra_op_num_threads: int = 0) -> Any:
 
 def pad_rows(rows: Sequence[npt.NDArray[np.integer]]) -> IntRows:
     """One matrix of all rows, padded with 0 on the right, at least one column wide."""
-    matrix = np.zeros((len(rows), max(1, *(len(row) for row in rows))), dtype=np.int64)
+    matrix = np.zeros(
+        (len(rows), max(1, max((len(row) for row in rows), default=1))), dtype=np.int64
+    )
     for place, row in enumerate(rows):
         matrix[place, : len(row)] = row
     return matrix

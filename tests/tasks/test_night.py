@@ -1,7 +1,9 @@
 from datetime import date
 from pathlib import Path
 
-from tasks.night import Night, NightManifest
+import pytest
+
+from tasks.night import Night, NightManifest, WorkspaceOwned, claim_workspace
 
 
 def test_date_and_configuration_decide_the_manifest(tmp_path: Path) -> None:
@@ -24,3 +26,12 @@ def test_date_and_configuration_decide_the_manifest(tmp_path: Path) -> None:
     ]
     assert [other.read() for other in others] == [None, None]
     assert night.lake == tmp_path / "lake"
+
+
+def test_a_workspace_belongs_to_one_name_and_one_source(tmp_path: Path) -> None:
+    claim_workspace(tmp_path, name="shop", source={"interactions": "/a"})
+    claim_workspace(tmp_path, name="shop", source={"interactions": "/a"})
+
+    for name, path in (("other", "/a"), ("shop", "/b")):
+        with pytest.raises(WorkspaceOwned, match="--workspace"):
+            claim_workspace(tmp_path, name=name, source={"interactions": path})

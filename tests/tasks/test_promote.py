@@ -26,11 +26,17 @@ def registry(registry: Registry, tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def promote_version(
-    registry: Registry, make_run: Callable[[str], StageRun], tmp_path: Path
+    night: Night, registry: Registry, make_run: Callable[[str], StageRun], tmp_path: Path
 ) -> Promote:
-    """Run the stage's body for a version with a verdict; equal arguments are a repeated attempt."""
+    """Run the stage's body for a version with a verdict; equal arguments are a repeated attempt.
 
-    def run(version: int, *, passed: bool = True, key: str = "") -> dict[str, Any]:
+    The night began with the champion of now, unless `begun_with` says otherwise.
+    """
+
+    def run(
+        version: int, *, passed: bool = True, key: str = "", begun_with: int | None = None
+    ) -> dict[str, Any]:
+        night.champion = begun_with or registry.version_of(NAME, CHAMPION)
         folder = tmp_path / f"inputs-{version}-{passed}-{key}"
         write_json(folder / "registered.json", {"name": NAME, "version": version})
         sentence = "All rules hold." if passed else "small: size_bytes is 999, at most 100 allowed."
@@ -94,6 +100,19 @@ def test_without_a_champion_a_refusal_leaves_none(
 ) -> None:
     assert promote_version(1, passed=False)["champion"] is None
     assert registry.version_of(NAME, CHAMPION) is None
+
+
+def test_a_night_that_was_overtaken_does_not_replace_a_champion_it_never_met(
+    registry: Registry, promote_version: Promote
+) -> None:
+    promote_version(1)
+    promote_version(3)
+
+    late = promote_version(2, begun_with=1)
+
+    assert (late["decision"], late["champion"]) == ("refused", 3)
+    assert registry.version_of(NAME, CHAMPION) == 3
+    assert "from version 1 to 3" in tags(registry, 2)["decision.reason"]
 
 
 def test_a_repeated_attempt_changes_nothing(
