@@ -1,6 +1,6 @@
 """Run a night and print what each model reached, beside the best that is possible.
 
-    python -m benchmarks.night [--config FILE.toml] [--data DIR] [--run-date DAY] [--final]
+    python -m benchmarks.night [--config FILE.toml] [--data DIR] [--final]
 
 Without a configuration the synthetic world is used, whose true next-item distribution is known: the
 Bayes-optimal row is what a ranker that knew it would score on the same events. Validation events
@@ -28,11 +28,16 @@ def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
     parser.add_argument("--config", type=Path, help="a TOML file; none: the synthetic world")
-    parser.add_argument("--workspace", type=Path, help="where the night works")
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        default=Path("workspace/benchmark"),
+        help="where the night works; never that of real nights, whose champion it would move",
+    )
     parser.add_argument("--run-date", type=date.fromisoformat, help="the night's date")
     parser.add_argument("--final", action="store_true", help="look at the test events")
     args = parser.parse_args()
-    set_default_environment(args.workspace or Path("workspace"))
+    set_default_environment(args.workspace)
     from flows.config import NightlyConfig, load_config
     from flows.nightly import nightly, planned
     from tasks.prepared import Prepared
@@ -40,7 +45,7 @@ def main() -> None:
 
     config = load_config(args.config, data=args.data) if args.config else NightlyConfig()
     config = adjusted(config, args)
-    run_date = args.run_date or datetime.now(UTC).date()
+    run_date = args.run_date or config.run_date or datetime.now(UTC).date()
     began = time.monotonic()
     nightly(config, run_date)
     seconds = time.monotonic() - began
@@ -66,8 +71,7 @@ def adjusted(config: "NightlyConfig", args: Namespace) -> "NightlyConfig":
     """The configuration with what the options change."""
     fields = config.model_dump()
     fields["evaluation"]["split"] = "test" if args.final else "validation"
-    if args.workspace:
-        fields["workspace"] = args.workspace
+    fields["workspace"] = args.workspace
     if args.quick:
         for network in ("teacher", "student"):
             fields[network]["training"]["epochs"] = 2

@@ -10,11 +10,13 @@ Validation events are scored; only --final looks at the test events.
 """
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import mlflow
 import pandas as pd
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--alias", default="champion", help="or challenger, or a version's number")
     parser.add_argument("--final", action="store_true", help="look at the test events")
     args = parser.parse_args()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     config = load_config(args.config, data=args.data) if args.config else NightlyConfig()
     if args.workspace:
         config = config.model_copy(update={"workspace": args.workspace})
@@ -79,6 +82,9 @@ def read_events(config: NightlyConfig) -> pl.DataFrame:
     if source.format == "movielens":
         raw = pl.read_csv(source.interactions / "ratings.csv")
         names = ("userId", "movieId", "timestamp")
+    elif source.format == "csv":
+        raw = pl.read_csv(source.interactions)
+        names = (source.columns.user_id, source.columns.item_id, source.columns.timestamp)
     else:
         raw = pl.read_parquet(source.interactions)
         names = (source.columns.user_id, source.columns.item_id, source.columns.timestamp)
@@ -117,8 +123,8 @@ def by_time(
 ) -> Iterator[Case]:
     """Events of the split's window, each after all that its user did before."""
     newest: Any = events["at"].max()
-    day = run_date or newest.date() + timedelta(days=1)
-    end = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    day = run_date or config.run_date or newest.date() + timedelta(days=1)
+    end = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(config.events.timezone))
     start = end - timedelta(days=config.prepare.test_days)
     if split == "validation":
         start, end = start - timedelta(days=config.prepare.validation_days), start
