@@ -13,8 +13,10 @@ from datetime import date
 import polars as pl
 
 from recsys_core.artifacts import digest
-from recsys_core.data.cleaning import Cleaned, clean_interactions, clean_items, drop_known
+from recsys_core.data.cleaning import clean_interactions, drop_known
 from recsys_core.data.item_index import new_entries
+from recsys_core.data.items import clean_items
+from recsys_core.data.judging import Cleaned
 from recsys_core.data.lake import Lake
 from recsys_core.data.readers import read_source
 from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, ITEMS, QUARANTINE, SOURCES

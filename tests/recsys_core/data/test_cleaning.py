@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from recsys_core.data.cleaning import (
     ARRIVAL_BITS,
-    Cleaned,
     available_until,
     clean_interactions,
-    clean_items,
     drop_known,
 )
+from recsys_core.data.items import clean_items
+from recsys_core.data.judging import Cleaned
 from recsys_core.data.readers import BROKEN, LINE, ROW
 from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, QUARANTINE
 from recsys_core.data.sources import SourceConfig, SourceError
