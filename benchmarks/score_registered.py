@@ -80,13 +80,13 @@ def read_events(config: NightlyConfig) -> pl.DataFrame:
     """All events, `user`, `item`, `at`, oldest first within a user, straight from the files."""
     source = config.events
     if source.format == "movielens":
-        raw = pl.read_csv(source.interactions / "ratings.csv")
+        raw = pl.read_csv(f"{source.interactions}/ratings.csv")
         names = ("userId", "movieId", "timestamp")
     elif source.format == "csv":
-        raw = pl.read_csv(source.interactions)
+        raw = pl.read_csv(str(source.interactions))
         names = (source.columns.user_id, source.columns.item_id, source.columns.timestamp)
     else:
-        raw = pl.read_parquet(source.interactions)
+        raw = pl.read_parquet(str(source.interactions))
         names = (source.columns.user_id, source.columns.item_id, source.columns.timestamp)
     user, item, at = (pl.col(name) for name in names)
     if raw.schema[names[2]].is_integer() and source.timestamp_kind == "time":

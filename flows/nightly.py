@@ -14,7 +14,10 @@ from prefect.runtime import flow_run
 from flows.config import NightlyConfig
 from flows.lock import workspace_lock
 from recsys_core.artifacts import Artifact
-from recsys_core.data.sources import source_fingerprint
+from recsys_core.data.files import source_fingerprint
+from recsys_core.data.lake import Lake
+from recsys_core.data.records import known_files
+from tasks.await_sources import await_sources
 from tasks.compress import compress
 from tasks.control import control
 from tasks.distill import distill
@@ -61,6 +64,7 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
                 days=config.synthetic.days,
                 run_date=day,
             )
+        await_sources(config.events, run_date=day)
         night = open_night(config, day)
         get_run_logger().info("Night of %s in %s", day, night.workspace.resolve())
         return summarise_night(night, stages(night, config))
@@ -168,7 +172,9 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
         device=_device(config),
     )
     if not pinned or not _validated(night, config):
-        night.sources = {} if _lacks_its_world(config) else source_fingerprint(config.events)
+        night.sources = (
+            {} if _lacks_its_world(config) else source_fingerprint(config.events, _known(night))
+        )
     if pin:
         manifest.write(night)
     return night
@@ -178,6 +184,11 @@ def scheduled_date(config: NightlyConfig) -> date:
     """The date of the run's scheduled start in the source's time zone."""
     start: datetime = flow_run.scheduled_start_time
     return start.astimezone(ZoneInfo(config.events.timezone)).date()
+
+
+def _known(night: Night) -> dict[str, tuple[str, str]]:
+    """Stamp and fingerprint of the files that earlier nights have read."""
+    return known_files(Lake(night.lake)) if night.lake.exists() else {}
 
 
 def _source_identity(config: NightlyConfig) -> dict[str, Any]:

@@ -6,20 +6,25 @@ from datetime import date
 from typing import Any
 
 from recsys_core.artifacts import write_json
+from recsys_core.data.batches import ToRead
 from recsys_core.data.cleaning import available_until
+from recsys_core.data.files import find_sources
 from recsys_core.data.ingestion import (
-    SourceRecord,
+    extend_event_types,
     extend_item_index,
-    ingest_file,
+    ingest_interactions,
+    ingest_items,
+    may_lack_rows,
     withdraw_missing,
 )
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.lake import Lake
-from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, QUARANTINE
-from recsys_core.data.sources import SourceConfig, SourceError, SourceFile, find_sources
+from recsys_core.data.records import SourceRecord, read_records, register_sources
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS, QUARANTINE
+from recsys_core.data.sources import SourceConfig, SourceError, SourceFile
 from tasks.stage import StageRun, Summary, stage
 
-READ_TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, QUARANTINE)
+READ_TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE)
 
 
 @stage
@@ -35,22 +40,39 @@ def ingest(
         run: The stage's surroundings; the lake is the night's.
         config: The sources.
         run_date: ISO date; only what happened before it is taken.
-        sources: From `source_fingerprint`: the files to take, with the SHA-256 of their bytes.
+        sources: From `source_fingerprint`: the files to take, and the fingerprint of each.
 
     Raises:
         SourceError: A file can't be read; the message says which, why and what to do.
     """
     day = date.fromisoformat(run_date)
-    lake = Lake(run.night.lake)
-    for name in withdraw_missing(lake, sources):
+    lake, scratch = Lake(run.night.lake), run.scratch
+    gone, vanished = withdraw_missing(lake, sources, run_date=day, scratch=scratch)
+    for name in gone:
         run.logger.warning("%s is gone and was never validated: its rows are withdrawn", name)
-    records: list[SourceRecord] = []
-    for done, source in enumerate(_wanted(config, sources)):
-        run.progress(done / len(sources), source.name)
-        record = ingest_file(lake, source, config, sha256=sources[source.name], run_date=day)
+    wanted = _wanted(config, sources)
+    known = register_sources(lake, wanted, run_date=day)
+    files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
+    current = [one for one in files if _is_current(one, config, day, vanished)]
+    due = [one for one in files if one not in current]
+    for one in due:
+        if one.source.table == ITEMS.name:
+            record = ingest_items(lake, one, config, run_date=day, scratch=scratch)
+            run.logger.info("%s", _sentence(record))
+    for record in ingest_interactions(
+        lake,
+        [one for one in due if one.source.table == INTERACTIONS.name],
+        config,
+        others=[one for one in current if one.source.table == INTERACTIONS.name],
+        run_date=day,
+        scratch=scratch,
+        progress=run.progress,
+    ):
         run.logger.info("%s", _sentence(record))
-        records.append(record)
+    stored = read_records(lake)
+    records = [stored[name] for name in sources]
     new = [record for record in records if not record.validated]
+    extend_event_types(lake, new)
     extend_item_index(lake, new)
     result = _result(lake, config, day, records)
     write_json(run.out / "ingest.json", result)
@@ -60,6 +82,13 @@ def ingest(
         **{total: sum(getattr(record, total) for record in new) for total in totals},
         "n_items": result["n_items"],
     }
+
+
+def _is_current(file: ToRead, config: SourceConfig, run_date: date, vanished: set[date]) -> bool:
+    """Whether the lake has all that a file brings."""
+    mapping = config.mapping(file.source.table)
+    current = file.record.is_current(file.fingerprint, mapping, run_date)
+    return current and not may_lack_rows(file.record, vanished)
 
 
 def _wanted(config: SourceConfig, sources: Mapping[str, str]) -> list[SourceFile]:
@@ -99,7 +128,7 @@ def _result(
 def _facts(record: SourceRecord) -> dict[str, Any]:
     return {
         "source": record.source,
-        "sha256": record.sha256,
+        "fingerprint": record.fingerprint,
         "new": not record.validated,
         "rows_in": record.rows_in,
         "rows_kept": record.rows_kept,

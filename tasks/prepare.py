@@ -11,6 +11,8 @@ from recsys_core.data.catalogue import Catalogue, build_catalogue, count_trainin
 from recsys_core.data.histories import write_histories
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.lake import Lake
+from recsys_core.data.lake_events import events_before, first_interactions
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX
 from recsys_core.data.splits import SplitKind, TimeWindows
 from recsys_core.settings import Settings
 from tasks.stage import StageRun, Summary, stage
@@ -77,21 +79,15 @@ def prepare(
         test_days=config.test_days,
     )
     lake, versions = Lake(run.night.lake), facts["versions"]
-    end = pl.lit(windows.end).cast(pl.Datetime("us", "UTC"))
-    interactions = lake.scan("interactions", versions["interactions"]).filter(
-        pl.col("timestamp") < end
-    )
-    index = lake.item_index(versions["item_index"])
-    event_types = (
-        interactions.select(pl.col("event_type").unique().sort()).collect()["event_type"].to_list()
-    )
+    interactions = lake.snapshot(INTERACTIONS, versions[INTERACTIONS.name])
+    index = lake.item_index(versions[ITEM_INDEX.name])
+    kinds = lake.scan(EVENT_TYPES.name, versions[EVENT_TYPES.name]).collect().sort("code")
     buckets = write_histories(
-        interactions.join(index.lazy(), on="item_id"),
+        events_before(windows.end, interactions, item_index=index, event_types=kinds),
         run.out / "histories",
         run.scratch,
         kind=config.split,
         windows=windows,
-        event_types=event_types,
         n_buckets=config.n_buckets,
         progress=run.progress,
     )
@@ -99,7 +95,7 @@ def prepare(
     items = build_catalogue(
         index,
         lake.scan("items", versions["items"]).collect(),
-        interactions.group_by("item_id").agg(first_interaction=pl.col("timestamp").min()).collect(),
+        first_interactions(windows.end, interactions),
         kind=config.split,
         windows=windows,
         catalogue=config.catalogue,
@@ -123,7 +119,7 @@ def prepare(
         "n_items": len(index),
         "item_index_sha256": index_prefix_sha256(index["item_id"].to_list()),
         "n_buckets": config.n_buckets,
-        "event_types": event_types,
+        "event_types": kinds["event_type"].to_list(),
         "exclude_seen": config.exclude_seen,
         **totals,
     }

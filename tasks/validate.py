@@ -12,8 +12,8 @@ from pydantic import Field
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.data.cleaning import ARRIVAL_BITS
-from recsys_core.data.ingestion import mark_validated
 from recsys_core.data.lake import Lake
+from recsys_core.data.records import mark_validated
 from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS
 from recsys_core.settings import Settings
 from tasks.stage import StageRun, Summary, stage
@@ -73,7 +73,7 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
         create_markdown_artifact(summary, key="validation", description="What is new, examined")
     if failed:
         raise ValidationFailed(summary)
-    mark_validated(lake, {file["source"]: file["sha256"] for file in files})
+    mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
     return {"n_rows": rows.height, "n_expectations": len(findings), "n_failed": len(failed)}
 
 

@@ -1,8 +1,7 @@
-"""Raw rows to rows of the lake; what can't be one goes to quarantine with its reason.
+"""Raw rows of interactions to rows of the lake; what can't be one goes to quarantine."""
 
-Nothing is lost on the way: rows in = rows kept + rows quarantined + duplicates.
-"""
-
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,7 +10,6 @@ import polars as pl
 from recsys_core.data.judging import (
     CLEAN,
     REASON,
-    Cleaned,
     identifier_of,
     judge,
     quarantine,
@@ -21,7 +19,7 @@ from recsys_core.data.judging import (
     time_of,
 )
 from recsys_core.data.readers import ROW
-from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, TIMESTAMP
+from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, TIMESTAMP, UNKNOWN_EVENT_TYPE
 from recsys_core.data.sources import SourceConfig
 
 ARRIVAL_BITS = 40
@@ -36,14 +34,27 @@ def available_until(run_date: date, timezone: str) -> datetime:
     return datetime.combine(run_date, time(), ZoneInfo(timezone)).astimezone(UTC)
 
 
+@dataclass(frozen=True)
+class JudgedRows:
+    """A chunk's rows, divided.
+
+    Attributes:
+        valid: Rows of the lake, in the order of the source; repetitions are still among them.
+        quarantined: Rows of the quarantine, in the order of the source.
+    """
+
+    valid: pl.DataFrame
+    quarantined: pl.DataFrame
+
+
 def clean_interactions(
-    raw: pl.LazyFrame, config: SourceConfig, *, source: str, ordinal: int, run_date: date
-) -> Cleaned:
-    """Judge the raw rows of one interaction file, and drop repetitions within it.
+    raw: pl.DataFrame, config: SourceConfig, *, source: str, ordinal: int, run_date: date
+) -> JudgedRows:
+    """Judge raw rows of an interaction file.
 
     Args:
-        raw: From `read_source`.
-        config: How timestamps are meant, and the default kind of event.
+        raw: A chunk from `read_chunks`.
+        config: How timestamps are meant, which kinds of events count, and how much.
         source: The file's name, for the lake and the quarantine.
         ordinal: The file's place among all sources ever ingested; orders equal timestamps.
         run_date: Rows on or after it are quarantined; rows that have only an order are stored
@@ -52,23 +63,28 @@ def clean_interactions(
     Raises:
         SourceError: A column has a type that can't be read as what it should be.
     """
-    config = config.resolved()
-    rows = tidy(raw.collect())
+    rows = tidy(raw)
     refuse_nested(rows, source, ("user_id", "item_id", "timestamp", "event_type", "weight"))
     types = rows.schema
+    kind = text_of("event_type", types).fill_null(config.default_event_type)
     values = {
         "user_id": identifier_of("user_id", types),
         "item_id": identifier_of("item_id", types),
         "timestamp": (
             _order_as_time("timestamp", run_date)
             if config.timestamp_kind == "order"
-            else time_of("timestamp", types, config.timestamp_unit)
+            else time_of("timestamp", types, config)
         ),
-        "event_type": text_of("event_type", types).fill_null(config.default_event_type),
-        "weight": _weight(types),
+        "event_type": kind,
+        "weight": _weight(types) * _factor(kind, config.event_types),
     }
-    early = pl.col(f"{CLEAN}timestamp") >= available_until(run_date, config.timezone)
-    judged = judge(rows, INTERACTIONS, values, {AFTER_RUN_DATE: early})
+    further = {
+        AFTER_RUN_DATE: pl.col(f"{CLEAN}timestamp") >= available_until(run_date, config.timezone)
+    }
+    if config.event_types:
+        known = list(config.event_types)
+        further[UNKNOWN_EVENT_TYPE] = ~pl.col(f"{CLEAN}event_type").is_in(known)
+    judged = judge(rows, INTERACTIONS, values, further)
     valid = judged.filter(pl.col(REASON).is_null()).select(
         *(pl.col(f"{CLEAN}{name}").alias(name) for name in values),
         (pl.col(ROW) + (ordinal << ARRIVAL_BITS)).alias("arrival"),
@@ -76,26 +92,15 @@ def clean_interactions(
         pl.col(f"{CLEAN}timestamp").dt.date().alias("date"),
     )
     valid = valid.select(INTERACTIONS.schema.names()).cast(INTERACTIONS.schema)
-    kept = valid.unique(subset=INTERACTIONS.key, keep="first", maintain_order=True)
-    bad = quarantine(judged, source, run_date)
-    return Cleaned(kept, bad, rows.height, valid.height - kept.height)
+    return JudgedRows(valid, quarantine(judged, source, run_date))
 
 
-def drop_known(cleaned: Cleaned, known: pl.LazyFrame) -> Cleaned:
-    """Drop the rows that other sources brought to the lake before.
-
-    Args:
-        cleaned: One file's interactions.
-        known: Interactions of the lake from all other sources.
-    """
-    key = list(INTERACTIONS.key)
-    days = cleaned.kept["date"].unique().sort()
-    if days.is_empty():
-        return cleaned
-    same = known.filter(pl.col("date").is_in(days.implode())).select(key).unique().collect()
-    kept = cleaned.kept.join(same, on=key, how="anti", maintain_order="left")
-    repeated = cleaned.kept.join(same, on=key, how="semi").height
-    return Cleaned(kept, cleaned.quarantined, cleaned.n_rows, cleaned.n_duplicates + repeated)
+def _factor(kind: pl.Expr, factors: Mapping[str, float]) -> pl.Expr:
+    """What the weight of an event of this kind is multiplied by."""
+    if not factors:
+        return pl.lit(1.0, pl.Float32)
+    numbers = list(factors.values())
+    return kind.replace_strict(list(factors), numbers, default=1.0, return_dtype=pl.Float32)
 
 
 def _weight(types: pl.Schema) -> pl.Expr:

@@ -4,16 +4,19 @@ The bucket is the unit of parallel work and of memory: nothing later needs more 
 as many as it chooses to hold, at a time.
 """
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_core.data.prefetch import one_ahead
+from recsys_core.data.schema import TIMESTAMP
 from recsys_core.data.splits import SplitKind, TimeWindows, split_columns
+from recsys_core.data.spool import Spool
 from recsys_core.settings import Progress, silent
 
 _HASH_PRIME = np.uint64(0x100000001B3)
@@ -28,11 +31,16 @@ def stable_hash(ids: pl.Series) -> NDArray[np.uint64]:
 
     Source: Fowler, Noll, Vo; http://www.isthe.com/chongo/tech/comp/fnv/.
     """
-    letters = np.frombuffer("".join(ids.to_list()).encode(), np.uint8)
-    lengths = ids.str.len_bytes().to_numpy().astype(np.int64)
-    starts = lengths.cumsum() - lengths
+    arrow = cast("Any", ids.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    _, ends, text = arrow.buffers()
+    offsets = np.frombuffer(ends, np.int64, count=len(ids) + 1) if len(ids) else np.zeros(1, int)
+    letters = np.frombuffer(text or b"", np.uint8)
+    starts, lengths = offsets[:-1], np.diff(offsets)
     hashes = np.full(len(ids), _HASH_OFFSET)
-    place, longer = 0, np.flatnonzero(lengths > 0)
+    shortest = int(lengths.min()) if len(ids) else 0
+    for place in range(shortest):
+        hashes = (hashes ^ letters[starts + place]) * _HASH_PRIME
+    place, longer = shortest, np.flatnonzero(lengths > shortest)
     while longer.size:
         hashes[longer] = (hashes[longer] ^ letters[starts[longer] + place]) * _HASH_PRIME
         place += 1
@@ -40,55 +48,64 @@ def stable_hash(ids: pl.Series) -> NDArray[np.uint64]:
     return hashes ^ (hashes >> np.uint64(32))
 
 
+EVENTS = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "item_idx": pl.Int32(),
+        "timestamp": TIMESTAMP,
+        "arrival": pl.Int64(),
+        "event_type": pl.Int8(),
+    }
+)
+"""An event on its way to a history; `event_type` is the kind's code."""
+
+
 def write_histories(
-    interactions: pl.LazyFrame,
+    events: Iterable[pl.DataFrame],
     folder: Path,
     scratch: Path,
     *,
     kind: SplitKind,
     windows: TimeWindows,
-    event_types: Sequence[str],
     n_buckets: int,
     progress: Progress = silent,
 ) -> list[Path]:
     """Write `bucket-000.parquet` …: a row a user, sorted by user_id.
 
-    Events are ordered by time, equal times by arrival. The interactions are streamed once into
-    unsorted buckets on disk; then one bucket at a time is sorted in memory.
+    A user's events are ordered by time, those of equal time by arrival. The events are parted into
+    buckets on the disk; then one bucket at a time is sorted in memory.
 
     Args:
-        interactions: `user_id`, `item_idx`, `timestamp`, `arrival`, `event_type`; only what
-            happened before the night's end.
+        events: Chunks of `EVENTS`, in any order; only what happened before the night's end.
         folder: For the bucket files.
         scratch: For the unsorted buckets; emptied before and after.
         kind: How to split, see `recsys_core.data.splits`.
         windows: The windows of a global-time split.
-        event_types: What `event_type` may be; stored as the place in this list.
         n_buckets: How many files.
-        progress: Told after each bucket.
+        progress: Told after each chunk and bucket.
 
     Returns:
         The bucket files.
     """
-    unsorted = scratch / "unsorted"
-    shutil.rmtree(unsorted, ignore_errors=True)
-    users = interactions.select(pl.col("user_id").unique()).collect(engine="streaming")
-    buckets = stable_hash(users["user_id"]) % np.uint64(n_buckets)
-    users = users.with_columns(bucket=pl.Series(buckets, dtype=pl.Int32))
-    interactions.join(users.lazy(), on="user_id").sink_parquet(
-        pl.PartitionBy(unsorted, key="bucket"), mkdir=True, engine="streaming"
-    )
+    schema = pl.Schema({**EVENTS, "bucket": pl.Int32()})
+    unsorted = Spool(scratch / "unsorted", schema, key="bucket")
+    for chunk in one_ahead(_with_bucket(chunk, n_buckets) for chunk in events):
+        unsorted.append(chunk)
+        progress(0, f"{unsorted.n_rows:,} events")
     folder.mkdir(exist_ok=True)
     paths: list[Path] = []
     for bucket in range(n_buckets):
         path = folder / f"bucket-{bucket:03d}.parquet"
-        files = sorted((unsorted / f"bucket={bucket}").glob("*.parquet"))
-        events = pl.concat([pl.read_parquet(file) for file in files]) if files else None
-        _write_bucket(events, path, split_columns(kind, windows), event_types)
+        _write_bucket(unsorted.scan(bucket), path, split_columns(kind, windows))
         paths.append(path)
         progress((bucket + 1) / n_buckets, f"bucket {bucket + 1} of {n_buckets}")
-    shutil.rmtree(unsorted, ignore_errors=True)
+    unsorted.discard()
     return paths
+
+
+def _with_bucket(events: pl.DataFrame, n_buckets: int) -> pl.DataFrame:
+    buckets = stable_hash(events["user_id"]) % np.uint64(n_buckets)
+    return events.with_columns(bucket=pl.Series(buckets, dtype=pl.Int32))
 
 
 _SCHEMA = pl.Schema(
@@ -103,26 +120,17 @@ _SCHEMA = pl.Schema(
 )
 
 
-def _write_bucket(
-    events: pl.DataFrame | None,
-    path: Path,
-    ends: tuple[pl.Expr, pl.Expr],
-    event_types: Sequence[str],
-) -> None:
-    if events is None:
-        histories = pl.DataFrame(schema=_SCHEMA)
-    else:
-        kinds = pl.Enum(list(event_types))
-        histories = (
-            events.with_columns(pl.col("event_type").cast(kinds).to_physical().cast(pl.Int8))
-            .sort("user_id", "timestamp", "arrival", "item_idx")
-            .group_by("user_id", maintain_order=True)
-            .agg("item_idx", "timestamp", "event_type")
-            .with_columns(*ends)
-            .with_columns(pl.col("timestamp").cast(pl.List(pl.Int64)))
-            .select(list(_SCHEMA))
-            .cast(_SCHEMA)
-        )
+def _write_bucket(events: pl.LazyFrame, path: Path, ends: tuple[pl.Expr, pl.Expr]) -> None:
+    histories = (
+        events.sort("user_id", "timestamp", "arrival", "item_idx")
+        .group_by("user_id", maintain_order=True)
+        .agg("item_idx", "timestamp", "event_type")
+        .with_columns(*ends)
+        .with_columns(pl.col("timestamp").cast(pl.List(pl.Int64)))
+        .select(list(_SCHEMA))
+        .cast(_SCHEMA)
+        .collect()
+    )
     histories.write_parquet(path, compression="zstd")
 
 

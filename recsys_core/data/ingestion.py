@@ -1,161 +1,181 @@
 """Files into the lake: what is new is cleaned and stored, what is known is left alone.
 
-A file is known by its name and recorded with the hash of its bytes and of the settings by which it
-was read. A changed file replaces exactly its own rows. A record stays unvalidated, and therefore
-counts as new, until a night has validated it.
+A file is known by its name and recorded with the fingerprint of its content and of the settings by
+which it was read. A changed file replaces exactly the rows that it brought before, on whatever
+dates they are. A record stays unvalidated, and therefore counts as new, until a night has validated
+it.
+
+Files go to the lake in batches: read in chunks, settled one date at a time, committed with their
+interactions first, their quarantine second, their records last. What a table holds of a file is
+always replaced as a whole, so what a kill cut short is simply done again.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
+from functools import partial
+from pathlib import Path
 
 import polars as pl
 
 from recsys_core.artifacts import digest
-from recsys_core.data.cleaning import clean_interactions, drop_known
+from recsys_core.data.batches import Batch, Tally, ToRead
 from recsys_core.data.item_index import new_entries
 from recsys_core.data.items import clean_items
-from recsys_core.data.judging import Cleaned
 from recsys_core.data.lake import Lake
-from recsys_core.data.readers import read_source
-from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, ITEMS, QUARANTINE, SOURCES
-from recsys_core.data.sources import SourceConfig, SourceError, SourceFile, checksum
+from recsys_core.data.readers import read_chunks
+from recsys_core.data.records import SourceRecord, forget_records, read_records, store_records
+from recsys_core.data.schema import (
+    EVENT_TYPES,
+    INTERACTIONS,
+    ITEM_INDEX,
+    ITEMS,
+    MAX_EVENT_TYPES,
+    QUARANTINE,
+    TOO_MANY_EVENTS,
+)
+from recsys_core.data.sources import SourceConfig, SourceError
+from recsys_core.data.spool import Spool
+from recsys_core.data.storing import Stored, store_batch, store_quarantine
+from recsys_core.settings import Progress, silent
+
+ROWS_IN_BATCH = 25_000_000
+"""A batch ends with the file that reaches this many rows: about what a kill may cost."""
 
 
-@dataclass(frozen=True)
-class SourceRecord:
-    """How a file was last ingested: a row of the table `sources`.
-
-    Attributes:
-        source: Its name.
-        ordinal: Its place among all files ever ingested, from 0.
-        sha256: Of its bytes.
-        mapping: Digest of the settings by which it was read.
-        run_date: Of the night that read it.
-        rows_in: Its rows; the sum of the three that follow.
-        rows_kept: Rows that went to the lake.
-        rows_quarantined: Rows that were refused.
-        rows_duplicate: Rows that were there already.
-        reasons: Refused rows by reason, as JSON.
-        dates: The dates of the kept rows, sorted.
-        validated: Whether a night has found its rows valid.
-    """
-
-    source: str
-    ordinal: int
-    sha256: str
-    mapping: str
-    run_date: date
-    rows_in: int
-    rows_kept: int
-    rows_quarantined: int
-    rows_duplicate: int
-    reasons: str
-    dates: list[date]
-    validated: bool = False
-
-    @property
-    def is_interactions(self) -> bool:
-        """Whether it is a file of interactions, not of items."""
-        return self.source.startswith(f"{INTERACTIONS.name}/")
-
-    @property
-    def refused(self) -> dict[str, int]:
-        """Refused rows by reason."""
-        return json.loads(self.reasons)
-
-    def is_current(self, sha256: str, mapping: str, run_date: date) -> bool:
-        """Whether the file need not be read again: nothing changed, and no row's time has come."""
-        waiting = AFTER_RUN_DATE in self.refused and self.run_date < run_date
-        return self.sha256 == sha256 and self.mapping == mapping and not waiting
-
-
-def read_records(lake: Lake) -> dict[str, SourceRecord]:
-    """All records by source, sorted."""
-    return {row["source"]: SourceRecord(**row) for row in lake.sources().to_dicts()}
-
-
-def write_records(lake: Lake, records: Mapping[str, SourceRecord]) -> None:
-    """Replace all records."""
-    rows = [asdict(record) for record in records.values()]
-    lake.write_sources(pl.DataFrame(rows, schema=SOURCES.schema))
-
-
-def ingest_file(
-    lake: Lake, source: SourceFile, config: SourceConfig, *, sha256: str, run_date: date
-) -> SourceRecord:
-    """Bring one file's rows to the lake, unless it is there as it is.
+def ingest_interactions(
+    lake: Lake,
+    files: Sequence[ToRead],
+    config: SourceConfig,
+    *,
+    others: Iterable[ToRead],
+    run_date: date,
+    scratch: Path,
+    rows_in_batch: int = ROWS_IN_BATCH,
+    progress: Progress = silent,
+) -> Iterator[SourceRecord]:
+    """Bring files' rows to the lake, batch by batch; yields each file's record once it is stored.
 
     Args:
         lake: Where to.
-        source: The file.
+        files: What to read, in the order of their ordinals.
         config: How to read it.
-        sha256: Of the bytes that the night has decided to read.
+        others: The files that are there and need no reading. They are read again where a file
+            takes rows back that they brought too, so that nothing is lost.
         run_date: The night's date.
+        scratch: Folder for rows on their way.
+        rows_in_batch: A batch ends with the file that reaches this many rows.
+        progress: Told after each chunk.
+
+    Raises:
+        SourceError: A file can't be read, or has changed since the night began.
+    """
+    settings, mapping = config.resolved(), config.mapping(INTERACTIONS.name)
+    waiting, idle, n_read = list(files), list(others), 0
+    while waiting:
+        batch = Batch(scratch)
+        while waiting and (not batch.files or batch.n_rows < rows_in_batch):
+            share = n_read / (n_read + len(waiting))
+            batch.read(
+                waiting.pop(0),
+                settings,
+                run_date=run_date,
+                scratch=scratch,
+                progress=partial(_told, progress, share),
+            )
+            n_read += 1
+        read = [[one.name, one.fingerprint] for one in batch.files]
+        stored = store_batch(
+            lake,
+            batch.valid,
+            batch.refused,
+            [one.name for one in batch.files],
+            max_events_per_day=None
+            if settings.timestamp_kind == "order"
+            else settings.max_events_per_day,
+            run_date=run_date,
+            content=digest([read, mapping, run_date]),
+            scratch=scratch,
+            progress=partial(progress, n_read / (n_read + len(waiting))),
+        )
+        records = [
+            _record(one, batch.tallies[one.name], stored, mapping, run_date) for one in batch.files
+        ]
+        store_records(lake, records)
+        batch.discard()
+        yield from records
+        robbed = [one for one in idle if may_lack_rows(one.record, stored.vanished)]
+        idle = [one for one in idle if one not in robbed]
+        waiting += robbed
+
+
+def ingest_items(
+    lake: Lake, file: ToRead, config: SourceConfig, *, run_date: date, scratch: Path
+) -> SourceRecord:
+    """Bring a catalogue file's rows to the lake.
 
     Raises:
         SourceError: The file can't be read, or has changed since the night began.
     """
-    records = read_records(lake)
-    mapping = config.mapping(source.table)
-    record = records.get(source.name)
-    if record is not None and record.is_current(sha256, mapping, run_date):
-        return record
-    if checksum(source.path) != sha256:
-        msg = f"{source.path} changed while the night was running. Run the night again."
-        raise SourceError(msg)
-    ordinal = (
-        record.ordinal
-        if record is not None
-        else max((other.ordinal for other in records.values()), default=-1) + 1
+    settings, mapping = config.resolved(), config.mapping(ITEMS.name)
+    with file.opened(settings, scratch) as path:
+        raw = pl.concat(read_chunks(file.source, path, settings), how="diagonal_relaxed")
+    cleaned = clean_items(raw.lazy(), settings, source=file.name, run_date=run_date)
+    content = digest([file.name, file.fingerprint, mapping, run_date])
+    lake.upsert_items(ITEMS, cleaned.kept, source=file.name, content=content)
+    refused = Spool(scratch / "refused", QUARANTINE.schema)
+    refused.append(cleaned.quarantined)
+    store_quarantine(lake, [refused], [file.name], content=content)
+    refused.discard()
+    tally = Tally(cleaned.n_rows, Counter(cleaned.reasons))
+    stored = Stored(
+        kept=Counter({file.name: cleaned.kept.height}),
+        duplicates=Counter({file.name: cleaned.n_duplicates}),
     )
-    cleaned = _clean(lake, source, config, ordinal=ordinal, run_date=run_date)
-    _check_balance(source, cleaned)
-    content = digest([sha256, mapping, run_date])
-    if source.table == INTERACTIONS.name:
-        lake.replace_source(INTERACTIONS, cleaned.kept, source=source.name, content=content)
-    else:
-        lake.upsert_items(ITEMS, cleaned.kept, source=source.name, content=content)
-    lake.replace_source(QUARANTINE, cleaned.quarantined, source=source.name, content=content)
-    record = SourceRecord(
-        source=source.name,
-        ordinal=ordinal,
-        sha256=sha256,
-        mapping=mapping,
-        run_date=run_date,
-        rows_in=cleaned.n_rows,
-        rows_kept=cleaned.kept.height,
-        rows_quarantined=cleaned.quarantined.height,
-        rows_duplicate=cleaned.n_duplicates,
-        reasons=json.dumps(cleaned.reasons, sort_keys=True),
-        dates=_dates(source, cleaned),
-    )
-    write_records(lake, records | {source.name: record})
+    record = _record(file, tally, stored, mapping, run_date)
+    store_records(lake, [record])
     return record
 
 
-def withdraw_missing(lake: Lake, present: Iterable[str]) -> list[str]:
+def withdraw_missing(
+    lake: Lake, present: Iterable[str], *, run_date: date, scratch: Path
+) -> tuple[list[str], set[date]]:
     """Take back interactions of files that never passed validation and are no longer there.
 
     This is how a user gets rid of a bad export: remove the file (or correct it). Files that were
     validated stay in the lake when they are gone.
 
     Returns:
-        Names of the files that were withdrawn.
+        Names of the files that were withdrawn, and the dates on which rows are gone.
     """
-    records = read_records(lake)
-    names = set(present)
+    records, names = read_records(lake), set(present)
     gone = [name for name, record in records.items() if not record.validated and name not in names]
-    for name in gone:
-        content = digest(["withdrawn", name])
-        for table in (INTERACTIONS, QUARANTINE):
-            lake.replace_source(
-                table, pl.DataFrame(schema=table.schema), source=name, content=content
-            )
-    if gone:
-        write_records(lake, {name: kept for name, kept in records.items() if name not in gone})
-    return gone
+    if not gone:
+        return [], set()
+    stored = store_batch(
+        lake,
+        Spool(scratch / "valid", INTERACTIONS.schema),
+        Spool(scratch / "refused", QUARANTINE.schema),
+        gone,
+        max_events_per_day=None,
+        run_date=run_date,
+        content=digest(["withdrawn", gone, run_date]),
+        scratch=scratch,
+    )
+    forget_records(lake, gone)
+    return gone, stored.vanished
+
+
+def may_lack_rows(record: SourceRecord, vanished: Collection[date]) -> bool:
+    """Whether rows that were duplicates in this file are perhaps nowhere now.
+
+    Args:
+        record: Of the file.
+        vanished: Dates on which another file took rows back.
+    """
+    return record.rows_duplicate > 0 and not set(vanished).isdisjoint(record.dates)
 
 
 def extend_item_index(lake: Lake, new: Iterable[SourceRecord]) -> None:
@@ -172,52 +192,75 @@ def extend_item_index(lake: Lake, new: Iterable[SourceRecord]) -> None:
         .agg(pl.col("timestamp").min().alias("first_seen"))
     )
     catalogue = lake.scan(ITEMS.name).select("item_id", first_seen="available_from")
-    candidates = pl.concat([seen.collect(), catalogue.collect()])
-    lake.append_items_to_index(new_entries(lake.item_index(), candidates))
+    candidates = pl.concat([seen.collect(engine="streaming"), catalogue.collect()])
+    lake.append(ITEM_INDEX, lambda index: new_entries(index, candidates))
 
 
-def mark_validated(lake: Lake, validated: Mapping[str, str]) -> None:
-    """Record that the content of these files was found valid.
+def extend_event_types(lake: Lake, new: Iterable[SourceRecord]) -> None:
+    """Append the kinds of events that the new files bring, in order of appearance.
 
-    Args:
-        lake: Whose records to change.
-        validated: Source name to the SHA-256 of what was validated.
+    Raises:
+        SourceError: There are more kinds than the histories can tell apart.
     """
-    records = read_records(lake)
-    passed = {
-        name: replace(record, validated=True)
-        for name, record in records.items()
-        if not record.validated and validated.get(name) == record.sha256
-    }
-    if passed:
-        write_records(lake, records | passed)
-
-
-def _clean(
-    lake: Lake, source: SourceFile, config: SourceConfig, *, ordinal: int, run_date: date
-) -> Cleaned:
-    raw = read_source(source, config)
-    if source.table == ITEMS.name:
-        return clean_items(raw, config, source=source.name, run_date=run_date)
-    cleaned = clean_interactions(
-        raw, config, source=source.name, ordinal=ordinal, run_date=run_date
+    new = [record for record in new if record.is_interactions]
+    dates = sorted({day for record in new for day in record.dates})
+    if not dates:
+        return
+    seen = (
+        lake.scan(INTERACTIONS.name)
+        .filter(pl.col("date").is_in(dates))
+        .group_by("event_type")
+        .agg(pl.col("timestamp").min())
+        .collect(engine="streaming")
+        .sort("timestamp", "event_type")
     )
-    others = lake.scan(INTERACTIONS.name).filter(pl.col("source") != source.name)
-    return drop_known(cleaned, others)
+
+    def unknown(known: pl.DataFrame) -> pl.DataFrame:
+        kinds = seen.join(known, on="event_type", how="anti", maintain_order="left")
+        n_kinds = known.height + kinds.height
+        if n_kinds > MAX_EVENT_TYPES:
+            msg = (
+                f"The interactions have {n_kinds} kinds of events; at most {MAX_EVENT_TYPES} can "
+                "be told apart. Set source.columns.event_type to the right column, or name the "
+                "kinds that count in source.event_types."
+            )
+            raise SourceError(msg)
+        codes = pl.int_range(known.height, n_kinds, dtype=pl.Int8, eager=True)
+        return kinds.select("event_type", codes.alias("code"))
+
+    lake.append(EVENT_TYPES, unknown)
 
 
-def _check_balance(source: SourceFile, cleaned: Cleaned) -> None:
-    parts = (cleaned.kept.height, cleaned.quarantined.height, cleaned.n_duplicates)
-    if sum(parts) != cleaned.n_rows:
+def _told(progress: Progress, share: float, _: float, message: str) -> None:
+    progress(share, message)
+
+
+def _record(
+    file: ToRead, tally: Tally, stored: Stored, mapping: str, run_date: date
+) -> SourceRecord:
+    """The file's record; its numbers must add up."""
+    name, reasons = file.name, dict(tally.reasons)
+    if stored.bots[name]:
+        reasons[TOO_MANY_EVENTS] = stored.bots[name]
+    kept, refused, repeated = stored.kept[name], sum(reasons.values()), stored.duplicates[name]
+    if kept + refused + repeated != tally.n_rows:
         msg = (
-            f"{source.path}: {cleaned.n_rows} rows went in, but {parts[0]} kept, {parts[1]} "
-            f"quarantined and {parts[2]} duplicate rows came out. Nothing was stored; this is a "
-            "defect of the cleaning, please report it with the file."
+            f"{file.source.location}: {tally.n_rows} rows went in, but {kept} kept, {refused} "
+            f"quarantined and {repeated} duplicate rows came out. The night stops before anything "
+            "is trained on them; this is a defect of the ingestion, please report it with the file."
         )
         raise RuntimeError(msg)
-
-
-def _dates(source: SourceFile, cleaned: Cleaned) -> list[date]:
-    if source.table != INTERACTIONS.name:
-        return []
-    return cleaned.kept["date"].unique().sort().to_list()
+    return replace(
+        file.record,
+        run_date=run_date,
+        fingerprint=file.fingerprint,
+        stamp=file.source.stamp,
+        mapping=mapping,
+        rows_in=tally.n_rows,
+        rows_kept=kept,
+        rows_quarantined=refused,
+        rows_duplicate=repeated,
+        reasons=json.dumps(reasons, sort_keys=True),
+        dates=sorted(tally.dates),
+        validated=False,
+    )

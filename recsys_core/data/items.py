@@ -35,7 +35,7 @@ def clean_items(raw: pl.LazyFrame, config: SourceConfig, *, source: str, run_dat
         "item_id": identifier_of("item_id", types),
         "title": text_of("title", types),
         "categories": _categories(types, config),
-        "available_from": time_of("available_from", types, config.timestamp_unit),
+        "available_from": time_of("available_from", types, config),
     }
     judged = judge(rows, ITEMS, values, {})
     carried = [name for name in types if name not in values and name not in POSITION_COLUMNS]

@@ -18,11 +18,11 @@ from recsys_core.data.schema import (
     out_of_range,
     unreadable,
 )
-from recsys_core.data.sources import SourceError
+from recsys_core.data.sources import SourceConfig, SourceError
 
 CLEAN = "__clean_"
 REASON = "__reason"
-_MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Cleaned:
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
     """Text without surrounding blanks; empty text is null."""
-    texts = pl.col(pl.String).exclude(*POSITION_COLUMNS).str.strip_chars()
-    rows = rows.with_columns(texts)
-    return rows.with_columns(pl.when(texts != "").then(texts).name.keep())
+    rows = rows.with_columns(pl.col(pl.String).exclude(*POSITION_COLUMNS).str.strip_chars())
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
+    empty = [name for name in texts if name not in POSITION_COLUMNS and (rows[name] == "").any()]
+    return rows.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)) for name in empty)
 
 
 def refuse_nested(rows: pl.DataFrame, source: str, names: tuple[str, ...]) -> None:
@@ -111,12 +112,14 @@ def quarantine(judged: pl.DataFrame, source: str, run_date: date) -> pl.DataFram
     """The rows with a reason, each with what it said as JSON."""
     bad = judged.filter(pl.col(REASON).is_not_null())
     given = [name for name in bad.columns if not name.startswith("__")]
+    user = f"{CLEAN}user_id"
     row = pl.struct(given).struct.json_encode()
     line = pl.struct(pl.col(LINE).alias("line")).struct.json_encode()
     return bad.select(
         pl.lit(source).alias("source"),
         pl.col(ROW).alias("row"),
         pl.col(REASON).alias("reason"),
+        (pl.col(user) if user in bad.columns else pl.lit(None)).alias("user_id"),
         pl.when(pl.col(LINE).is_null()).then(row).otherwise(line).alias("raw"),
         pl.lit(run_date).alias("date"),
     ).cast(QUARANTINE.schema)
@@ -136,34 +139,63 @@ def identifier_of(name: str, types: pl.Schema) -> pl.Expr:
     return column.cast(pl.String, strict=False)
 
 
-def time_of(name: str, types: pl.Schema, unit: str) -> pl.Expr:
+def time_of(name: str, types: pl.Schema, config: SourceConfig) -> pl.Expr:
     """A time as UTC microseconds; null where it can't be read."""
     if name not in types:
         return pl.lit(None, TIMESTAMP)
     column, dtype = pl.col(name), types[name]
-    if isinstance(dtype, pl.Datetime):
-        zoned = column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column
-        return zoned.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
     if dtype == pl.Date:
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    if unit == "iso":
-        return _iso_time(column.cast(pl.String, strict=False))
-    factor = _MICROSECONDS[unit]
-    # Clipped to just outside of the allowed range, so that nothing overflows on its way there.
-    low, high = (round(moment.timestamp()) * 1_000_000 // factor for moment in (EARLIEST, LATEST))
-    whole = column.cast(pl.Int64, strict=False).clip(low - 1, high) * factor
+        column, dtype = column.cast(pl.Datetime("us")), pl.Datetime("us")
+    if isinstance(dtype, pl.Datetime):
+        moment = column if dtype.time_zone else _in_zone(column, config.timestamp_zone)
+        return moment.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    if config.timestamp_format:
+        return _written_time(column.cast(pl.String, strict=False), config)
+    if config.timestamp_unit == "iso":
+        return _iso_time(column.cast(pl.String, strict=False), config.timestamp_zone)
+    return _counted_time(column, config.timestamp_unit)
+
+
+def _counted_time(column: pl.Expr, unit: str) -> pl.Expr:
+    """Units since 1970. Clipped to just outside of the allowed range, so nothing overflows."""
+    per_second = _PER_SECOND[unit]
+    low, high = (round(moment.timestamp()) * per_second for moment in (EARLIEST, LATEST))
+    whole = _microseconds(column.cast(pl.Int64, strict=False).clip(low - 1, high), per_second)
     number = column.cast(pl.Float64, strict=False)
-    fraction = (number.clip(low - 1, high) * factor).round().cast(pl.Int64, strict=False)
-    readable = pl.when(number.is_not_nan()).then(pl.coalesce(whole, fraction))
+    fraction = (number.clip(low - 1, high) * (1_000_000 / per_second)).round()
+    readable = pl.when(number.is_not_nan()).then(
+        pl.coalesce(whole, fraction.cast(pl.Int64, strict=False))
+    )
     return readable.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
-def _iso_time(text: pl.Expr) -> pl.Expr:
+def _microseconds(count: pl.Expr, per_second: int) -> pl.Expr:
+    if per_second > 1_000_000:
+        return count // (per_second // 1_000_000)
+    return count * (1_000_000 // per_second)
+
+
+def _written_time(text: pl.Expr, config: SourceConfig) -> pl.Expr:
+    form = str(config.timestamp_format)
+    if "%z" in form or "%:z" in form:
+        return text.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
+    moment = text.str.to_datetime(form, strict=False, time_unit="us")
+    return _in_zone(moment, config.timestamp_zone).dt.convert_time_zone("UTC")
+
+
+def _iso_time(text: pl.Expr, zone: str) -> pl.Expr:
     """ISO 8601 in its usual forms: a date alone, a blank for the T, no seconds, Z, no offset."""
     full = (
         text.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1}T00:00:00")
         .str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
         .str.replace(r"T(\d\d:\d\d)([Z+-]|$)", "T${1}:00${2}")
-        .str.replace(r"(T[^Z+-]*)Z?$", "${1}+00:00")
+        .str.replace(r"Z$", "+00:00")
     )
-    return full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False, time_unit="us")
+    with_offset = full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False, time_unit="us")
+    without = full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us")
+    return pl.coalesce(with_offset, _in_zone(without, zone).dt.convert_time_zone("UTC"))
+
+
+def _in_zone(moment: pl.Expr, zone: str) -> pl.Expr:
+    """Clock times as moments; of an hour that comes twice the first, of one that never is, none."""
+    return moment.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")

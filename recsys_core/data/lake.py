@@ -1,18 +1,146 @@
-"""The lake: Delta tables, written in steps that each happen once, however often they are tried.
+"""The lake: Delta tables, changed in commits that are whole or not at all.
 
-Every write that brings a source's content carries a Delta application transaction (source →
-fingerprint of the content), committed together with the data. So after a kill it is known which
-table holds what, and a rerun makes no second commit. Readers pin a table's version.
+Data files are written by Polars, which is several times faster than Delta's own writer, and then
+committed. A commit names the version that it was computed from and fails if there is a newer one,
+so that two writers can't lose each other's rows: whoever is second computes again. Readers pin a
+table's version.
 """
 
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Self
+from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction
 
 from recsys_core.data.schema import ITEM_INDEX, SOURCES, TABLES, Table
 
+ROWS_IN_FILE = 5_000_000
+"""Most rows of one data file."""
+
+_TRIES = 20
+_WRITER = "recdistill"
 _FINGERPRINT_HEX_DIGITS = 15
+
+
+class LakeChanged(RuntimeError):  # noqa: N818 - it names a state
+    """Another writer has committed to the table since it was read."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a commit does to a table.
+
+    Attributes:
+        add: Data files that were written for it.
+        remove: Paths of data files whose rows leave the table.
+    """
+
+    add: Sequence[AddAction] = ()
+    remove: Sequence[str] = ()
+
+
+class Snapshot:
+    """One version of a table."""
+
+    def __init__(self, path: Path, table: Table, version: int | None = None) -> None:
+        self.table = table
+        self.path = path
+        self.delta = DeltaTable(str(path), version=version)
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return self.delta.version()
+
+    def scan(self) -> pl.LazyFrame:
+        """Its rows, lazily."""
+        return pl.scan_delta(str(self.path), version=self.version)
+
+    def files(self) -> pl.DataFrame:
+        """Its data files: `path`, `rows`, `bytes`, `date`, `first_source`, `last_source`.
+
+        The last three are null where the table has no such column.
+        """
+        actions = pl.DataFrame(self.delta.get_add_actions(flatten=True))
+        return actions.select(
+            pl.col("path").cast(pl.String),
+            pl.col("num_records").cast(pl.Int64).alias("rows"),
+            pl.col("size_bytes").cast(pl.Int64).alias("bytes"),
+            _column(actions, "partition.date", pl.Date()).alias("date"),
+            _column(actions, "min.source", pl.String()).alias("first_source"),
+            _column(actions, "max.source", pl.String()).alias("last_source"),
+        )
+
+    def read_file(self, path: str) -> pl.LazyFrame:
+        """The rows of one data file, without the partition column."""
+        return pl.scan_parquet(self.path / path, glob=False, hive_partitioning=False)
+
+    def write(self, rows: pl.DataFrame, part: date | None = None) -> list[AddAction]:
+        """Write data files that nobody sees until they are committed.
+
+        Args:
+            rows: Rows of the table, any number; their partition column may be missing.
+            part: The partition that they belong to, in a table that has partitions.
+        """
+        return [self._write_file(piece, part) for piece in rows.iter_slices(ROWS_IN_FILE)]
+
+    def _write_file(self, rows: pl.DataFrame, part: date | None) -> AddAction:
+        partition = self.table.partition_by
+        values = {partition: str(part)} if partition else {}
+        folder = self.path.joinpath(*(f"{key}={value}" for key, value in values.items()))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"part-{uuid4()}.parquet"
+        stored = rows.drop(partition, strict=False) if partition else rows
+        stored.write_parquet(path, compression="zstd")
+        state = path.stat()
+        return AddAction(
+            path=path.relative_to(self.path).as_posix(),
+            size=state.st_size,
+            partition_values=values,
+            modification_time=int(state.st_mtime * 1000),
+            data_change=True,
+            stats=json.dumps(_statistics(rows)),
+        )
+
+
+class Writer:
+    """Writes data files in the background, one lot at a time, while the next is computed.
+
+    Attributes:
+        files: What was written; whole after the `with` block.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.files: list[AddAction] = []
+        self._snapshot = snapshot
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[list[AddAction]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._pool:
+            self._settle()
+
+    def write(self, rows: pl.DataFrame, part: date | None = None) -> None:
+        """See `Snapshot.write`; waits until the lot before is written."""
+        self._settle()
+        self._pending = self._pool.submit(self._snapshot.write, rows, part)
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self.files += pending.result()
 
 
 class Lake:
@@ -25,12 +153,12 @@ class Lake:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         for table in TABLES:
-            if not DeltaTable.is_deltatable(self._path(table.name)):
+            if not DeltaTable.is_deltatable(str(self._folder / table.name)):
                 self._create(table)
 
     def version(self, table: str) -> int:
         """The newest version of a table."""
-        return DeltaTable(self._path(table)).version()
+        return DeltaTable(str(self._folder / table)).version()
 
     def scan(self, table: str, version: int | None = None) -> pl.LazyFrame:
         """A table, lazily.
@@ -39,7 +167,11 @@ class Lake:
             table: Name of the table.
             version: The version to read; None reads the newest, for writers only.
         """
-        return pl.scan_delta(self._path(table), version=version)
+        return pl.scan_delta(str(self._folder / table), version=version)
+
+    def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
+        """A version of a table, by default the newest."""
+        return Snapshot(self._folder / table.name, table, version)
 
     def item_index(self, version: int | None = None) -> pl.DataFrame:
         """The item index in the order of item_idx, so that row r has item_idx r + 1."""
@@ -49,32 +181,55 @@ class Lake:
         """The log of what was ingested, sorted by source."""
         return self.scan(SOURCES.name).collect().sort("source")
 
-    def replace_source(
-        self, table: Table, frame: pl.DataFrame, *, source: str, content: str
+    def change(
+        self, table: Table, decide: Callable[[Snapshot], Change], *, content: str | None = None
     ) -> None:
-        """Make `frame` all that a table holds of a source, in one commit, at most once.
+        """Read a table's newest version, decide what to change, commit; again if it has moved on.
 
         Args:
-            table: A table with the column `source`.
-            frame: Its new rows of this source; may be empty.
-            source: Name of the source.
-            content: What identifies the content; the same as last time: nothing happens.
+            table: The table.
+            decide: Called with the newest version, and again for each newer one that another
+                writer committed meanwhile. An empty change is no commit.
+            content: What identifies the change; the same as that of the last commit that named
+                one: it is not committed again. So a step that was killed after its commit can be
+                repeated.
+
+        Raises:
+            LakeChanged: Other writers were faster every time.
         """
-        stored = self._transaction(table.name, source)
-        if stored == _fingerprint(content) or (stored is None and frame.is_empty()):
+        for _ in range(_TRIES):
+            snapshot = self.snapshot(table)
+            try:
+                _commit(snapshot, decide(snapshot), content)
+            except LakeChanged:
+                continue
             return
-        if stored is None:
-            self._write(table, frame, mode="append", source=source, content=content)
-            return
-        quoted = source.replace("'", "''")
-        self._write(
-            table,
-            frame,
-            mode="overwrite",
-            source=source,
-            content=content,
-            predicate=f"source = '{quoted}'",
+        msg = (
+            f"{self._folder / table.name} was changed by other writers {_TRIES} times in a row. "
+            "Let one of them finish, then run the night again."
         )
+        raise LakeChanged(msg)
+
+    def append(self, table: Table, rows: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Append to a small table what `rows` makes of its content; no rows: no commit."""
+
+        def decide(snapshot: Snapshot) -> Change:
+            new = rows(snapshot.scan().collect())
+            return Change(snapshot.write(new))
+
+        self.change(table, decide)
+
+    def rewrite(self, table: Table, rows: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Replace a small table's content by what `rows` makes of it; the same: no commit."""
+
+        def decide(snapshot: Snapshot) -> Change:
+            old = snapshot.scan().collect()
+            new = rows(old)
+            if new.equals(old):
+                return Change()
+            return Change(snapshot.write(new), snapshot.files()["path"].to_list())
+
+        self.change(table, decide)
 
     def upsert_items(self, table: Table, frame: pl.DataFrame, *, source: str, content: str) -> None:
         """Store the latest row of each item, in one commit, at most once.
@@ -85,56 +240,73 @@ class Lake:
             source: Name of the catalogue file.
             content: What identifies the content; the same as last time: nothing happens.
         """
-        if self._transaction(table.name, source) == _fingerprint(content):
+        mark = int(content[:_FINGERPRINT_HEX_DIGITS], 16)
+        path = str(self._folder / table.name)
+        if DeltaTable(path).transaction_version(source) == mark:
             return
         others = self.scan(table.name).collect().join(frame, on="item_id", how="anti")
         items = pl.concat([others, frame], how="diagonal_relaxed").sort("item_id")
-        self._write(
-            table, items, mode="overwrite", source=source, content=content, schema_mode="overwrite"
+        items.write_delta(
+            path,
+            mode="overwrite",
+            delta_write_options={
+                "commit_properties": CommitProperties(app_transactions=[Transaction(source, mark)]),
+                "schema_mode": "overwrite",
+            },
         )
-
-    def append_items_to_index(self, entries: pl.DataFrame) -> None:
-        """Append to the item index; none: no commit."""
-        if not entries.is_empty():
-            entries.write_delta(self._path(ITEM_INDEX.name), mode="append")
-
-    def write_sources(self, log: pl.DataFrame) -> None:
-        """Replace the log of what was ingested."""
-        log.sort("source").write_delta(self._path(SOURCES.name), mode="overwrite")
-
-    def _path(self, table: str) -> str:
-        return str(self._folder / table)
 
     def _create(self, table: Table) -> None:
         partitions = [table.partition_by] if table.partition_by else None
         pl.DataFrame(schema=table.schema).write_delta(
-            self._path(table.name), delta_write_options={"partition_by": partitions}
-        )
-
-    def _transaction(self, table: str, source: str) -> int | None:
-        return DeltaTable(self._path(table)).transaction_version(source)
-
-    def _write(
-        self,
-        table: Table,
-        frame: pl.DataFrame,
-        *,
-        mode: str,
-        source: str,
-        content: str,
-        **options: str,
-    ) -> None:
-        transaction = Transaction(source, _fingerprint(content))
-        frame.write_delta(
-            self._path(table.name),
-            mode=mode,  # pyright: ignore[reportArgumentType]
-            delta_write_options={
-                "commit_properties": CommitProperties(app_transactions=[transaction]),
-                **options,
-            },
+            str(self._folder / table.name), delta_write_options={"partition_by": partitions}
         )
 
 
-def _fingerprint(content: str) -> int:
-    """A transaction's version is a signed 64-bit number: the leading 60 bits of a hex digest."""
-    return int(content[:_FINGERPRINT_HEX_DIGITS], 16)
+def _commit(snapshot: Snapshot, change: Change, content: str | None) -> None:
+    mark = None if content is None else int(content[:_FINGERPRINT_HEX_DIGITS], 16)
+    done = mark is not None and snapshot.delta.transaction_version(_WRITER) == mark
+    if done:
+        _discard(snapshot, change)
+    if done or not (change.add or change.remove):
+        return
+    partition = snapshot.table.partition_by
+    # As Delta's own writers do: vacuum counts from this moment, and nothing else reads it.
+    now = time.time_ns() // 1_000_000
+    removed = [
+        RemoveAction(path, data_change=True, deletion_timestamp=now) for path in change.remove
+    ]
+    try:
+        snapshot.delta.create_write_transaction(
+            [*change.add, *removed],
+            mode="append",
+            schema=snapshot.delta.schema(),
+            partition_by=[partition] if partition else [],
+            commit_properties=CommitProperties(
+                max_commit_retries=0,
+                app_transactions=[] if mark is None else [Transaction(_WRITER, mark)],
+            ),
+        )
+    except CommitFailedError as error:
+        _discard(snapshot, change)
+        raise LakeChanged(str(error)) from error
+
+
+def _discard(snapshot: Snapshot, change: Change) -> None:
+    for action in change.add:
+        (snapshot.path / action.path).unlink(missing_ok=True)
+
+
+def _statistics(rows: pl.DataFrame) -> dict[str, object]:
+    """Delta's statistics of a data file: of the source only, as they are stored in plain text."""
+    if "source" not in rows.columns:
+        return {"numRecords": rows.height}
+    return {
+        "numRecords": rows.height,
+        "minValues": {"source": rows["source"].min()},
+        "maxValues": {"source": rows["source"].max()},
+        "nullCount": {"source": 0},
+    }
+
+
+def _column(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
+    return pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every source's identity: raise it to have all files cleaned and stored again."""
 
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
@@ -103,18 +103,30 @@ QUARANTINE = Table(
         Column("source", pl.String()),
         Column("row", pl.Int64(), minimum=1),
         Column("reason", pl.String()),
+        Column("user_id", pl.String(), required=False),
         Column("raw", pl.String()),
         Column("date", pl.Date()),
     ),
 )
-"""Rows that were refused: where they are, why, what they said (JSON), and the night's run date."""
+"""Rows that were refused: where, why, whose (if known), their text (JSON), and the run date."""
+
+EVENT_TYPES = Table(
+    "event_types",
+    (Column("event_type", pl.String()), Column("code", pl.Int8(), minimum=0)),
+    key=("event_type",),
+)
+"""Kinds of events in order of appearance; only ever appended to, as codes stand in histories."""
+
+MAX_EVENT_TYPES = 127
+"""As many as fit an int8; more are a sign of a wrong column."""
 
 SOURCES = Table(
     "sources",
     (
         Column("source", pl.String()),
         Column("ordinal", pl.Int64(), minimum=0),
-        Column("sha256", pl.String()),
+        Column("fingerprint", pl.String()),
+        Column("stamp", pl.String()),
         Column("mapping", pl.String()),
         Column("run_date", pl.Date()),
         Column("rows_in", pl.Int64(), minimum=0),
@@ -129,13 +141,18 @@ SOURCES = Table(
 )
 """The log of what was ingested: one row a file, as it was last read."""
 
-TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, QUARANTINE, SOURCES)
+TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE, SOURCES)
 
 UNBALANCED_QUOTES = "unbalanced quotes"
 WRONG_FIELD_COUNT = "wrong number of fields"
 NOT_UTF8 = "not UTF-8"
+NOT_JSON = "not a JSON object"
 AFTER_RUN_DATE = "timestamp on or after the run date"
 """Not wrong, only early: the rows are read again on a later run date."""
+UNKNOWN_EVENT_TYPE = "unknown event_type"
+TOO_MANY_EVENTS = "too many events of the user in a day"
+FORGOTTEN_USER = "forgotten user"
+"""The user asked to be forgotten; the row's text is withheld."""
 
 
 def missing(column: str) -> str:

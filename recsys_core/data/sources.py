@@ -1,19 +1,21 @@
-"""The source files of a night: how a user describes them, which there are, what they contain."""
+"""How a user describes the source files, and what identifies them."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
-from recsys_core.artifacts import digest, sha256_file
+from recsys_core.artifacts import digest
+from recsys_core.data.presets import PRESETS, Preset
 from recsys_core.data.schema import SCHEMA_VERSION
 from recsys_core.settings import Settings
 
-SUFFIXES = {"csv": (".csv", ".csv.gz"), "parquet": (".parquet",)}
-_WILDCARDS = frozenset("*?[")
-_SHOWN_NAMES = 5
+Format = Literal["csv", "parquet", "jsonl", "movielens", "amazon-2018", "amazon-2023"]
+
+Location = Annotated[Path | str, BeforeValidator(str), WithJsonSchema({"type": "string"})]
+"""A path on this machine, or an s3:// URI."""
 
 
 class SourceError(ValueError):
@@ -62,20 +64,52 @@ class ItemColumns(Settings):
     )
 
 
+class S3Config(Settings):
+    """Where s3:// leads; keys come from the environment (AWS_ACCESS_KEY_ID and so on) only."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="Address of an S3 server other than Amazon's, such as http://127.0.0.1:9000.",
+    )
+    region: str | None = Field(default=None, description="Region of the bucket.")
+
+
+class ReadyConfig(Settings):
+    """What to wait for before the sources are read."""
+
+    marker: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File that says that the export is whole: a path inside the folder of the "
+        "interactions, in which {date} is the day before the run date, for example "
+        "{date}/_SUCCESS. Unset: nothing is waited for.",
+    )
+    timeout_minutes: float = Field(
+        default=120, ge=0, description="How long to wait; then the night fails."
+    )
+    poll_seconds: float = Field(default=30, gt=0, description="Time between two looks.")
+
+
 class SourceConfig(Settings):
     """Where the interactions and items are, and how to read them."""
 
-    format: Literal["csv", "parquet", "movielens"] = Field(
+    format: Format = Field(
         default="csv",
         description="Format of the files. `movielens`: `interactions` is a folder with "
-        "ratings.csv and movies.csv; the column settings are then ignored.",
+        "ratings.csv and movies.csv, or ratings.dat and movies.dat; `amazon-2018`, `amazon-2023`: "
+        "JSON lines of Amazon reviews of that release. Their column settings are known.",
     )
-    interactions: Path = Field(
-        description="File, folder (with its subfolders) or glob of the interactions: .csv, "
-        ".csv.gz or .parquet. A file is known by its path inside the folder."
+    interactions: Location = Field(
+        description="File, folder (with its subfolders) or glob of the interactions, here or on "
+        "s3://: .csv, .jsonl (both also .gz, .zst) or .parquet. A file is known by its path inside "
+        "the folder; parts such as date=2026-01-31 of it are columns.",
     )
-    items: Path | None = Field(
+    items: Location | None = Field(
         default=None, description="File, folder or glob of the item catalogue, in the same format."
+    )
+    s3: S3Config = Field(default=S3Config(), description="Where s3:// leads.")
+    ready: ReadyConfig = Field(
+        default=ReadyConfig(), description="A marker of the export's end, to wait for."
     )
     columns: InteractionColumns = Field(
         default=InteractionColumns(),
@@ -91,16 +125,40 @@ class SourceConfig(Settings):
         max_length=1,
         description="Character between the fields of a CSV file.",
     )
+    encoding: str = Field(
+        default="utf-8", description="Encoding of text files: utf-8, latin-1, cp1252 and the like."
+    )
+    event_types: dict[str, float] = Field(
+        default={},
+        description="Kinds of events that count, each with the factor of its weight; rows of "
+        "another kind are quarantined. Empty: all kinds count, with factor 1.",
+    )
+    max_events_per_day: int | None = Field(
+        default=10_000,
+        ge=1,
+        description="Most events of a user on one UTC day; of a user with more, a bot, the rows of "
+        "that day are quarantined. Unset: any number.",
+    )
     timestamp_kind: Literal["time", "order"] = Field(
         default="time",
         description="`time`: the timestamp is a time. `order`: it only orders a user's events; "
         "allows leave-one-out evaluation only.",
     )
-    timestamp_unit: Literal["s", "ms", "us", "iso"] = Field(
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = Field(
         default="s",
-        description="Unit of timestamps since 1970-01-01 UTC (seconds, milliseconds, "
-        "microseconds), or `iso` for text such as 2026-01-31T12:00:00Z (UTC where no offset is "
-        "given). Ignored for Parquet columns that are times.",
+        description="Unit of timestamps since 1970-01-01 UTC, or `iso` for text such as "
+        "2026-01-31T12:00:00Z. Ignored for Parquet columns that are times.",
+    )
+    timestamp_format: str | None = Field(
+        default=None,
+        min_length=2,
+        description="How timestamps are written, in the terms of strptime, for example "
+        "%d.%m.%Y %H:%M; instead of a unit.",
+    )
+    timestamp_zone: str = Field(
+        default="UTC",
+        description="Zone of written timestamps that state none. Of an hour that clocks show twice "
+        "the first is meant.",
     )
     timezone: str = Field(
         default="UTC", description="Zone in which the run date begins, for example Europe/Berlin."
@@ -116,7 +174,7 @@ class SourceConfig(Settings):
         "before training.",
     )
 
-    @field_validator("timezone")
+    @field_validator("timezone", "timestamp_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
         try:
@@ -126,35 +184,23 @@ class SourceConfig(Settings):
             raise ValueError(msg) from error
         return name
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            line_end = "\n".encode(name)
+        except LookupError as error:
+            msg = f"unknown encoding {name!r}; use a name such as utf-8 or cp1252"
+            raise ValueError(msg) from error
+        if line_end != b"\n":
+            msg = f"{name} can't be read line by line; export the files as utf-8"
+            raise ValueError(msg)
+        return name
+
     def resolved(self) -> Self:
-        """The same sources with the `movielens` preset spelled out."""
-        if self.format != "movielens":
-            return self
-        return self.model_copy(
-            update={
-                "format": "csv",
-                "interactions": self.interactions / "ratings.csv",
-                "items": self.interactions / "movies.csv",
-                "columns": InteractionColumns(
-                    user_id="userId",
-                    item_id="movieId",
-                    timestamp="timestamp",
-                    event_type=None,
-                    weight="rating",
-                ),
-                "item_columns": ItemColumns(
-                    item_id="movieId",
-                    title="title",
-                    categories="genres",
-                    available_from=None,
-                    category_separator="|",
-                    no_category="(no genres listed)",
-                ),
-                "separator": ",",
-                "timestamp_kind": "time",
-                "timestamp_unit": "s",
-            }
-        )
+        """The same sources with a preset spelled out."""
+        preset = PRESETS.get(self.format)
+        return self if preset is None else self.model_copy(update=self._spelled_out(preset))
 
     def mapping(self, table: str) -> str:
         """Digest of the settings that decide how this table's files are understood.
@@ -162,13 +208,46 @@ class SourceConfig(Settings):
         Args:
             table: "interactions" or "items".
         """
-        relevant = {"separator", "timestamp_unit", "format"} | (
-            {"columns", "timestamp_kind", "timezone", "default_event_type"}
+        relevant = {
+            "separator",
+            "encoding",
+            "timestamp_unit",
+            "timestamp_format",
+            "timestamp_zone",
+            "format",
+        } | (
+            {
+                "columns",
+                "timestamp_kind",
+                "timezone",
+                "default_event_type",
+                "event_types",
+                "max_events_per_day",
+            }
             if table == "interactions"
             else {"item_columns"}
         )
         settings = self.resolved().model_dump(mode="json", include=relevant)
         return digest([SCHEMA_VERSION, table, settings])
+
+    def _spelled_out(self, preset: Preset) -> dict[str, Any]:
+        folder = str(self.interactions).rstrip("/")
+        places = (
+            {}
+            if preset.files is None
+            else {name: f"{folder}/{file}" for name, file in preset.files.items()}
+        )
+        return {
+            "format": preset.format,
+            "columns": InteractionColumns(**preset.columns),
+            "item_columns": ItemColumns(**preset.item_columns),
+            "separator": ",",
+            "encoding": preset.encoding,
+            "timestamp_kind": "time",
+            "timestamp_unit": preset.timestamp_unit,
+            "timestamp_format": None,
+            **places,
+        }
 
 
 @dataclass(frozen=True)
@@ -178,83 +257,11 @@ class SourceFile:
     Attributes:
         table: "interactions" or "items".
         name: `table` / path inside the configured folder: the file's identity over the nights.
-        path: Where it is now.
+        location: Where it is now: a path, or an s3:// URI.
+        stamp: Changes when the file does, and is known without reading it.
     """
 
     table: str
     name: str
-    path: Path
-
-
-def find_sources(config: SourceConfig) -> list[SourceFile]:
-    """All files that the configuration names, interactions first, each kind sorted by name.
-
-    Raises:
-        SourceError: A path leads to no file.
-    """
-    config = config.resolved()
-    places = [("interactions", config.interactions)]
-    if config.items is not None:
-        places.append(("items", config.items))
-    return [
-        SourceFile(table, f"{table}/{path.relative_to(root).as_posix()}", path)
-        for table, place in places
-        for root, path in _expand(table, place, SUFFIXES[config.format])
-    ]
-
-
-def source_fingerprint(config: SourceConfig) -> dict[str, str]:
-    """The names of all source files, and the SHA-256 of their bytes.
-
-    Raises:
-        SourceError: A path leads to no file, or a file can't be read.
-    """
-    return {source.name: checksum(source.path) for source in find_sources(config)}
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a source file.
-
-    Raises:
-        SourceError: The file can't be read.
-    """
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        msg = f"{path} can't be read ({error.strerror}). Check the file and its permissions."
-        raise SourceError(msg) from error
-
-
-def _expand(table: str, place: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """Files behind a file, folder or glob, each with the folder that its name is relative to."""
-    if place.is_file():
-        return [(place.parent, place)]
-    if place.is_dir():
-        root, candidates = place, place.rglob("*")
-    else:
-        fixed = [part for part in place.parts if not _WILDCARDS & set(part)]
-        root = Path(*place.parts[: _first_wildcard(place)])
-        if len(fixed) == len(place.parts):
-            msg = f"{place} does not exist. Set source.{table} to a file, a folder or a glob."
-            raise SourceError(msg)
-        candidates = root.glob(str(place.relative_to(root)))
-    files = sorted(path for path in candidates if path.is_file() and _visible(path, root))
-    chosen = [path for path in files if path.name.endswith(suffixes)]
-    if not chosen:
-        others = ", ".join(path.name for path in files[:_SHOWN_NAMES]) or "nothing"
-        msg = (
-            f"No {table} found: {place} holds no {' or '.join(suffixes)} file (there: {others}). "
-            f"Put the export there, or change source.{table} or source.format."
-        )
-        raise SourceError(msg)
-    return [(root, path) for path in chosen]
-
-
-def _first_wildcard(place: Path) -> int:
-    parts = enumerate(place.parts)
-    return next((at for at, part in parts if _WILDCARDS & set(part)), len(place.parts))
-
-
-def _visible(path: Path, root: Path) -> bool:
-    """Not a draft of another tool: those begin with a dot or an underscore."""
-    return not any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
+    location: str
+    stamp: str

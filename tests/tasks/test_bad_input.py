@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from recsys_core.artifacts import Artifact
+from recsys_core.data.files import source_fingerprint
 from recsys_core.data.lake import Lake
-from recsys_core.data.sources import SourceConfig, SourceError, source_fingerprint
+from recsys_core.data.sources import SourceConfig, SourceError
 from recsys_core.settings import silent
 from tasks.ingest import ingest
 from tasks.night import Night

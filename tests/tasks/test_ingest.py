@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from datetime import date
 from inspect import unwrap
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
+from recsys_core.data.files import source_fingerprint
 from recsys_core.data.lake import Lake
 from recsys_core.data.schema import TABLES
-from recsys_core.data.sources import ItemColumns, SourceConfig, SourceError, source_fingerprint
+from recsys_core.data.sources import ItemColumns, SourceConfig, SourceError
 from recsys_core.settings import silent
 from tasks.ingest import ingest
 from tasks.night import Night
@@ -63,7 +66,13 @@ def test_the_record_says_what_became_of_every_file(tmp_path: Path, sources: Sour
         ["interactions/b.csv", 2, 1, 0, 1],
         ["items/items.csv", 2, 2, 0, 0],
     ]
-    assert result["versions"] == {"interactions": 2, "items": 1, "item_index": 1, "quarantine": 1}
+    assert result["versions"] == {
+        "interactions": 1,
+        "items": 1,
+        "item_index": 1,
+        "event_types": 1,
+        "quarantine": 1,
+    }
     assert result["reasons"] == {"missing user_id": 1}
     assert result["new_rows"] == 3
     assert result["new_dates"] == ["2026-01-01", "2026-01-02", "2026-01-03"]
@@ -93,19 +102,22 @@ def test_only_what_was_there_when_the_night_began_is_taken(
 
 def _write_until(monkeypatch: pytest.MonkeyPatch, commits: int, *, committed: bool) -> None:
     """Let the process die at a commit: just after it, or just before it."""
-    write = pl.DataFrame.write_delta
     left = [commits]
 
-    def dying_write(self: pl.DataFrame, *arguments: Any, **options: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0 and not committed:
-            raise _Killed
-        done = write(self, *arguments, **options)
-        if left[0] == 0:
-            raise _Killed
-        return done
+    def dying(commit: Callable[..., Any]) -> Callable[..., Any]:
+        def dying_commit(*arguments: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0 and not committed:
+                raise _Killed
+            done = commit(*arguments, **options)
+            if left[0] == 0:
+                raise _Killed
+            return done
 
-    monkeypatch.setattr(pl.DataFrame, "write_delta", dying_write)
+        return dying_commit
+
+    for owner, name in ((pl.DataFrame, "write_delta"), (DeltaTable, "create_write_transaction")):
+        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
 
 
 def _contents(workspace: Path) -> dict[str, Any]:
@@ -133,8 +145,9 @@ def test_after_a_kill_at_any_commit_a_rerun_gives_the_same(
         assert _contents(workspace) == contents
         if kills < commits:
             break
-    # Five tables, rows of two files, items, one quarantine, three records, one index.
-    assert kills == 13
+    # Six tables; ordinals; items and their record; interactions, quarantine and records of both
+    # files; kinds of events; the index.
+    assert kills == 14
 
 
 def _real(folder: str) -> Path:

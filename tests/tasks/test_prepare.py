@@ -10,8 +10,8 @@ import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.data.item_index import index_prefix_sha256
-from recsys_core.data.lake import Lake
-from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
+from recsys_core.data.lake import Change, Lake, Snapshot
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
 from recsys_core.data.splits import SplitKind
 from recsys_core.models.recommender import ModelConfig, Recommender
 from tasks.night import Night
@@ -50,15 +50,25 @@ def _rows(events: list[Event]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=INTERACTIONS.schema, orient="row")
 
 
+def _store(lake: Lake, rows: pl.DataFrame) -> None:
+    def decide(snapshot: Snapshot) -> Change:
+        parts = rows.partition_by("date", as_dict=True).items()
+        return Change([file for (day,), part in parts for file in snapshot.write(part, day)])
+
+    lake.change(INTERACTIONS, decide)
+
+
 @pytest.fixture
 def ingested(night: Night) -> Callable[..., Artifact]:
     """Fill the lake and pin its versions; what comes into it later must not be read."""
 
     def ingest(events: list[Event] = EVENTS, kind: str = "time") -> Artifact:
         lake = Lake(night.lake)
-        lake.replace_source(INTERACTIONS, _rows(events), source="s", content="1" * 16)
+        _store(lake, _rows(events))
         index = pl.DataFrame({"item_id": INDEX, "item_idx": range(1, 6)}, schema=ITEM_INDEX.schema)
-        lake.append_items_to_index(index)
+        lake.append(ITEM_INDEX, lambda _: index)
+        kinds = pl.DataFrame({"event_type": ["view"], "code": [0]}, schema=EVENT_TYPES.schema)
+        lake.append(EVENT_TYPES, lambda _: kinds)
         items = pl.DataFrame(
             {
                 "item_id": ["a", "d", "e"],
@@ -73,7 +83,7 @@ def ingested(night: Night) -> Callable[..., Artifact]:
         folder = night.workspace / "ingest"
         write_json(folder / "ingest.json", {"versions": versions, "timestamp_kind": kind})
         late = [("ghost", "a", _at(2))]
-        lake.replace_source(INTERACTIONS, _rows(late), source="late", content="2" * 16)
+        _store(lake, _rows(late))
         return Artifact("ingest", "k", folder)
 
     return ingest

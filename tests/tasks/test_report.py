@@ -178,7 +178,7 @@ def ingest_facts():
         refused = sum(reasons.values())
         return {
             "source": source,
-            "sha256": "3f9a0c" * 10 + "beef",
+            "fingerprint": "3f9a0c" * 10 + "beef",
             "rows_in": rows_in,
             "rows_kept": rows_in - refused - duplicates,
             "rows_quarantined": refused,

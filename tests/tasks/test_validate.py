@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, sha256_file
+from recsys_core.data.files import source_fingerprint
 from recsys_core.data.ingestion import read_records
 from recsys_core.data.lake import Lake
-from recsys_core.data.sources import SourceConfig, source_fingerprint
+from recsys_core.data.sources import SourceConfig
 from recsys_core.settings import silent
 from tasks.ingest import ingest
 from tasks.night import Night

@@ -1,7 +1,8 @@
 """Raw rows to clean ones: reasons, units, ids, and that nothing gets lost."""
 
 import json
-from datetime import UTC, date, datetime
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -13,12 +14,12 @@ from recsys_core.data.cleaning import (
     ARRIVAL_BITS,
     available_until,
     clean_interactions,
-    drop_known,
 )
 from recsys_core.data.items import clean_items
 from recsys_core.data.judging import Cleaned
 from recsys_core.data.readers import BROKEN, LINE, ROW
 from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, QUARANTINE
+from recsys_core.data.settling import settle
 from recsys_core.data.sources import SourceConfig, SourceError
 
 RUN_DATE = date(2026, 1, 10)
@@ -42,15 +43,19 @@ def _raw_frame(frame: pl.DataFrame) -> pl.LazyFrame:
 
 def _clean(raw: pl.LazyFrame, *, ordinal: int = 0, **settings: object) -> Cleaned:
     config = SourceConfig.model_validate({"interactions": Path("unused"), **settings})
-    return clean_interactions(raw, config, source="s", ordinal=ordinal, run_date=RUN_DATE)
+    rows = raw.collect()
+    judged = clean_interactions(rows, config, source="s", ordinal=ordinal, run_date=RUN_DATE)
+    settled = settle(judged.valid, judged.valid.clear(), max_events_per_day=None, run_date=RUN_DATE)
+    repeated = settled.duplicates.total()
+    return Cleaned(settled.kept, judged.quarantined, rows.height, repeated)
 
 
 def _times(values: list[object], **settings: object) -> list[datetime | None]:
     n = len(values)
     raw = _raw(user_id=["u"] * n, item_id=[str(i) for i in range(n)], timestamp=values)
-    config = SourceConfig.model_validate({"interactions": Path("unused"), **settings})
-    cleaned = clean_interactions(raw, config, source="s", ordinal=0, run_date=RUN_DATE)
-    by_item = dict(cleaned.kept.select("item_id", "timestamp").iter_rows())
+    by_item = dict(
+        _clean(raw, ordinal=0, **settings).kept.select("item_id", "timestamp").iter_rows()
+    )
     return [by_item.get(str(i)) for i in range(n)]
 
 
@@ -208,12 +213,42 @@ def test_repetitions_are_dropped_and_the_first_is_kept() -> None:
     assert cleaned.n_duplicates == 1
 
 
-def test_rows_of_other_sources_are_not_stored_again() -> None:
+def test_known_rows_are_not_stored_again() -> None:
     raw = _raw(user_id=["u", "v"], item_id=["a", "a"], timestamp=[SECOND, SECOND])
-    cleaned = _clean(raw)
-    again = drop_known(cleaned, cleaned.kept.head(1).lazy())
-    assert again.kept["user_id"].to_list() == ["v"]
-    assert again.n_duplicates == 1
+    rows = _clean(raw).kept
+    settled = settle(rows, rows.head(1), max_events_per_day=None, run_date=RUN_DATE)
+    assert settled.kept["user_id"].to_list() == ["v"]
+    assert settled.duplicates == {"s": 1}
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from("uvw"), st.sampled_from("ab"), st.integers(0, 1)), max_size=12
+)
+
+
+@given(ROWS, ROWS, st.none() | st.integers(1, 4))
+def test_settling_is_what_one_would_do_by_hand(
+    new: list[tuple[str, str, int]], old: list[tuple[str, str, int]], limit: int | None
+) -> None:
+    rows, known = (_settled_rows(events) for events in (new, sorted(set(old))))
+    settled = settle(rows, known, max_events_per_day=limit, run_date=RUN_DATE)
+    fresh = [event for event in dict.fromkeys(new) if event not in old]
+    users = Counter(user for user, *_ in [*fresh, *set(old)])
+    bots = {user for user, count in users.items() if limit is not None and count > limit}
+    places = {event: at for at, event in reversed(list(enumerate(new)))}
+    assert settled.kept["arrival"].to_list() == [
+        places[event] for event in fresh if event[0] not in bots
+    ]
+    assert settled.refused["user_id"].to_list() == [user for user, *_ in fresh if user in bots]
+    assert settled.duplicates.total() == len(new) - len(fresh)
+
+
+def _settled_rows(events: list[tuple[str, str, int]]) -> pl.DataFrame:
+    rows = [
+        (user, item, MOMENT + timedelta(seconds=second), at, "view", 1.0, "s", MOMENT.date())
+        for at, (user, item, second) in enumerate(events)
+    ]
+    return pl.DataFrame(rows, schema=INTERACTIONS.schema, orient="row")
 
 
 def test_a_column_of_lists_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_core.data.histories import EVENTS as EVENT_SCHEMA
 from recsys_core.data.histories import (
     group_buckets,
     read_training_histories,
@@ -24,31 +25,23 @@ Event = tuple[str, int, int, int, str]
 """user_id, item_idx, seconds before the night's end, arrival, event_type."""
 
 
-def _frame(events: list[Event]) -> pl.LazyFrame:
+def _frame(events: list[Event]) -> pl.DataFrame:
     rows = [
-        (user, item, WINDOWS.end - timedelta(seconds=ago), arrival, kind)
+        (user, item, WINDOWS.end - timedelta(seconds=ago), arrival, EVENT_TYPES.index(kind))
         for user, item, ago, arrival, kind in events
     ]
-    schema = {
-        "user_id": pl.String,
-        "item_idx": pl.Int32,
-        "timestamp": pl.Datetime("us", "UTC"),
-        "arrival": pl.Int64,
-        "event_type": pl.String,
-    }
-    return pl.LazyFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row")
 
 
 def _write(
     folder: Path, events: list[Event], *, n_buckets: int = 3, kind: SplitKind = "global_time"
 ) -> list[Path]:
     return write_histories(
-        _frame(events),
+        _frame(events).iter_slices(7),
         folder / "histories",
         folder / "scratch",
         kind=kind,
         windows=WINDOWS,
-        event_types=EVENT_TYPES,
         n_buckets=n_buckets,
     )
 
@@ -108,7 +101,7 @@ def test_events_are_in_order_and_ties_in_order_of_arrival(tmp_path: Path) -> Non
         "train_end": pl.Int32,
         "validation_end": pl.Int32,
     }
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert not any(tmp_path.glob("scratch/*"))
 
 
 EVENTS = st.lists(
@@ -155,9 +148,9 @@ def test_nothing_gives_empty_buckets(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_run_are_not_read(tmp_path: Path) -> None:
     events: list[Event] = [("u", 1, 10 * 86_400, 0, "view")]
-    leftover = tmp_path / "scratch" / "unsorted" / "bucket=0"
+    leftover = tmp_path / "scratch" / "unsorted"
     leftover.mkdir(parents=True)
-    _frame([("ghost", 2, 1, 0, "view")]).sink_parquet(leftover / "old.parquet")
+    _frame([("ghost", 2, 1, 0, "view")]).write_ipc(leftover / "0-00000.arrow")
     paths = _write(tmp_path, events)
     assert pl.concat([pl.read_parquet(path) for path in paths])["user_id"].to_list() == ["u"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_core.data.readers import BROKEN, LINE, ROW, read_source
+from recsys_core.data.readers import BROKEN, LINE, ROW, read_chunks
 from recsys_core.data.schema import NOT_UTF8, UNBALANCED_QUOTES, WRONG_FIELD_COUNT
 from recsys_core.data.sources import (
     InteractionColumns,
@@ -27,7 +27,8 @@ def _config(**settings: object) -> SourceConfig:
 
 
 def _read(path: Path, config: SourceConfig, table: str = "interactions") -> pl.DataFrame:
-    return read_source(SourceFile(table, f"{table}/{path.name}", path), config).collect()
+    source = SourceFile(table, f"{table}/{path.name}", str(path), "")
+    return pl.concat(read_chunks(source, path, config))
 
 
 def _csv(folder: Path, content: str | bytes, name: str = "a.csv") -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from recsys_core.data.sources import SourceConfig, SourceError, find_sources, source_fingerprint
+from recsys_core.data.files import find_sources, source_fingerprint
+from recsys_core.data.sources import SourceConfig, SourceError
 
 
 def _write(path: Path, text: str = "user_id,item_id,timestamp\n") -> Path:

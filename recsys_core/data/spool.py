@@ -1,0 +1,93 @@
+"""Rows on their way: appended in any order of a key, read back one key at a time."""
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+ROWS_IN_MEMORY = 4_000_000
+
+
+class Spool:
+    """Rows by a key such as their date, in bounded memory: what does not fit waits on the disk.
+
+    Args:
+        folder: For what does not fit; emptied first.
+        schema: Of the rows.
+        key: Column whose values part the rows.
+        rows_in_memory: How many rows are held before they are written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        schema: pl.Schema,
+        *,
+        key: str = "date",
+        rows_in_memory: int = ROWS_IN_MEMORY,
+    ) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._folder = folder
+        self._schema = schema
+        self._key = key
+        self._rows_in_memory = rows_in_memory
+        self._waiting: dict[Any, list[pl.DataFrame]] = defaultdict(list)
+        self._files: dict[Any, list[Path]] = defaultdict(list)
+        self._rows = Counter[Any]()
+        self._n_waiting = 0
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all keys."""
+        return self._rows.total()
+
+    @property
+    def keys(self) -> list[Any]:
+        """The keys that there are rows of, sorted."""
+        return sorted(self._rows)
+
+    def rows_of(self, key: Any) -> int:
+        """Number of rows of a key."""
+        return self._rows[key]
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Add rows; their key says where they belong."""
+        parts = rows.partition_by(self._key, as_dict=True, maintain_order=True, include_key=False)
+        for (key,), part in parts.items():
+            self._waiting[key].append(part)
+            self._rows[key] += part.height
+        self._n_waiting += rows.height
+        if self._n_waiting >= self._rows_in_memory:
+            self._flush()
+
+    def scan(self, key: Any) -> pl.LazyFrame:
+        """The rows of a key, in the order in which they were appended."""
+        parts = self._parts(key)
+        return pl.concat(parts) if parts else pl.LazyFrame(schema=self._schema)
+
+    def pieces(self, key: Any) -> Iterator[pl.DataFrame]:
+        """The rows of a key, in the order in which they were appended, in bounded pieces."""
+        yield from (part.collect() for part in self._parts(key))
+
+    def discard(self) -> None:
+        """Delete what is on the disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _parts(self, key: Any) -> list[pl.LazyFrame]:
+        written = [pl.scan_ipc(path) for path in self._files[key]]
+        parts = [*written, *(part.lazy() for part in self._waiting[key])]
+        value = pl.lit(key, self._schema[self._key]).alias(self._key)
+        return [part.with_columns(value).select(self._schema.names()) for part in parts]
+
+    def _flush(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for key, parts in self._waiting.items():
+            path = self._folder / f"{key}-{len(self._files[key]):05d}.arrow"
+            # Uncompressed: it is read back at once, and compressing would cost more than the disk.
+            pl.concat(parts).write_ipc(path, compression="uncompressed")
+            self._files[key].append(path)
+        self._waiting.clear()
+        self._n_waiting = 0
