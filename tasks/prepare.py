@@ -1,17 +1,19 @@
 """Prepare: the lake's interactions become histories in buckets, split in time."""
 
+from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import MANIFEST, Artifact, is_finished, read_json, write_json
 from recsys_core.data.catalogue import Catalogue, build_catalogue, count_training_interactions
 from recsys_core.data.histories import write_histories
 from recsys_core.data.item_index import index_prefix_sha256
-from recsys_core.data.lake import Lake
-from recsys_core.data.lake_events import events_before, first_interactions
+from recsys_core.data.lake import Lake, Snapshot
+from recsys_core.data.lake_events import events_before, first_interactions, only_later_rows
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX
 from recsys_core.data.splits import SplitKind, TimeWindows
 from recsys_core.settings import Settings
@@ -82,13 +84,23 @@ def prepare(
     interactions = lake.snapshot(INTERACTIONS, versions[INTERACTIONS.name])
     index = lake.item_index(versions[ITEM_INDEX.name])
     kinds = lake.scan(EVENT_TYPES.name, versions[EVENT_TYPES.name]).collect().sort("code")
+    base = _base(run, config, interactions, index)
+    if base:
+        run.logger.info("Histories: only what came since %s is new", base.artifact.key)
     buckets = write_histories(
-        events_before(windows.end, interactions, item_index=index, event_types=kinds),
+        events_before(
+            windows.end,
+            interactions,
+            item_index=index,
+            event_types=kinds,
+            since=base.interactions if base else None,
+        ),
         run.out / "histories",
         run.scratch,
         kind=config.split,
         windows=windows,
         n_buckets=config.n_buckets,
+        base=base.buckets if base else None,
         progress=run.progress,
     )
     by_time = config.split == "global_time"
@@ -119,6 +131,8 @@ def prepare(
         "n_items": len(index),
         "item_index_sha256": index_prefix_sha256(index["item_id"].to_list()),
         "n_buckets": config.n_buckets,
+        "lake_version": interactions.version,
+        "lake_rows": int(interactions.files()["rows"].sum()),
         "event_types": kinds["event_type"].to_list(),
         "exclude_seen": config.exclude_seen,
         **totals,
@@ -131,6 +145,47 @@ def prepare(
         raise ValueError(msg)
     write_json(run.out / "split.json", split)
     return {"n_items": len(index), "n_candidates": int(items["active"].sum()), **totals}
+
+
+@dataclass(frozen=True)
+class _Base:
+    """An earlier night's histories, which tonight's only extend."""
+
+    artifact: Artifact
+    interactions: Snapshot
+
+    @property
+    def buckets(self) -> list[Path]:
+        return sorted(self.artifact.file("histories").glob("bucket-*.parquet"))
+
+
+def _base(
+    run: StageRun, config: PrepareConfig, interactions: Snapshot, index: pl.DataFrame
+) -> _Base | None:
+    """The newest histories to which the lake has only added; None: make them anew.
+
+    They save work and nothing else: what is written is the same, to the byte.
+    """
+    candidates: list[tuple[int, Path]] = []
+    for manifest in run.out.parent.glob(f"*/{MANIFEST}"):
+        split = read_json(manifest.with_name("split.json"))
+        if "lake_rows" not in split:
+            continue  # made by an earlier version
+        events = sum(split[f"{part}_events"] for part in ("train", "validation", "test"))
+        prefix = index["item_id"].head(split["n_items"])
+        if (
+            split["n_buckets"] == config.n_buckets
+            and split["lake_version"] <= interactions.version
+            and split["lake_rows"] == events  # nothing was too late for it
+            and split["item_index_sha256"] == index_prefix_sha256(prefix)
+            and is_finished(manifest.parent)
+        ):
+            candidates.append((split["lake_version"], manifest.parent))
+    for version, folder in sorted(candidates, reverse=True):
+        before = Snapshot(interactions.path, INTERACTIONS, version)
+        if only_later_rows(before, interactions):
+            return _Base(Artifact("prepare", folder.name, folder), before)
+    return None
 
 
 def _totals(run: StageRun) -> dict[str, Any]:

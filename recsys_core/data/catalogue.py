@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from recsys_core.data.splits import SplitKind, TimeWindows
@@ -87,20 +88,26 @@ def count_training_interactions(
     Returns:
         `item_idx`, `train_count`, `recent_count`, for every item_idx from 1, in order.
     """
-    start = 0 if since is None else int(since.timestamp() * 1_000_000)
-    recent = pl.col("timestamp").is_not_null() if since is None else pl.col("timestamp") >= start
-    counts = pl.DataFrame({"item_idx": pl.Series(range(1, n_items + 1), dtype=pl.Int32)})
-    counts = counts.with_columns(train_count=pl.lit(0, pl.Int64), recent_count=pl.lit(0, pl.Int64))
+    start = -(2**63) if since is None else int(since.timestamp() * 1_000_000)
+    train = np.zeros(n_items + 1, np.int64)
+    recent = np.zeros(n_items + 1, np.int64)
     for path in buckets:
-        of_bucket = (
+        events = (
             pl.scan_parquet(path)
             .select(
                 pl.col(name).list.head(pl.col("train_end")) for name in ("item_idx", "timestamp")
             )
             .explode("item_idx", "timestamp", empty_as_null=False)
-            .group_by("item_idx")
-            .agg(train_count=pl.len().cast(pl.Int64), recent_count=recent.sum().cast(pl.Int64))
             .collect()
         )
-        counts = pl.concat([counts, of_bucket]).group_by("item_idx").sum()
-    return counts.sort("item_idx")
+        items = events["item_idx"].to_numpy()
+        train += np.bincount(items, minlength=n_items + 1)
+        newer = (events["timestamp"] >= start).to_numpy()
+        recent += np.bincount(items[newer], minlength=n_items + 1)
+    return pl.DataFrame(
+        {
+            "item_idx": pl.Series(range(1, n_items + 1), dtype=pl.Int32),
+            "train_count": train[1:],
+            "recent_count": recent[1:],
+        }
+    )

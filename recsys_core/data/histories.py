@@ -68,12 +68,14 @@ def write_histories(
     kind: SplitKind,
     windows: TimeWindows,
     n_buckets: int,
+    base: Sequence[Path] | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
     """Write `bucket-000.parquet` …: a row a user, sorted by user_id.
 
     A user's events are ordered by time, those of equal time by arrival. The events are parted into
-    buckets on the disk; then one bucket at a time is sorted in memory.
+    buckets on the disk; then one bucket at a time is sorted in memory. With a base only the new
+    events are; the bytes that come out are the same.
 
     Args:
         events: Chunks of `EVENTS`, in any order; only what happened before the night's end.
@@ -82,6 +84,8 @@ def write_histories(
         kind: How to split, see `recsys_core.data.splits`.
         windows: The windows of a global-time split.
         n_buckets: How many files.
+        base: As many bucket files of an earlier night, whose events `events` then lacks. All that
+            is new has a later arrival than all that is there.
         progress: Told after each chunk and bucket.
 
     Returns:
@@ -92,13 +96,16 @@ def write_histories(
     for chunk in one_ahead(_with_bucket(chunk, n_buckets) for chunk in events):
         unsorted.append(chunk)
         progress(0, f"{unsorted.n_rows:,} events")
+    ends = split_columns(kind, windows)
     folder.mkdir(exist_ok=True)
-    paths: list[Path] = []
-    for bucket in range(n_buckets):
-        path = folder / f"bucket-{bucket:03d}.parquet"
-        _write_bucket(unsorted.scan(bucket), path, split_columns(kind, windows))
-        paths.append(path)
-        progress((bucket + 1) / n_buckets, f"bucket {bucket + 1} of {n_buckets}")
+    paths = [folder / f"bucket-{bucket:03d}.parquet" for bucket in range(n_buckets)]
+    buckets = (
+        _bucket(unsorted.scan(bucket), None if base is None else base[bucket], ends)
+        for bucket in range(n_buckets)
+    )
+    for number, (path, histories) in enumerate(zip(paths, one_ahead(buckets), strict=True), 1):
+        histories.write_parquet(path, compression="zstd")
+        progress(number / n_buckets, f"bucket {number} of {n_buckets}")
     unsorted.discard()
     return paths
 
@@ -108,6 +115,7 @@ def _with_bucket(events: pl.DataFrame, n_buckets: int) -> pl.DataFrame:
     return events.with_columns(bucket=pl.Series(buckets, dtype=pl.Int32))
 
 
+_LISTS = ("item_idx", "timestamp", "event_type")
 _SCHEMA = pl.Schema(
     {
         "user_id": pl.String(),
@@ -120,18 +128,48 @@ _SCHEMA = pl.Schema(
 )
 
 
-def _write_bucket(events: pl.LazyFrame, path: Path, ends: tuple[pl.Expr, pl.Expr]) -> None:
-    histories = (
+def _bucket(events: pl.LazyFrame, base: Path | None, ends: tuple[pl.Expr, pl.Expr]) -> pl.DataFrame:
+    """The histories of a bucket."""
+    histories = _in_order(events.select(*_LISTS, "user_id", "arrival")).collect()
+    if base is not None:
+        old = pl.read_parquet(base, columns=["user_id", *_LISTS])
+        histories = _appended(old.cast({"timestamp": pl.List(TIMESTAMP)}), histories)
+    return histories.with_columns(*ends).select(list(_SCHEMA)).cast(_SCHEMA).rechunk()
+
+
+def _in_order(events: pl.LazyFrame) -> pl.LazyFrame:
+    """A row a user, with lists of the events."""
+    return (
         events.sort("user_id", "timestamp", "arrival", "item_idx")
         .group_by("user_id", maintain_order=True)
-        .agg("item_idx", "timestamp", "event_type")
-        .with_columns(*ends)
-        .with_columns(pl.col("timestamp").cast(pl.List(pl.Int64)))
-        .select(list(_SCHEMA))
-        .cast(_SCHEMA)
-        .collect()
+        .agg(*_LISTS)
     )
-    histories.write_parquet(path, compression="zstd")
+
+
+def _appended(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Histories of both, where every new event arrived after every old one."""
+    both = old.join(new, on="user_id", suffix="_new")
+    later = pl.col("timestamp").list.last() <= pl.col("timestamp_new").list.first()
+    joined = both.filter(later).select(
+        "user_id", *(pl.concat_list(name, f"{name}_new").alias(name) for name in _LISTS)
+    )
+    late = both.filter(~later)
+    mixed = pl.concat(
+        late.select("user_id", *(pl.col(f"{name}{suffix}").alias(name) for name in _LISTS)).explode(
+            *_LISTS, empty_as_null=False
+        )
+        for suffix in ("", "_new")
+    )
+    # Within a user the rows stand in the order in which equal times are to stay.
+    mixed = mixed.with_columns(arrival=pl.int_range(pl.len()))
+    return pl.concat(
+        [
+            old.join(both, on="user_id", how="anti"),
+            new.join(both, on="user_id", how="anti"),
+            joined,
+            _in_order(mixed.lazy()).collect(),
+        ]
+    ).sort("user_id")
 
 
 @dataclass(frozen=True)

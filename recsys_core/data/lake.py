@@ -66,9 +66,10 @@ class Snapshot:
         return pl.scan_delta(str(self.path), version=self.version)
 
     def files(self) -> pl.DataFrame:
-        """Its data files: `path`, `rows`, `bytes`, `date`, `first_source`, `last_source`.
+        """Its data files: `path`, `rows`, `bytes`, and what is least and greatest in them.
 
-        The last three are null where the table has no such column.
+        `date`, `first_source`, `last_source`, `first_arrival`, `last_arrival` are null where the
+        table has no such column.
         """
         actions = pl.DataFrame(self.delta.get_add_actions(flatten=True))
         return actions.select(
@@ -78,6 +79,8 @@ class Snapshot:
             _column(actions, "partition.date", pl.Date()).alias("date"),
             _column(actions, "min.source", pl.String()).alias("first_source"),
             _column(actions, "max.source", pl.String()).alias("last_source"),
+            _column(actions, "min.arrival", pl.Int64()).alias("first_arrival"),
+            _column(actions, "max.arrival", pl.Int64()).alias("last_arrival"),
         )
 
     def read_file(self, path: str) -> pl.LazyFrame:
@@ -297,14 +300,13 @@ def _discard(snapshot: Snapshot, change: Change) -> None:
 
 
 def _statistics(rows: pl.DataFrame) -> dict[str, object]:
-    """Delta's statistics of a data file: of the source only, as they are stored in plain text."""
-    if "source" not in rows.columns:
-        return {"numRecords": rows.height}
+    """Delta's statistics of a data file; none that could name a user, as they are plain text."""
+    names = [name for name in ("source", "arrival") if name in rows.columns]
     return {
         "numRecords": rows.height,
-        "minValues": {"source": rows["source"].min()},
-        "maxValues": {"source": rows["source"].max()},
-        "nullCount": {"source": 0},
+        "minValues": {name: rows[name].min() for name in names},
+        "maxValues": {name: rows[name].max() for name in names},
+        "nullCount": dict.fromkeys(names, 0),
     }
 
 

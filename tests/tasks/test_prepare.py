@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact, publish, read_json, write_json
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.lake import Change, Lake, Snapshot
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
@@ -123,6 +123,8 @@ def test_histories_are_split_in_time_as_of_the_run_date(
         "n_items": 5,
         "item_index_sha256": index_prefix_sha256(INDEX),
         "n_buckets": 3,
+        "lake_version": 1,
+        "lake_rows": 8,
         "event_types": ["view"],
         "exclude_seen": True,
         "n_users": 3,
@@ -252,3 +254,45 @@ def test_the_output_is_read_by_the_stages_that_follow(
     model = Recommender(5, ModelConfig(embedding_dim=8, n_layers=1, n_heads=1), None)
     # x's target competes with b only, which x has had, and with nothing that came later.
     assert data.validator(10)(model.eval()) == 1
+
+
+def _night_of(
+    night: Night,
+    make_run: Callable[[str], StageRun],
+    name: str,
+    config: PrepareConfig = CONFIG,
+) -> dict[str, bytes]:
+    """Prepare what is in the lake now, and publish it as a stage does."""
+    lake = Lake(night.lake)
+    ingested = Artifact("ingest", name, night.workspace / f"ingest-{name}")
+    versions = {table.name: lake.version(table.name) for table in TABLES}
+    write_json(ingested.folder / "ingest.json", {"versions": versions, "timestamp_kind": "time"})
+    run = make_run(name)
+    _prepare(run, ingested, config)
+    publish(Artifact("prepare", name, run.out), {}, {})
+    paths = sorted(path for path in run.out.rglob("*.parquet"))
+    return {str(path.relative_to(run.out)): path.read_bytes() for path in paths}
+
+
+def test_a_night_extends_the_last_ones_histories_to_the_same_bytes(
+    night: Night,
+    make_run: Callable[[str], StageRun],
+    ingested: Callable[..., Artifact],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    ingested(EVENTS[:4])
+    lake = Lake(night.lake)
+    _night_of(night, make_run, "extended/first")
+    late = [("u", "e", _at(5)), ("v", "b", _at(7)), ("new", "a", _at(9)), ("u", "d", _at(9))]
+    _store(lake, _rows(late).with_columns(arrival=pl.col("arrival") + 100))
+    extended = _night_of(night, make_run, "extended/second")
+    assert "only what came since first is new" in caplog.text
+    caplog.clear()
+    assert _night_of(night, make_run, "anew/second") == extended
+    other = CONFIG.model_copy(update={"n_buckets": 2})
+    _night_of(night, make_run, "extended/other", other)
+    (path, *_) = lake.snapshot(INTERACTIONS, 1).files()["path"]
+    lake.change(INTERACTIONS, lambda _: Change(remove=[path]))
+    _night_of(night, make_run, "extended/third")
+    assert "only what came since" not in caplog.text

@@ -34,8 +34,14 @@ def _frame(events: list[Event]) -> pl.DataFrame:
 
 
 def _write(
-    folder: Path, events: list[Event], *, n_buckets: int = 3, kind: SplitKind = "global_time"
+    folder: Path,
+    events: list[Event],
+    *,
+    n_buckets: int = 3,
+    kind: SplitKind = "global_time",
+    base: list[Path] | None = None,
 ) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     return write_histories(
         _frame(events).iter_slices(7),
         folder / "histories",
@@ -43,6 +49,7 @@ def _write(
         kind=kind,
         windows=WINDOWS,
         n_buckets=n_buckets,
+        base=base,
     )
 
 
@@ -137,6 +144,19 @@ def test_every_event_is_kept_whatever_the_order_of_the_rows(
     random.shuffle(shuffled)  # pyright: ignore[reportAttributeAccessIssue]
     again = _write(folder, shuffled, n_buckets=n_buckets)
     assert [path.read_bytes() for path in again] == before
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS, st.integers(0, 25), st.sampled_from(["global_time", "leave_one_out"]))
+def test_a_base_and_what_came_since_give_the_same_bytes_as_all_at_once(
+    tmp_path_factory: pytest.TempPathFactory, events: list[Event], n_old: int, kind: SplitKind
+) -> None:
+    """Late events, equal times and users without anything new included."""
+    folder = tmp_path_factory.mktemp("base")
+    whole = _write(folder / "whole", events, kind=kind)
+    base = _write(folder / "base", events[:n_old])
+    updated = _write(folder / "updated", events[n_old:], kind=kind, base=base)
+    assert [path.read_bytes() for path in updated] == [path.read_bytes() for path in whole]
 
 
 def test_nothing_gives_empty_buckets(tmp_path: Path) -> None:

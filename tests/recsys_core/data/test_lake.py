@@ -72,7 +72,7 @@ def test_a_file_knows_its_rows_its_date_and_its_sources(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     _add(lake, pl.concat([_rows("b", "x"), _rows("a", "y")]))
     (file,) = lake.snapshot(INTERACTIONS).files().drop("path", "bytes").rows()
-    assert file == (2, date(2026, 1, 1), "a", "b")
+    assert file == (2, date(2026, 1, 1), "a", "b", 0, 0)
     log = (tmp_path / "interactions" / "_delta_log").glob("*.json")
     assert not any('\\"x\\"' in path.read_text() for path in log)  # no user in the open
 
