@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -162,6 +163,31 @@ def test_the_run_date_begins_in_its_time_zone() -> None:
     values: list[object] = ["2026-01-09T22:59:59Z", "2026-01-09T23:00:00Z"]
     kept = _times(values, timestamp_unit="iso", timezone="Europe/Berlin")
     assert [moment is not None for moment in kept] == [True, False]
+
+
+def test_nanoseconds_written_times_and_zones() -> None:
+    second = datetime.fromtimestamp(SECOND, UTC)
+    assert _times([SECOND * 10**9 + 1999], timestamp_unit="ns") == [
+        second + timedelta(microseconds=1)
+    ]
+    german: Any = {"timestamp_format": "%d.%m.%Y %H:%M", "timestamp_zone": "Europe/Berlin"}
+    assert _times(["31.07.2025 02:00", "31.12.2025 1:0", "2025-07-31"], **german) == [
+        datetime(2025, 7, 31, 0, tzinfo=UTC),
+        datetime(2025, 12, 31, 0, tzinfo=UTC),
+        None,
+    ]
+    # 02:30 comes twice on one day and never on another.
+    assert _times(["26.10.2025 02:30", "30.03.2025 02:30"], **german) == [
+        datetime(2025, 10, 26, 0, 30, tzinfo=UTC),
+        None,
+    ]
+    offset = {"timestamp_format": "%Y/%m/%d %H:%M %z"}
+    assert _times(["2025/07/31 02:00 +0200"], **offset) == [datetime(2025, 7, 31, tzinfo=UTC)]
+    iso: Any = {"timestamp_unit": "iso", "timestamp_zone": "Europe/Berlin"}
+    assert _times(["2025-07-31 02:00", "2025-07-31T02:00Z"], **iso) == [
+        datetime(2025, 7, 31, 0, tzinfo=UTC),
+        datetime(2025, 7, 31, 2, tzinfo=UTC),
+    ]
 
 
 def test_an_order_is_stored_under_the_day_before_the_run_date() -> None:

@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_core.data.readers import BROKEN, LINE, ROW, read_chunks
-from recsys_core.data.schema import NOT_UTF8, UNBALANCED_QUOTES, WRONG_FIELD_COUNT
+from recsys_core.data.schema import NOT_JSON, NOT_UTF8, UNBALANCED_QUOTES, WRONG_FIELD_COUNT
 from recsys_core.data.sources import (
     InteractionColumns,
     ItemColumns,
@@ -179,3 +180,88 @@ def test_parquet_rows_keep_their_types_and_get_numbers(tmp_path: Path) -> None:
     rows = _read(path, _config(format="parquet"))
     assert rows[ROW].to_list() == [1, 2]
     assert rows["user_id"].dtype == pl.Int64
+
+
+def test_gzip_and_zstd_are_unpacked(tmp_path: Path) -> None:
+    text = (HEADER + "u,i,3\n" * 5).encode()
+    packed = {"a.csv.gz": gzip.compress(text), "a.csv.zst": pa.compress(text, "zstd", asbytes=True)}
+    for name, content in packed.items():
+        rows = _read(_csv(tmp_path, content, name), _config())
+        assert rows[ROW].to_list() == [1, 2, 3, 4, 5]
+
+
+def test_numbers_go_on_over_chunks_and_blank_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_core.data.text_lines._BLOCK_BYTES", 7)
+    lines = [f"u{n},i,{n}" if n % 3 else "" for n in range(1, 20)]
+    path = _csv(tmp_path, HEADER + "\n".join(lines))
+    source = SourceFile("interactions", "interactions/a.csv", str(path), "")
+    chunks = list(read_chunks(source, path, _config()))
+    assert len(chunks) > 5
+    rows = pl.concat(chunks)
+    assert rows[ROW].to_list() == rows["timestamp"].cast(pl.Int64).to_list()
+    assert rows.height == 13
+
+
+def test_parquet_comes_in_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"user_id": range(10), "item_id": 1, "timestamp": 1}).write_parquet(path)
+    source = SourceFile("interactions", "interactions/a.parquet", str(path), "")
+    chunks = list(read_chunks(source, path, _config(format="parquet"), rows_at_once=4))
+    assert [chunk.height for chunk in chunks] == [4, 4, 2]
+    assert pl.concat(chunks)[ROW].to_list() == list(range(1, 11))
+
+
+def test_parts_of_the_path_are_columns(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "user_id,item_id,kind\nu,i,view\n")
+    name = "interactions/date=2026-01-31/kind=buy/a.csv"
+    source = SourceFile("interactions", name, str(path), "")
+    config = _config(columns={"timestamp": "date", "event_type": "kind"})
+    (rows,) = read_chunks(source, path, config)
+    assert rows.select("timestamp", "event_type").rows() == [("2026-01-31", "view")]
+
+
+def test_json_lines_are_objects_of_text(tmp_path: Path) -> None:
+    lines = '{"user_id": 7, "item_id": "i", "timestamp": 1.5, "more": [1]}\n\n{"user_id": true}\n[]'
+    rows = _read(_csv(tmp_path, lines, "a.jsonl"), _config(format="jsonl"))
+    assert rows.select(ROW, "user_id", "item_id", "timestamp", BROKEN, LINE).rows() == [
+        (1, "7", "i", "1.5", None, None),
+        (3, "true", None, None, None, None),
+        (4, None, None, None, NOT_JSON, "[]"),
+    ]
+
+
+def test_items_in_json_lines_keep_lists(tmp_path: Path) -> None:
+    lines = '{"item_id": "a", "categories": ["x"], "image": [1.5, 2], "n": 1}\n{"item_id": "b"}\n'
+    rows = _read(_csv(tmp_path, lines, "a.jsonl"), _config(format="jsonl"), table="items")
+    assert rows.select("item_id", "categories", "image", "n").rows() == [
+        ("a", ["x"], [1.5, 2.0], 1),
+        ("b", None, None, None),
+    ]
+
+
+def test_movielens_dat_files_need_no_settings(tmp_path: Path) -> None:
+    ratings = _csv(tmp_path, "1::1193::5::978300760\n1::661::x\n", "ratings.dat")
+    movies = _csv(tmp_path, 'é 1::"Zoë" (1995)::A|B\n'.encode("latin-1"), "movies.dat")
+    config = _config(format="movielens")
+    events, items = _read(ratings, config), _read(movies, config, table="items")
+    assert events.select("user_id", "item_id", "weight", "timestamp", BROKEN).rows() == [
+        ("1", "1193", "5", "978300760", None),
+        (None, None, None, None, WRONG_FIELD_COUNT),
+    ]
+    assert items.select("item_id", "title", "categories").rows() == [("é 1", '"Zoë" (1995)', "A|B")]
+
+
+@pytest.mark.parametrize(
+    ("release", "line"),
+    [
+        ("amazon-2018", '{"reviewerID": "u", "asin": "i", "unixReviewTime": 1, "overall": 5.0}'),
+        ("amazon-2023", '{"user_id": "u", "parent_asin": "i", "timestamp": 1, "rating": 5.0}'),
+    ],
+)
+def test_amazon_reviews_need_no_settings(tmp_path: Path, release: str, line: str) -> None:
+    rows = _read(_csv(tmp_path, line, "a.jsonl"), _config(format=release))
+    assert rows.select("user_id", "item_id", "timestamp", "weight").rows() == [
+        ("u", "i", "1", "5.0")
+    ]

@@ -40,6 +40,37 @@ def test_movielens_is_a_preset_for_a_folder(tmp_path: Path) -> None:
     assert _names(config) == ["interactions/ratings.csv", "items/movies.csv"]
 
 
+def test_movielens_takes_the_old_files_too(tmp_path: Path) -> None:
+    for name in ("ratings.dat", "movies.dat", "users.dat"):
+        _write(tmp_path / name)
+    config = SourceConfig(format="movielens", interactions=tmp_path)
+    assert _names(config) == ["interactions/ratings.dat", "items/movies.dat"]
+
+
+def test_a_file_with_the_stamp_of_before_is_not_read_again(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.csv")
+    config = SourceConfig(interactions=path)
+    (source,) = find_sources(config)
+    known = {source.name: (source.stamp, "of before")}
+    assert source_fingerprint(config, known) == {source.name: "of before"}
+    _write(path, "another size")
+    assert source_fingerprint(config, known) != {source.name: "of before"}
+
+
+def test_linked_folders_are_followed_and_circles_left(tmp_path: Path) -> None:
+    _write(tmp_path / "far" / "a.csv")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "round").symlink_to(tmp_path / "in")
+    assert _names(SourceConfig(interactions=tmp_path / "in")) == ["interactions/linked/a.csv"]
+
+
+@pytest.mark.parametrize("name", ["klingon", "utf-16"])
+def test_an_encoding_that_has_no_lines_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"encoding|read line by line"):
+        SourceConfig(interactions=Path("a.csv"), encoding=name)
+
+
 def test_the_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> None:
     here, there = _write(tmp_path / "1" / "a.csv"), _write(tmp_path / "2" / "a.csv")
     first = source_fingerprint(SourceConfig(interactions=here))
