@@ -3,6 +3,7 @@
 import os
 import sys
 import tomllib
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,10 @@ from rich.table import Column, Table
 from flows.environment import set_default_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flows.config import NightlyConfig
+    from flows.download import Progress as DownloadProgress
     from tasks.night import Plan
 
 app = typer.Typer(
@@ -25,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Make and look at data.", no_args_is_help=True)
+data_app = typer.Typer(help="Make or fetch data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 _console = Console()
@@ -187,6 +191,43 @@ def synthetic(
     _console.print(f"The synthetic world in {out} reaches through {last}.")
 
 
+@data_app.command()
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="Data set to fetch; without one, they are listed.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make. Default: data/NAME.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Archive that was downloaded already; the network is not used."),
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the owner's terms without a question.")
+    ] = False,
+) -> None:
+    """Fetch a public data set by name, check it and make it readable for a night."""
+    if name is None:
+        _print_datasets()
+        return
+    from flows.datasets import find_dataset, licence_notice
+    from flows.fetch import fetch as bring
+    from flows.fetch import how_to_read, is_there
+
+    dataset = find_dataset(name)
+    folder = to or Path("data") / name
+    if is_there(dataset, folder):
+        _print_plainly(f"{folder} holds {name} already: nothing to do.")
+    else:
+        _print_plainly(licence_notice(dataset))
+        _require_consent(accept_licence)
+        with _byte_bar(f"{name}.zip") as progress:
+            bring(dataset, folder, archive=file, progress=progress)
+        _print_plainly(f"{folder} holds {name} now; its checksum is right.")
+    _print_plainly(how_to_read(folder))
+
+
 def main() -> None:
     """Run the command line; the entry point `recdistill`."""
     try:
@@ -201,6 +242,42 @@ def main() -> None:
 def _print_plainly(line: str) -> None:
     """A line that is neither wrapped nor coloured, so that addresses and paths can be copied."""
     _console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_datasets() -> None:
+    from flows.datasets import DATASETS
+
+    for dataset in DATASETS:
+        size = f"{dataset.size_bytes / 1_000_000:,.1f} MB"
+        _print_plainly(f"{dataset.name:<16} {size:>8}  {dataset.title}")
+        _print_plainly(f"{'':<27}licence: {dataset.licence_url}")
+    _print_plainly("Fetch one with `recdistill data fetch NAME`.")
+
+
+def _require_consent(accepted: bool) -> None:
+    if accepted or (sys.stdin.isatty() and typer.confirm("Do you accept these terms?")):
+        return
+    msg = (
+        "The owner's terms were not accepted; nothing was done. Accept them with --accept-licence."
+    )
+    raise ValueError(msg)
+
+
+@contextmanager
+def _byte_bar(title: str) -> "Iterator[DownloadProgress]":
+    from rich import progress
+
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bars:
+        bar = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def _escaped(error: Exception) -> str:

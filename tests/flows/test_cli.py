@@ -1,5 +1,6 @@
 """The command line: help, sentences for mistakes, answers."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from flows import cli
 from recsys_core.artifacts import write_json
+from recsys_core.data.archives import md5_file
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -22,7 +24,17 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["nightly"], ["recommend"], ["report"], ["up"], ["down"], ["data"], ["data", "synthetic"]],
+    [
+        [],
+        ["nightly"],
+        ["recommend"],
+        ["report"],
+        ["up"],
+        ["down"],
+        ["data"],
+        ["data", "synthetic"],
+        ["data", "fetch"],
+    ],
 )
 def test_every_command_has_help(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -101,3 +113,59 @@ def test_synthetic_writes_and_extends_a_world(
     assert days == ["2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"]
     assert pl.read_parquet(tmp_path / "w" / "items.parquet").height >= 40
     assert json.loads((tmp_path / "w" / "world.json").read_text())["first_day"] == "2026-03-01"
+
+
+def test_data_sets_are_listed_with_their_licences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "fetch") == 0
+
+    said = capsys.readouterr().out
+    assert "ml-32m" in said
+    assert "239.0 MB" in said
+    assert "https://files.grouplens.org/datasets/movielens/ml-25m-README.html" in said
+
+
+def test_a_data_set_is_fetched_once_its_licence_is_accepted(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_archive: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # no terminal, so nobody can answer
+    beside = small_archive.with_name(f"{small_archive.name}.md5")
+    beside.write_text(f"{md5_file(small_archive)}  {small_archive.name}\n")
+    command = ["data", "fetch", "ml-latest-small", "--file", str(small_archive)]
+
+    assert run(monkeypatch, *command) == 1
+    said = capsys.readouterr()
+    assert "University of Minnesota" in said.out
+    assert "--accept-licence" in said.err
+    assert not (tmp_path / "data").exists()
+
+    assert run(monkeypatch, *command, "--accept-licence") == 0
+    said = capsys.readouterr().out
+    assert "data/ml-latest-small holds ml-latest-small now" in said
+    assert f'interactions = "{tmp_path}/data/ml-latest-small"' in said
+
+    assert run(monkeypatch, *command) == 0
+    said = capsys.readouterr().out
+    assert "already: nothing to do" in said
+    assert "run_date = 2018-09-25" in said
+
+
+def test_a_wrong_archive_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_archive: Path,
+) -> None:
+    where = ["--to", str(tmp_path / "there"), "--file", str(small_archive)]
+
+    assert run(monkeypatch, "data", "fetch", "ml-1m", *where, "--accept-licence") == 1
+
+    said = capsys.readouterr().err
+    assert "not c4d9eecfca2ab87c1945afe126590906 as ml-1m.zip should" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "there").exists()

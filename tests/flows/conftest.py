@@ -1,0 +1,109 @@
+"""A real web server on this machine, and a small archive as MovieLens publishes them."""
+
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+RATINGS = "userId,movieId,rating,timestamp\n1,10,4.0,1537799250\n2,20,0.5,1537000000\n"
+MOVIES = 'movieId,title,genres\n10,"One, Two (1999)",Drama|War\n20,Café (2001),Comedy\n'
+
+
+@dataclass
+class FileServer:
+    """What a server offers, how it fails, and what it was asked.
+
+    Attributes:
+        url: Of its root, without a slash at the end.
+        files: Path to content.
+        ranges: Whether it can continue in the middle.
+        cut_after: It hangs up after this many bytes of a body.
+        stall: It sends no body until the test ends.
+        status: It answers everything with this error.
+        moved: Path to the address where the file is now.
+        asked: Path and Range header of every request.
+    """
+
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    ranges: bool = True
+    cut_after: int | None = None
+    stall: threading.Event | None = None
+    status: int | None = None
+    moved: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer one request."""
+        wanted = request.headers.get("Range")
+        self.asked.append((request.path, wanted))
+        if self.status is not None:
+            request.send_error(self.status)
+        elif request.path in self.moved:
+            request.send_response(302)
+            request.send_header("Location", self.moved[request.path])
+            request.end_headers()
+        elif request.path not in self.files:
+            request.send_error(404)
+        else:
+            self._send(request, self.files[request.path], wanted if self.ranges else None)
+
+    def _send(self, request: BaseHTTPRequestHandler, body: bytes, wanted: str | None) -> None:
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if start >= len(body):
+            request.send_error(416)
+            return
+        request.send_response(206 if wanted else 200)
+        if wanted:
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        request.send_header("Content-Length", str(len(body) - start))
+        request.end_headers()
+        if self.stall is not None:
+            self.stall.wait(10)
+            return
+        end = None if self.cut_after is None else start + self.cut_after
+        request.wfile.write(body[start:end])
+
+
+@pytest.fixture
+def file_server() -> Iterator[FileServer]:
+    """A server that offers nothing yet."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        state = FileServer(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield state
+        if state.stall is not None:
+            state.stall.set()
+        server.shutdown()
+        thread.join()
+
+
+def write_zip(path: Path, members: Mapping[str, str | bytes]) -> Path:
+    """A zip archive with these members."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def small_archive(tmp_path: Path) -> Path:
+    """An archive in the form of ml-latest-small, with a file that no night needs."""
+    members = {"README.txt": "Terms", "ratings.csv": RATINGS, "movies.csv": MOVIES, "tags.csv": "x"}
+    return write_zip(
+        tmp_path / "ml-latest-small.zip",
+        {f"ml-latest-small/{name}": text for name, text in members.items()},
+    )
