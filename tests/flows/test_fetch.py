@@ -15,8 +15,9 @@ from flows.download import DownloadError
 from flows.fetch import fetch, how_to_read, is_there
 from recsys_core.artifacts import read_json
 from recsys_core.data.archives import ArchiveError, md5_file
-from recsys_core.data.readers import read_source
-from recsys_core.data.sources import SourceConfig, find_sources
+from recsys_core.data.files import find_sources
+from recsys_core.data.readers import read_chunks
+from recsys_core.data.sources import SourceConfig
 from tests.flows.conftest import MOVIES, RATINGS, write_zip
 
 if TYPE_CHECKING:
@@ -246,7 +247,8 @@ def test_the_older_files_become_csv(tmp_path: Path) -> None:
 
     assert names(folder) == ["README", "dataset.json", "movies.csv", "ratings.csv"]
     source = SourceConfig(format="movielens", interactions=folder)
-    ratings, movies = (read_source(file, source).collect() for file in find_sources(source))
+    files = find_sources(source)
+    ratings, movies = (next(read_chunks(one, Path(one.location), source)) for one in files)
     assert ratings.select("user_id", "item_id", "timestamp", "weight").rows() == [
         ("1", "10", "978300760", "4"),
         ("2", "20", "978302109", "5"),
