@@ -1,25 +1,28 @@
-"""Great Expectations, and the only place where it is imported: rules in, findings out.
+"""Great Expectations, and the only place where it is imported: rules and rows in, results out.
 
 Import this module inside functions: Great Expectations takes seconds to load.
 """
 
 import logging
 import os
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from recsys_core.data.schema import Column, Table
+from tasks.findings import SAMPLE_SIZE, Result
+from tasks.rules import Between, Exists, OneOf, Present, Rule
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it loads
 with warnings.catch_warnings():
     # It uses modules of the standard library and of pandas that are on their way out.
     warnings.simplefilter("ignore")
     import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.core.expect_column_to_exist import ExpectColumnToExist
     from great_expectations.expectations.core.expect_column_values_to_be_between import (
@@ -32,164 +35,128 @@ with warnings.catch_warnings():
         ExpectColumnValuesToNotBeNull,
     )
     from great_expectations.expectations.expectation import Expectation
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
 # It announces a temporary folder for each examination.
 logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
-SAMPLE_SIZE = 3
-_LARGEST_FLOAT32 = 3.4028234e38
-_CORRECT = (
-    "Correct the file, or remove it: rows of a file that was never valid leave the lake again."
-)
-_REBUILD = "The lake was written by something else; restore it, or ingest into an empty lake."
+_SITE = "local_site"
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Data Docs sort by time; a run is known by its name, and the same rows give the same pages."""
+
+_RESULT_FORMAT: Any = {"result_format": "SUMMARY", "partial_unexpected_count": SAMPLE_SIZE}
+_SEVERITIES = {"fail": FailureSeverity.CRITICAL, "warn": FailureSeverity.WARNING}
 
 
-@dataclass(frozen=True)
-class Rule:
-    """An expectation, and what to tell whom it concerns.
-
-    Attributes:
-        column: What it is about: a column, or a fact such as "rows".
-        text: What is expected, to be read after the column's name.
-        remedy: What to do when it is not so.
-        expectation: The same for Great Expectations.
-    """
-
-    column: str
-    text: str
-    remedy: str
-    expectation: Expectation
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Whether a rule holds.
-
-    Attributes:
-        column: What the rule is about.
-        expectation: What was expected of it.
-        success: Whether it is so.
-        unexpected: Number of values that are not as expected; None where nothing can be counted.
-        sample: Some of them, as text.
-        remedy: What to do; empty on success.
-        rows: Positions of the sample's rows, where there are any.
-    """
-
-    column: str
-    expectation: str
-    success: bool
-    unexpected: int | None
-    sample: list[str]
-    remedy: str
-    rows: list[int]
-
-
-def check_rows(
-    rows: pl.DataFrame, table: Table, *, until: datetime, event_types: Sequence[str]
-) -> list[Finding]:
-    """Hold rows against the schema from which cleaning is made, too.
+class Examiner:
+    """One context of Great Expectations, in which suites are made once and used again and again.
 
     Args:
-        rows: New rows of the table.
-        table: Its definition.
-        until: Timestamps must be before this.
-        event_types: Known kinds of events; empty: all are.
+        docs: Folder for Data Docs; what it holds is removed.
     """
-    return _examine(rows, [*_table_rules(table, until, event_types)])
 
-
-def check_facts(facts: Mapping[str, Any], rules: Sequence[Rule]) -> list[Finding]:
-    """Hold figures that were computed elsewhere against rules, as a table of one row."""
-    return _examine(pl.DataFrame({name: [value] for name, value in facts.items()}), rules)
-
-
-def check_types(schema: pl.Schema, table: Table) -> list[Finding]:
-    """Hold the columns that a table really has against its definition."""
-    rules: list[Rule] = []
-    for column in table.columns:
-        name, dtype = column.name, str(column.dtype)
-        expected = ExpectColumnValuesToBeInSet(column=name, value_set=[dtype])
-        rules.append(Rule(name, "exists", _REBUILD, ExpectColumnToExist(column=name)))
-        rules.append(Rule(name, f"is of type {dtype}", _REBUILD, expected))
-    return check_facts({name: str(dtype) for name, dtype in schema.items()}, rules)
-
-
-def between(
-    column: str,
-    text: str,
-    remedy: str,
-    *,
-    minimum: Any = None,
-    maximum: Any = None,
-    below: bool = False,
-) -> Rule:
-    """A rule that bounds values; `below` excludes the maximum itself."""
-    return Rule(
-        column,
-        text,
-        remedy,
-        ExpectColumnValuesToBeBetween(
-            column=column, min_value=minimum, max_value=maximum, strict_max=below
-        ),
-    )
-
-
-def _table_rules(table: Table, until: datetime, event_types: Sequence[str]) -> Iterator[Rule]:
-    for column in table.columns:
-        name = column.name
-        if column.required:
-            expectation = ExpectColumnValuesToNotBeNull(column=name)
-            yield Rule(name, "has no missing values", _CORRECT, expectation)
-        yield from _range_rules(column, until)
-    if event_types:
-        yield Rule(
-            "event_type",
-            f"is one of {', '.join(event_types)}",
-            "Correct the file, or add the kind to validation.event_types.",
-            ExpectColumnValuesToBeInSet(column="event_type", value_set=list(event_types)),
+    def __init__(self, docs: Path) -> None:
+        shutil.rmtree(docs, ignore_errors=True)
+        self._context = gx.get_context(mode="ephemeral")
+        self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        self._context.update_data_docs_site(
+            _SITE,
+            {
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "store_backend": {
+                    "class_name": "TupleFilesystemStoreBackend",
+                    "base_directory": str(docs.resolve()),
+                },
+            },
         )
+        self._source = self._context.data_sources.add_pandas("lake")
 
+    def suite(self, name: str, rules: Sequence[Rule]) -> "Suite":
+        """Make a suite of rules.
 
-def _range_rules(column: Column, until: datetime) -> Iterator[Rule]:
-    name, low, high = column.name, column.minimum, column.maximum
-    if name == "timestamp":
-        high = until
-    if column.finite:
-        yield between(
-            name, "is finite", _CORRECT, minimum=-_LARGEST_FLOAT32, maximum=_LARGEST_FLOAT32
+        Args:
+            name: Unique within this examiner.
+            rules: What is expected.
+        """
+        expectations = [_expectation(rule) for rule in rules]
+        for number, expectation in enumerate(expectations):
+            expectation.meta = {"number": number}
+        asset = self._source.add_dataframe_asset(name)
+        definition = gx.ValidationDefinition(
+            name=name,
+            data=asset.add_batch_definition_whole_dataframe("rows"),
+            suite=self._context.suites.add(
+                gx.ExpectationSuite(name=name, expectations=expectations)
+            ),
         )
-    if low is not None:
-        yield between(name, f"is at least {_shown(low)}", _CORRECT, minimum=low)
-    if high is not None:
-        yield between(name, f"is before {_shown(high)}", _CORRECT, maximum=high, below=True)
+        return Suite(rules, self._context.validation_definitions.add(definition))
+
+    def build_docs(self) -> None:
+        """Write Data Docs: a page for each examination since this examiner was made."""
+        self._context.build_data_docs()
 
 
-def _examine(rows: pl.DataFrame, rules: Sequence[Rule]) -> list[Finding]:
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    batch = (
-        context.data_sources.add_pandas("pandas")
-        .add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": _to_pandas(rows)})
-    )
-    for number, rule in enumerate(rules):
-        rule.expectation.meta = {"number": number}
-    suite = gx.ExpectationSuite(name="rows", expectations=[rule.expectation for rule in rules])
-    outcome = batch.validate(suite)
-    results = sorted(outcome.results, key=_number)
-    assert len(results) == len(rules), "every rule has a result"
-    found = [_finding(rule, result) for rule, result in zip(rules, results, strict=True)]
-    return [replace(one, remedy="" if one.success else one.remedy) for one in found]
+class Suite:
+    """Rules as a suite of Great Expectations; made by `Examiner.suite`."""
+
+    def __init__(self, rules: Sequence[Rule], definition: gx.ValidationDefinition) -> None:
+        self.rules = list(rules)
+        self._definition = definition
+
+    def examine(self, rows: pl.DataFrame, run_name: str) -> list[Result]:
+        """Hold rows against the rules.
+
+        Args:
+            rows: What to examine.
+            run_name: Names the examination in Data Docs; unique within the suite.
+
+        Returns:
+            A result a rule. One on a column that is not there is no success and has no figures.
+        """
+        outcome = self._definition.run(
+            batch_parameters={"dataframe": _to_pandas(rows, self.rules)},
+            result_format=_RESULT_FORMAT,
+            run_id=RunIdentifier(run_name=run_name, run_time=_NO_TIME),
+        )
+        results = sorted(outcome.results, key=_number)
+        assert len(results) == len(self.rules), "every rule has a result"
+        return [_result(result) for result in results]
 
 
-def _to_pandas(rows: pl.DataFrame) -> Any:
-    """Text as Arrow; numbers and times as NumPy, which alone are compared as whole columns."""
-    frame = rows.to_pandas(use_pyarrow_extension_array=True)
-    for column in rows.iter_columns():
-        if column.dtype.is_float():
-            frame[column.name] = column.cast(pl.Float64).to_pandas()
-        elif isinstance(column.dtype, pl.Datetime) or column.dtype.is_integer():
+def _expectation(rule: Rule) -> Expectation:
+    about: dict[str, Any] = {"column": rule.column, "severity": _SEVERITIES[rule.severity]}
+    match rule.check:
+        case Exists():
+            return ExpectColumnToExist(**about)
+        case Present():
+            return ExpectColumnValuesToNotBeNull(**about)
+        case OneOf(values):
+            return ExpectColumnValuesToBeInSet(**about, value_set=list(values))
+        case Between(minimum, maximum, below):
+            return ExpectColumnValuesToBeBetween(
+                **about, min_value=minimum, max_value=maximum, strict_max=below
+            )
+
+
+def _to_pandas(rows: pl.DataFrame, rules: Sequence[Rule]) -> Any:
+    """The columns that rules are about, each with no more than they need.
+
+    A column that must only be present becomes 1 or missing: Great Expectations makes a fingerprint
+    of all it is given, which takes ten times as long as the examination where it is given ids.
+    Numbers and times go as NumPy arrays, which alone are compared as whole columns.
+    """
+    wanted: dict[str, pl.Expr] = {}
+    for name in dict.fromkeys(rule.column for rule in rules if rule.column in rows.columns):
+        column, dtype = pl.col(name), rows.schema[name]
+        if all(isinstance(rule.check, Present) for rule in rules if rule.column == name):
+            wanted[name] = pl.when(column.is_not_null()).then(1.0)
+        else:
+            wanted[name] = column.cast(pl.Float64) if dtype.is_float() else column
+    table = rows.select(**wanted)
+    frame = table.to_pandas(use_pyarrow_extension_array=True)
+    for column in table.iter_columns():
+        if column.dtype.is_numeric() or isinstance(column.dtype, pl.Datetime):
             frame[column.name] = column.to_pandas()
     return frame
 
@@ -198,21 +165,11 @@ def _number(outcome: Any) -> int:
     return outcome.expectation_config.meta["number"]
 
 
-def _finding(rule: Rule, outcome: Any) -> Finding:
+def _result(outcome: Any) -> Result:
     result = outcome.result or {}
-    # A rule on a column that is not there comes back without success and without any figures.
-    return Finding(
-        column=rule.column,
-        expectation=rule.text,
+    return Result(
         success=bool(outcome.success),
         unexpected=result.get("unexpected_count"),
-        sample=[_shown(value) for value in result.get("partial_unexpected_list", [])][:SAMPLE_SIZE],
-        remedy=rule.remedy,
+        sample=list(result.get("partial_unexpected_list") or [])[:SAMPLE_SIZE],
         rows=[int(at) for at in result.get("partial_unexpected_index_list") or []][:SAMPLE_SIZE],
     )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -3,14 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_json, read_manifest
 from tasks.gate import artefact_figures
+from tasks.page import FINDING_BADGES, render
 from tasks.report_plots import (
     LOOKS,
     Estimate,
@@ -97,25 +96,16 @@ def report(
         "outcome_names": OUTCOMES,
         **_quality(evaluated),
         **_data(read_json(ingested.file("ingest.json")), read_json(prepared.file("split.json"))),
+        "finding_badges": FINDING_BADGES,
         "expectations": read_json(validated.file("validation.json"))["expectations"],
         "registered": _facts(registered.summary),
         **_provenance([artifact for artifact in artifacts if artifact is not None]),
     }
     curves = _curves({name: artifact for name, artifact in trained.items() if artifact is not None})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
-    page = _environment().get_template("report.html.j2").render(context)
+    page = render("report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
     return {"passed": verdict["passed"], "bytes": len(page.encode())}
-
-
-def _environment() -> Environment:
-    """Everything is escaped: titles, file names and reasons come from other people's data."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
 
 
 def _quality(evaluated: Artifact) -> dict[str, Any]:

@@ -35,15 +35,20 @@ LOOKS = {
     "item_knn": Look("Item-kNN", "#94750a", "X"),
     "popularity": Look("Popularity", "#5c6370", "v"),
 }
-INK, GRID, PAPER = "#1c2128", "#d6dae0", "#fefefe"
+INK, QUIET, GRID, PAPER = "#1c2128", "#5b6470", "#d6dae0", "#fefefe"
+GOOD, BAD, OPEN = "#17734f", "#b42318", "#7a5b00"
 VARIABLES = {
     INK: "ink",
+    QUIET: "quiet",
     GRID: "grid",
     PAPER: "paper",
+    GOOD: "good",
+    BAD: "bad",
+    OPEN: "open",
     **{look.colour: name.replace("_", "-") for name, look in LOOKS.items()},
 }
 
-_HALF, _FULL = 4.9, 7.6
+HALF, FULL = 4.9, 7.6
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -80,7 +85,7 @@ class Estimate(NamedTuple):
 
 def quality_plot(estimates: Mapping[str, Estimate]) -> str:
     """A bar a model with its interval: NDCG@10 on all cases."""
-    with _figure(_HALF, 0.6 + 0.34 * max(6, len(estimates))) as (figure, svg):
+    with drawing(HALF, 0.6 + 0.34 * max(6, len(estimates))) as (figure, svg):
         axes = _axes(figure)
         for row, (model, estimate) in enumerate(estimates.items()):
             axes.barh(row, estimate.mean, height=0.62, color=LOOKS[model].colour)
@@ -102,7 +107,7 @@ def quality_plot(estimates: Mapping[str, Estimate]) -> str:
 def size_plot(estimates: Mapping[str, Estimate], sizes: Mapping[str, float]) -> str:
     """NDCG@10 against bytes on disk, logarithmic, of the models that have both."""
     both = [model for model in estimates if sizes.get(model)]
-    with _figure(_HALF, 3.0) as (figure, svg):
+    with drawing(HALF, 3.0) as (figure, svg):
         axes = _axes(figure)
         for model in both:
             label, colour, marker = LOOKS[model]
@@ -134,7 +139,7 @@ def slice_plot(slices: Mapping[str, Mapping[str, Estimate]]) -> str:
     """
     models = [model for model in LOOKS if any(model in found for found in slices.values())]
     step = 0.7 / max(1, len(models))
-    with _figure(_FULL, 1.1 + 0.115 * (len(models) + 1.5) * len(slices)) as (figure, svg):
+    with drawing(FULL, 1.1 + 0.115 * (len(models) + 1.5) * len(slices)) as (figure, svg):
         axes = _axes(figure)
         for place, model in enumerate(models):
             label, colour, marker = LOOKS[model]
@@ -165,7 +170,7 @@ def curve_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         curves: Model → points with `epoch`, `loss` and `validation_ndcg_at_10` (may be null).
     """
     panels = {"validation_ndcg_at_10": "Validation NDCG@10", "loss": "Training loss, nats"}
-    with _figure(_FULL, 2.9) as (figure, svg):
+    with drawing(FULL, 2.9) as (figure, svg):
         both: list[Axes] = list(figure.subplots(1, 2, sharex=True))
         for axes, (field, title) in zip(both, panels.items(), strict=True):
             for model, points in curves.items():
@@ -235,11 +240,11 @@ class _Drawing:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, _Drawing]]:
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, _Drawing]]:
     """A figure of this many inches that becomes SVG when the block is left."""
-    drawing, buffer = _Drawing(), io.StringIO()
+    drawn, buffer = _Drawing(), io.StringIO()
     with rc_context({**_RC, "svg.hashsalt": "recdistill"}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, drawing
+        yield figure, drawn
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawing.text = buffer.getvalue()
+    drawn.text = buffer.getvalue()

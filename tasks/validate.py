@@ -1,25 +1,74 @@
 """Validate: what ingest brought, held against the schema and the limits; fails the night closed."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-import polars as pl
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import TaskRunContext
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_core.artifacts import Artifact, read_json, write_json
-from recsys_core.data.cleaning import ARRIVAL_BITS
 from recsys_core.data.lake import Lake
 from recsys_core.data.records import mark_validated
-from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS
+from recsys_core.data.schema import INTERACTIONS
+from recsys_core.data.trailing import FEWEST_DAYS
 from recsys_core.settings import Settings
+from tasks.examination import Examination, Examined, Rules
+from tasks.findings import with_outcome
+from tasks.rules import (
+    EVENT_MIX,
+    NEW_ITEMS,
+    ROWS,
+    SHIFT,
+    USERS,
+    Severity,
+    day_rules,
+    names_of_rules,
+    night_rules,
+    row_rules,
+    with_severity,
+)
 from tasks.stage import StageRun, Summary, stage
+from tasks.validation_page import days_as_json, summary_of, validation_page
 
-if TYPE_CHECKING:
-    from tasks.expectations import Finding, Rule
+DATA_DOCS = "data_docs"
+
+
+class Bound(Settings):
+    """Where a figure of a day begins to be remarkable, and where it stops the night."""
+
+    warn: float = Field(gt=0, description="Beyond this the night warns.")
+    fail: float = Field(gt=0, description="Beyond this nothing is trained.")
+
+    @model_validator(mode="after")
+    def _warn_first(self) -> Self:
+        if self.warn > self.fail:
+            msg = f"warn is {self.warn}, beyond fail = {self.fail}; it must come before it"
+            raise ValueError(msg)
+        return self
+
+
+class Bounds(Settings):
+    """How far a day may be from the trailing days."""
+
+    rows: Bound = Field(
+        default=Bound(warn=2, fail=4),
+        description="Rows, as a factor: 4 allows from a quarter to four times the usual.",
+    )
+    users: Bound = Field(default=Bound(warn=2, fail=4), description="Users, as a factor.")
+    new_item_share: Bound = Field(
+        default=Bound(warn=0.2, fail=0.5),
+        description="Share of rows with items that no trailing day has, above the usual (0 to 1).",
+    )
+    event_mix: Bound = Field(
+        default=Bound(warn=0.15, fail=0.4),
+        description="Largest change of an event kind's share of rows, above the usual (0 to 1).",
+    )
+    popularity_shift: Bound = Field(
+        default=Bound(warn=0.2, fail=0.5),
+        description="Jensen-Shannon distance of the items' popularity, above the usual (0 to 1). "
+        "From 0, a tenth of the rows going to other items makes 0.23, half of them 0.56.",
+    )
 
 
 class ValidationConfig(Settings):
@@ -38,6 +87,28 @@ class ValidationConfig(Settings):
     event_types: tuple[str, ...] = Field(
         default=(), description="Kinds of events that may occur. Empty: all may."
     )
+    trailing_days: int = Field(
+        default=7,
+        ge=FEWEST_DAYS,
+        le=90,
+        description="Days before a new date that it is compared with.",
+    )
+    bounds: Bounds = Field(
+        default=Bounds(), description="How far a new date may be from the trailing days."
+    )
+    severity: dict[str, Severity] = Field(
+        default={},
+        description="Rules by name that shall warn or fail, other than by default: "
+        '{"new item share": "warn"}.',
+    )
+
+    @model_validator(mode="after")
+    def _known_rules(self) -> Self:
+        known = names_of_rules(INTERACTIONS)
+        if unknown := sorted(set(self.severity) - set(known)):
+            msg = f"severity names no rule: {', '.join(unknown)}. There are: {', '.join(known)}"
+            raise ValueError(msg)
+        return self
 
 
 class ValidationFailed(ValueError):  # noqa: N818 - it reports a verdict, not an accident
@@ -48,169 +119,90 @@ class ValidationFailed(ValueError):  # noqa: N818 - it reports a verdict, not an
 def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> Summary:
     """Examine the rows that no night has validated yet; on success they are marked as validated.
 
-    Writes validation.json (all findings) and validation.md (a summary to read), also on failure.
+    Writes validation.json (all findings), validation.md (a summary to read), validation.html (the
+    same with tables and plots) and, in data_docs, the Data Docs of Great Expectations; all of them
+    also on failure.
 
     Raises:
-        ValidationFailed: An expectation does not hold.
+        ValidationFailed: An expectation of severity "fail" does not hold.
     """
     facts = read_json(ingested.file("ingest.json"))
     files = [file for file in facts["files"] if file["new"]]
     lake = Lake(run.night.lake)
-    rows = _new_rows(lake, facts, files)
-    findings = _findings(rows, facts, files, config) if files else []
-    failed = [finding for finding in findings if not finding.success]
-    summary = _summary(rows, files, findings)
+    found = _examine(run, config, Examined(lake, facts, files), facts) if files else Examination()
+    summary = summary_of(found, files)
+    _write(run, found, files, summary, run_date=facts["run_date"])
+    for finding in with_outcome(found.findings, "warned"):
+        run.logger.warning("%s", finding.in_words().removeprefix("- "))
+    run.logger.info("All findings, with plots: %s", run.out / "validation.html")
+    if with_outcome(found.findings, "failed"):
+        raise ValidationFailed(summary)
+    mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
+    return {
+        "n_rows": found.n_rows,
+        "n_expectations": len(found.findings),
+        **{
+            f"n_{outcome}": len(with_outcome(found.findings, outcome))
+            for outcome in ("failed", "warned", "skipped")
+        },
+    }
+
+
+def _examine(
+    run: StageRun, config: ValidationConfig, examined: Examined, facts: Mapping[str, Any]
+) -> Examination:
+    from tasks.expectations import Examiner
+
+    examiner = Examiner(run.out / DATA_DOCS)
+    found = examined.examine(
+        examiner,
+        _rules(config, examined, facts),
+        trailing_days=config.trailing_days,
+        progress=run.progress,
+    )
+    examiner.build_docs()
+    return found
+
+
+def _rules(config: ValidationConfig, examined: Examined, facts: Mapping[str, Any]) -> Rules:
+    bounds = config.bounds
+    named = {
+        ROWS: bounds.rows,
+        USERS: bounds.users,
+        NEW_ITEMS: bounds.new_item_share,
+        EVENT_MIX: bounds.event_mix,
+        SHIFT: bounds.popularity_shift,
+    }
+    rows = row_rules(INTERACTIONS, until=examined.until, event_types=config.event_types)
+    night = night_rules(
+        min_rows=config.min_rows,
+        max_rows=config.max_rows,
+        max_quarantined_share=facts["max_quarantined_share"],
+        refused=", ".join(f"{count} {reason}" for reason, count in facts["reasons"].items()),
+    )
+    days = day_rules({name: (bound.warn, bound.fail) for name, bound in named.items()})
+    return Rules(*(with_severity(rules, config.severity) for rules in (rows, night, days)))
+
+
+def _write(
+    run: StageRun,
+    found: Examination,
+    files: Sequence[Mapping[str, Any]],
+    summary: str,
+    *,
+    run_date: str,
+) -> None:
     write_json(
         run.out / "validation.json",
         {
-            "n_rows": rows.height,
-            "success": not failed,
-            "expectations": [_reported(finding) for finding in findings],
+            "n_rows": found.n_rows,
+            "success": not with_outcome(found.findings, "failed"),
+            "expectations": [finding.as_json() for finding in found.findings],
+            "days": days_as_json(found.days),
         },
     )
     (run.out / "validation.md").write_text(summary, encoding="utf-8")
+    page = validation_page(found, files, run_date=run_date)
+    (run.out / "validation.html").write_text(page, encoding="utf-8", newline="\n")
     if TaskRunContext.get() is not None:
         create_markdown_artifact(summary, key="validation", description="What is new, examined")
-    if failed:
-        raise ValidationFailed(summary)
-    mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
-    return {"n_rows": rows.height, "n_expectations": len(findings), "n_failed": len(failed)}
-
-
-def _new_rows(
-    lake: Lake, facts: Mapping[str, Any], files: Iterable[Mapping[str, Any]]
-) -> pl.DataFrame:
-    """The rows of the new files, in a stable order, from their dates' partitions alone."""
-    table = lake.scan(INTERACTIONS.name, facts["versions"][INTERACTIONS.name])
-    if table.collect_schema() != INTERACTIONS.schema:
-        return pl.DataFrame(schema=table.collect_schema())
-    dates = [date.fromisoformat(day) for day in facts["new_dates"]]
-    names = [file["source"] for file in files]
-    new = table.filter(pl.col("date").is_in(dates), pl.col("source").is_in(names))
-    return new.collect().sort("arrival")
-
-
-def _findings(
-    rows: pl.DataFrame,
-    facts: Mapping[str, Any],
-    files: Iterable[Mapping[str, Any]],
-    config: ValidationConfig,
-) -> "list[Finding]":
-    """All findings; where the table itself is wrong, only those on its columns."""
-    from tasks.expectations import check_facts, check_rows, check_types
-
-    types = check_types(rows.schema, INTERACTIONS)
-    if not all(finding.success for finding in types):
-        return types
-    events = [file for file in files if file["source"].startswith("interactions/")]
-    counted = {
-        "repeated rows": rows.height - rows.select(INTERACTIONS.key).unique().height,
-        "quarantined share": _quarantined_share(files),
-    }
-    if events:  # a night may bring a new catalogue and no events
-        counted["rows"] = rows.height + sum(file["rows_duplicate"] for file in events)
-    until = datetime.fromisoformat(facts["available_until"])
-    limits = [limit for limit in _limits(facts, config) if limit.column in counted]
-    return [
-        *types,
-        *check_facts(counted, limits),
-        *check_rows(rows, INTERACTIONS, until=until, event_types=config.event_types),
-    ]
-
-
-def _limits(facts: Mapping[str, Any], config: ValidationConfig) -> "list[Rule]":
-    """The rules for figures that are computed here."""
-    from tasks.expectations import between
-
-    share = facts["max_quarantined_share"]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in facts["reasons"].items())
-    most = "" if config.max_rows is None else f" and at most {config.max_rows}"
-    return [
-        between(
-            "rows",
-            f"are at least {config.min_rows}{most}",
-            "Check that the export is whole, or change validation.min_rows or max_rows.",
-            minimum=config.min_rows,
-            maximum=config.max_rows,
-        ),
-        between(
-            "repeated rows",
-            "are none",
-            "Rows went around the ingest; restore the lake, or ingest into an empty one.",
-            maximum=0,
-        ),
-        between(
-            "quarantined share",
-            f"is at most {share}",
-            f"Correct the files (refused: {reasons or 'nothing'}; the lake's table `quarantine` "
-            "says which rows), or raise source.max_quarantined_share.",
-            maximum=share,
-        ),
-    ]
-
-
-def _quarantined_share(files: Iterable[Mapping[str, Any]]) -> float:
-    """Share of bad rows in the new files; rows that are only early are neither good nor bad."""
-    refused = judged = 0
-    for file in files:
-        early = file["reasons"].get(AFTER_RUN_DATE, 0)
-        refused += file["rows_quarantined"] - early
-        judged += file["rows_in"] - early
-    return refused / judged if judged else 0.0
-
-
-def _reported(finding: "Finding") -> dict[str, Any]:
-    """A finding as it is stored: without positions, which mean nothing elsewhere."""
-    return {name: value for name, value in asdict(finding).items() if name != "rows"}
-
-
-def _summary(
-    rows: pl.DataFrame, files: Iterable[Mapping[str, Any]], findings: "Iterable[Finding]"
-) -> str:
-    """The findings in words, as Markdown."""
-    files, findings = list(files), list(findings)
-    if not files:
-        return "# Validation passed\n\nNothing is new: zero rows to examine.\n"
-    failed = [finding for finding in findings if not finding.success]
-    verdict = "failed: nothing is trained on this" if failed else "passed"
-    lines = [
-        f"# Validation {verdict}",
-        "",
-        f"{rows.height} new rows, {len(findings)} expectations, {len(failed)} not met.",
-        "",
-        *(_in_words(finding, rows) for finding in failed),
-        *([""] if failed else []),
-        "| new file | rows | kept | quarantined | duplicate | reasons |",
-        "|---|---|---|---|---|---|",
-        *(_file_line(file) for file in files),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _in_words(finding: "Finding", rows: pl.DataFrame) -> str:
-    expected = f"- **{finding.column}** {finding.expectation}"
-    places = _places(finding, rows)
-    if places:
-        sample = ", ".join(
-            f"{value} ({place})" for value, place in zip(finding.sample, places, strict=True)
-        )
-        return f"{expected}; {finding.unexpected} are not, for example {sample}. {finding.remedy}"
-    found = ", ".join(finding.sample) or "nothing to examine"
-    return f"{expected}; found: {found}. {finding.remedy}"
-
-
-def _places(finding: "Finding", rows: pl.DataFrame) -> list[str]:
-    """Source and row of a finding's sample, where they are rows of the table."""
-    if finding.column not in rows.columns or max(finding.rows, default=0) >= rows.height:
-        return []
-    mask = (1 << ARRIVAL_BITS) - 1
-    chosen = rows[finding.rows].select("source", pl.col("arrival") & mask)
-    return [f"{source} row {row}" for source, row in chosen.iter_rows()]
-
-
-def _file_line(file: Mapping[str, Any]) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in file["reasons"].items()) or "-"
-    counts = " | ".join(
-        str(file[f"rows_{part}"]) for part in ("in", "kept", "quarantined", "duplicate")
-    )
-    return f"| {file['source']} | {counts} | {reasons} |"

@@ -3,8 +3,8 @@
 A line that is no row is kept as it is, with the reason.
 """
 
-import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -109,18 +109,26 @@ def _fields(lines: pl.Series, names: list[str], separator: str, *, quoted: bool)
         fields = pl.DataFrame()
     if fields.height == lines.len():
         return fields
-    # Polars saw other rows than there are lines: read them one by one.
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    rows = [next(csv.reader([line], delimiter=separator, quoting=quoting)) for line in lines]
-    return pl.DataFrame([row[: len(names)] for row in rows], schema=schema, orient="row")
+    # Polars saw other rows than there are lines: part them one by one.
+    rows = [_cells(line, separator, quoted=quoted) for line in lines]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _cells(line: str, separator: str, *, quoted: bool) -> list[str]:
+    """The fields of a line whose quotes are balanced."""
+    if not quoted:
+        return line.split(separator)
+    part = re.escape(separator)
+    fields = re.findall(rf'(?:^|{part})("(?:[^"]|"")*"|[^"{part}]*)', line)
+    return [field[1:-1].replace('""', '"') if field.startswith('"') else field for field in fields]
 
 
 def _header(path: Path, lines: pl.DataFrame, dialect: Dialect) -> list[str]:
     header: str = lines[LINE][0]
-    cells = next(csv.reader([header], delimiter=dialect.separator, strict=False))
     if header.count('"') % 2 or lines[UNDECODED][0]:
         msg = f"{path}: the first line is no CSV header: {header[:200]!r}. Export the file again."
         raise SourceError(msg)
+    cells = _cells(header, dialect.separator, quoted=dialect.quoted)
     names = [cell.strip() or f"column {at}" for at, cell in enumerate(cells, start=1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -270,7 +270,7 @@ def test_what_is_printed_is_a_configuration_of_a_night(small_archive: Path, tmp_
     config = load_config(snippet)
     assert config.run_date == date(2018, 9, 25)
     assert config.prepare.test_days == config.prepare.validation_days == 10
-    assert config.events.interactions == folder
+    assert config.events.interactions == str(folder)
     assert len(find_sources(config.events)) == 2
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from prefect.artifacts import Artifact as PrefectArtifact
 
 from benchmarks import score_registered
 from flows.config import NightlyConfig
@@ -142,6 +143,13 @@ def test_a_failed_validation_trains_nothing(prefect_server: None, tmp_path: Path
 
     plans = planned(config, RUN_DATE)[0]
     assert [plan.stage for plan in plans if not plan.runs] == ["ingest"]
+    (stopped,) = (config.workspace / "stages" / "validate").glob("*/validation.md")
+    shown: Any = PrefectArtifact.get("validation")
+    assert shown is not None
+    assert shown.data == stopped.read_text(encoding="utf-8")
+    assert stopped.with_name("validation.html").exists()
+    assert stopped.with_name("data_docs").is_dir()
+    assert not stopped.with_name("manifest.json").exists()
 
 
 def _modified(folder: Path) -> dict[str, int]:

@@ -215,6 +215,7 @@ KEPT = {
     "lines that end as on the old Mac": ((HEADER + GOOD).replace("\n", "\r"), 9, {}),
     "blank lines": ((HEADER + GOOD).replace("\n", "\n\n \n"), 9, {}),
     "no line end at the end": ((HEADER + GOOD).rstrip("\n"), 9, {}),
+    "a carriage return inside a line": (HEADER + "u\rv,i,2026-01-01,1\n", 1, {}),
     "NUL bytes in an id": (HEADER + "u\0v,i,2026-01-01,1\n", 1, {}),
     "a field of 10 MB": (HEADER + f"{'u' * 10_000_000},i,2026-01-01,1\n", 1, {}),
     "formulas": (HEADER + '=cmd()|a,"@SUM(1,2)",2026-01-01,1\n', 1, {}),
@@ -286,6 +287,16 @@ REFUSED: dict[str, tuple[Make, str, Settings]] = {
     "a column that comes twice": (
         lambda at: (at / "a.csv").write_text("user_id,item_id,item_id\n"),
         r"column 'item_id' twice in its header",
+        {},
+    ),
+    "nothing but a carriage return": (
+        lambda at: (at / "a.csv").write_text("\r"),
+        r"a\.csv is empty",
+        {},
+    ),
+    "a header with a carriage return": (
+        lambda at: (at / "a.csv").write_bytes(b"user_id,it\rem_id,timestamp\nu,i,1\n"),
+        r"no column 'item_id'",
         {},
     ),
     "a header with an open quote": (

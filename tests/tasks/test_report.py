@@ -2,7 +2,6 @@ import json
 import logging
 import re
 from datetime import date
-from html.parser import HTMLParser
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ from recsys_core.settings import silent
 from tasks.night import Night
 from tasks.report import report
 from tasks.stage import StageRun
+from tests.html_page import HtmlPage, words
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}{2}$'
 SIZES = {
@@ -199,11 +199,11 @@ def ingest_facts():
 
 
 def validation_facts():
-    def finding(column, expectation, *, success=True, unexpected: int | None = 0, sample=()):
+    def finding(column, expectation, *, outcome="passed", unexpected: int | None = 0, sample=()):
         return {
             "column": column,
             "expectation": expectation,
-            "success": success,
+            "outcome": outcome,
             "unexpected": unexpected,
             "sample": list(sample),
             "remedy": "",
@@ -215,7 +215,7 @@ def validation_facts():
         "expectations": [
             finding("user_id", "is never null"),
             finding("timestamp", "lies before the end of the night's data", unexpected=None),
-            finding("event_type", "is known", success=False, unexpected=2, sample=[HOSTILE]),
+            finding("event_type", "is known", outcome="failed", unexpected=2, sample=[HOSTILE]),
         ],
     }
 
@@ -236,51 +236,14 @@ def split_facts():
     }
 
 
-class Page(HTMLParser):
-    """Checks that tags close in order, and collects ids, references and visible text."""
-
-    VOID = frozenset({"meta", "link", "br", "img", "hr"})
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.ids, self.references, self.tags, self.text = [], [], [], set(), ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value)
-            elif name in ("href", "src", "xlink:href", "action", "data"):
-                self.references.append(value)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path)
 
 
-def words(page):
-    return re.sub(r"\s+", " ", page.text)
-
-
 def test_the_report_tells_the_whole_night(world):
     summary, html = world.render()
-    page = Page(html)
+    page = HtmlPage(html)
     text = words(page)
     assert page.open == []
     assert summary == {"passed": True, "bytes": len(html.encode())}
@@ -300,14 +263,14 @@ def test_a_refused_night_says_why(world):
     world.files["gate"]["verdict.json"] = verdict(GateRule(name="dream", at_least=0.99))
     summary, html = world.render()
     assert not summary["passed"]
-    text = words(Page(html))
+    text = words(HtmlPage(html))
     assert "Refused: the compressed student is not promoted" in text
     assert "dream: ndcg_at_10 of compressed on all is" in text
 
 
 def test_nothing_is_fetched_and_nothing_runs(world):
     _, html = world.render()
-    page = Page(html)
+    page = HtmlPage(html)
     assert page.references
     assert all(reference.startswith("#") for reference in page.references)
     assert not page.tags & {"script", "link", "iframe", "object", "img"}
@@ -319,13 +282,13 @@ def test_foreign_text_is_escaped_everywhere(world):
     world.files["gate"]["verdict.json"] = verdict(GateRule(name=HOSTILE, at_least=0.01))
     world.files["ingest"]["ingest.json"]["files"][0]["source"] = HOSTILE
     world.files["prepare"]["split.json"]["event_types"] = [HOSTILE]
-    page = Page(world.render()[1])
+    page = HtmlPage(world.render()[1])
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 6
 
 
 def test_ids_are_unique_and_references_lead_somewhere(world):
-    page = Page(world.render()[1])
+    page = HtmlPage(world.render()[1])
     assert len(set(page.ids)) == len(page.ids)
     assert {reference.removeprefix("#") for reference in page.references} <= set(page.ids)
 
@@ -347,7 +310,7 @@ def test_a_first_night_with_little_to_show(world):
     for stage in ("train_teacher", "distill"):
         world.files[stage] = {"model.json": {}}
     del world.files["control"]
-    text = words(Page(world.render()[1]))
+    text = words(HtmlPage(world.render()[1]))
     assert "Nothing was new this night" in text
     assert "No row was quarantined" in text
     assert "Learning" not in text
@@ -356,7 +319,7 @@ def test_a_first_night_with_little_to_show(world):
 def test_many_files_are_counted_not_listed(world):
     facts = world.files["ingest"]["ingest.json"]
     facts["files"] = [dict(facts["files"][0], source=f"day-{day:03}.csv") for day in range(130)]
-    text = words(Page(world.render()[1]))
+    text = words(HtmlPage(world.render()[1]))
     assert "day-049.csv" in text
     assert "day-050.csv" not in text
     assert "And 80 more files." in text
