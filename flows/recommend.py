@@ -61,6 +61,7 @@ def _titles(config: NightlyConfig, item_ids: Sequence[str]) -> dict[str, str]:
         Lake(config.workspace / "lake")
         .scan("items")
         .filter(pl.col("item_id").is_in(list(item_ids)), pl.col("title").is_not_null())
+        .sort("valid_from")
         .select("item_id", "title")
         .collect()
     )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date
+from itertools import chain
 from typing import Any
 
 from recsys_core.artifacts import write_json
@@ -11,16 +12,22 @@ from recsys_core.data.cleaning import available_until
 from recsys_core.data.files import find_sources
 from recsys_core.data.ingestion import (
     extend_event_types,
-    extend_item_index,
     ingest_interactions,
-    ingest_items,
     may_lack_rows,
     withdraw_missing,
 )
 from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.data.item_ingestion import extend_item_index, ingest_catalogue
 from recsys_core.data.lake import Lake
 from recsys_core.data.records import SourceRecord, read_records, register_sources
-from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS, QUARANTINE
+from recsys_core.data.schema import (
+    EVENT_TYPES,
+    INTERACTIONS,
+    ITEM_INDEX,
+    ITEMS,
+    QUARANTINE,
+    Table,
+)
 from recsys_core.data.sources import SourceConfig, SourceError, SourceFile
 from tasks.stage import StageRun, Summary, stage
 
@@ -55,18 +62,24 @@ def ingest(
     files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
     current = [one for one in files if _is_current(one, config, day, vanished)]
     due = [one for one in files if one not in current]
-    for one in due:
-        if one.source.table == ITEMS.name:
-            record = ingest_items(lake, one, config, run_date=day, scratch=scratch)
-            run.logger.info("%s", _sentence(record))
-    for record in ingest_interactions(
-        lake,
-        [one for one in due if one.source.table == INTERACTIONS.name],
-        config,
-        others=[one for one in current if one.source.table == INTERACTIONS.name],
-        run_date=day,
-        scratch=scratch,
-        progress=run.progress,
+    for record in chain(
+        ingest_catalogue(
+            lake,
+            _of(ITEMS, due),
+            config,
+            others=_of(ITEMS, current),
+            run_date=day,
+            scratch=scratch,
+        ),
+        ingest_interactions(
+            lake,
+            _of(INTERACTIONS, due),
+            config,
+            others=_of(INTERACTIONS, current),
+            run_date=day,
+            scratch=scratch,
+            progress=run.progress,
+        ),
     ):
         run.logger.info("%s", _sentence(record))
     stored = read_records(lake)
@@ -82,6 +95,10 @@ def ingest(
         **{total: sum(getattr(record, total) for record in new) for total in totals},
         "n_items": result["n_items"],
     }
+
+
+def _of(table: Table, files: list[ToRead]) -> list[ToRead]:
+    return [one for one in files if one.source.table == table.name]
 
 
 def _is_current(file: ToRead, config: SourceConfig, run_date: date, vanished: set[date]) -> bool:

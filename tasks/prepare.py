@@ -14,7 +14,7 @@ from recsys_core.data.histories import write_histories
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.lake import Lake, Snapshot
 from recsys_core.data.lake_events import events_before, first_interactions, only_later_rows
-from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS
 from recsys_core.data.splits import SplitKind, TimeWindows
 from recsys_core.settings import Settings
 from tasks.stage import StageRun, Summary, stage
@@ -106,10 +106,11 @@ def prepare(
     by_time = config.split == "global_time"
     items = build_catalogue(
         index,
-        lake.scan("items", versions["items"]).collect(),
+        lake.scan(ITEMS.name, versions[ITEMS.name]),
         first_interactions(windows.end, interactions),
         kind=config.split,
         windows=windows,
+        timezone=timezone,
         catalogue=config.catalogue,
     )
     counts = count_training_interactions(

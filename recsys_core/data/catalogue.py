@@ -4,32 +4,41 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 
+from recsys_core.data.item_versions import items_as_of
+from recsys_core.data.schema import TIMESTAMP
 from recsys_core.data.splits import SplitKind, TimeWindows
 
+_OFFER = ("item_id", "listed", "available_from", "retired_from")
 Catalogue = Literal["all", "interacted"]
 
 
 def build_catalogue(
     item_index: pl.DataFrame,
-    items: pl.DataFrame,
+    items: pl.LazyFrame,
     first_interaction: pl.DataFrame,
     *,
     kind: SplitKind,
     windows: TimeWindows,
+    timezone: str,
     catalogue: Catalogue,
 ) -> pl.DataFrame:
     """One row per indexed item, in the order of item_idx.
 
+    An item competes at a moment if it was touched before or is listed and available, as the
+    catalogue of that moment's date has it; a retired item does not, but it keeps its row.
+
     Args:
         item_index: `item_id`, `item_idx`.
-        items: `item_id`, `title`, `categories`, optionally `available_from`.
+        items: Rows of the table `items`, all versions.
         first_interaction: `item_id`, `first_interaction`: when it was first interacted with.
         kind: How the histories are split.
         windows: Their windows.
+        timezone: IANA zone in which the dates of the catalogue begin.
         catalogue: "all" lets items compete that are listed but untouched; "interacted" does not.
 
     Returns:
@@ -37,42 +46,40 @@ def build_catalogue(
         of the validation window, at the start of the test window, and at the night's end
         (`active`: the items that ship). Leave-one-out has no moments: all three are the last.
     """
-    if "available_from" not in items.columns:
-        items = items.with_columns(available_from=pl.lit(None, pl.Datetime("us", "UTC")))
-    listed = items.select(
-        "item_id", "title", "categories", "available_from", listed=pl.lit(value=True)
-    )
-    joined = (
-        item_index.join(listed, on="item_id", how="left", maintain_order="left")
-        .join(first_interaction, on="item_id", how="left", maintain_order="left")
+    by_time = kind == "global_time"
+    moments = {
+        "candidate_validation": windows.validation_start if by_time else windows.end,
+        "candidate_test": windows.test_start if by_time else windows.end,
+        "active": windows.end,
+    }
+    rows = item_index.join(first_interaction, on="item_id", how="left")
+    for name, moment in moments.items():
+        of_date = items_as_of(items, moment.astimezone(ZoneInfo(timezone)).date())
+        offer = of_date.select(_OFFER).collect()
+        rows = (
+            rows.join(offer, on="item_id", how="left")
+            .with_columns(_is_candidate(moment, catalogue).alias(name))
+            .drop(_OFFER[1:])
+        )
+    now = items_as_of(items, windows.end.astimezone(ZoneInfo(timezone)).date())
+    known = now.select("item_id", "title", "categories").collect()
+    return (
+        rows.join(known, on="item_id", how="left")
         .sort("item_idx")
-    )
-    moments = (
-        (windows.validation_start, windows.test_start, windows.end)
-        if kind == "global_time"
-        else (windows.end, windows.end, windows.end)
-    )
-    names = ("candidate_validation", "candidate_test", "active")
-    return joined.select(
-        "item_idx",
-        "item_id",
-        "title",
-        pl.col("categories").fill_null([]),
-        *(
-            _is_candidate(moment, catalogue).alias(name)
-            for name, moment in zip(names, moments, strict=True)
-        ),
+        .select("item_idx", "item_id", "title", pl.col("categories").fill_null([]), *moments)
     )
 
 
 def _is_candidate(moment: datetime, catalogue: Catalogue) -> pl.Expr:
-    now = pl.lit(moment).cast(pl.Datetime("us", "UTC"))
+    now = pl.lit(moment).cast(TIMESTAMP)
     touched = (pl.col("first_interaction") < now).fill_null(value=False)
+    gone = (pl.col("retired_from") <= now).fill_null(value=False)
+    retired = gone | ~pl.col("listed").fill_null(value=True)
     if catalogue == "interacted":
-        return touched
+        return touched & ~retired
     listed = pl.col("listed").fill_null(value=False)
     available = (pl.col("available_from") <= now).fill_null(value=True)
-    return touched | (listed & available)
+    return (touched | (listed & available)) & ~retired
 
 
 def count_training_interactions(

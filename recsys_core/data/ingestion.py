@@ -11,7 +11,6 @@ always replaced as a whole, so what a kill cut short is simply done again.
 """
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
@@ -22,23 +21,18 @@ import polars as pl
 
 from recsys_core.artifacts import digest
 from recsys_core.data.batches import Batch, Tally, ToRead
-from recsys_core.data.item_index import new_entries
-from recsys_core.data.items import clean_items
 from recsys_core.data.lake import Lake
-from recsys_core.data.readers import read_chunks
 from recsys_core.data.records import SourceRecord, forget_records, read_records, store_records
 from recsys_core.data.schema import (
     EVENT_TYPES,
     INTERACTIONS,
-    ITEM_INDEX,
-    ITEMS,
     MAX_EVENT_TYPES,
     QUARANTINE,
     TOO_MANY_EVENTS,
 )
 from recsys_core.data.sources import SourceConfig, SourceError
 from recsys_core.data.spool import Spool
-from recsys_core.data.storing import Stored, store_batch, store_quarantine
+from recsys_core.data.storing import Stored, store_batch
 from recsys_core.settings import Progress, silent
 
 ROWS_IN_BATCH = 25_000_000
@@ -101,7 +95,8 @@ def ingest_interactions(
             progress=partial(progress, n_read / (n_read + len(waiting))),
         )
         records = [
-            _record(one, batch.tallies[one.name], stored, mapping, run_date) for one in batch.files
+            record_of(one, batch.tallies[one.name], stored, mapping, run_date)
+            for one in batch.files
         ]
         store_records(lake, records)
         batch.discard()
@@ -109,34 +104,6 @@ def ingest_interactions(
         robbed = [one for one in idle if may_lack_rows(one.record, stored.vanished)]
         idle = [one for one in idle if one not in robbed]
         waiting += robbed
-
-
-def ingest_items(
-    lake: Lake, file: ToRead, config: SourceConfig, *, run_date: date, scratch: Path
-) -> SourceRecord:
-    """Bring a catalogue file's rows to the lake.
-
-    Raises:
-        SourceError: The file can't be read, or has changed since the night began.
-    """
-    settings, mapping = config.resolved(), config.mapping(ITEMS.name)
-    with file.opened(settings, scratch) as path:
-        raw = pl.concat(read_chunks(file.source, path, settings), how="diagonal_relaxed")
-    cleaned = clean_items(raw.lazy(), settings, source=file.name, run_date=run_date)
-    content = digest([file.name, file.fingerprint, mapping, run_date])
-    lake.upsert_items(ITEMS, cleaned.kept, source=file.name, content=content)
-    refused = Spool(scratch / "refused", QUARANTINE.schema)
-    refused.append(cleaned.quarantined)
-    store_quarantine(lake, [refused], [file.name], content=content)
-    refused.discard()
-    tally = Tally(cleaned.n_rows, Counter(cleaned.reasons))
-    stored = Stored(
-        kept=Counter({file.name: cleaned.kept.height}),
-        duplicates=Counter({file.name: cleaned.n_duplicates}),
-    )
-    record = _record(file, tally, stored, mapping, run_date)
-    store_records(lake, [record])
-    return record
 
 
 def withdraw_missing(
@@ -178,24 +145,6 @@ def may_lack_rows(record: SourceRecord, vanished: Collection[date]) -> bool:
     return record.rows_duplicate > 0 and not set(vanished).isdisjoint(record.dates)
 
 
-def extend_item_index(lake: Lake, new: Iterable[SourceRecord]) -> None:
-    """Append the items that the catalogue and the new files bring to the item index."""
-    new = list(new)
-    if not new:
-        return
-    dates = sorted({day for record in new for day in record.dates})
-    names = [record.source for record in new if record.is_interactions]
-    seen = (
-        lake.scan(INTERACTIONS.name)
-        .filter(pl.col("date").is_in(dates), pl.col("source").is_in(names))
-        .group_by("item_id")
-        .agg(pl.col("timestamp").min().alias("first_seen"))
-    )
-    catalogue = lake.scan(ITEMS.name).select("item_id", first_seen="available_from")
-    candidates = pl.concat([seen.collect(engine="streaming"), catalogue.collect()])
-    lake.append(ITEM_INDEX, lambda index: new_entries(index, candidates))
-
-
 def extend_event_types(lake: Lake, new: Iterable[SourceRecord]) -> None:
     """Append the kinds of events that the new files bring, in order of appearance.
 
@@ -235,10 +184,14 @@ def _told(progress: Progress, share: float, _: float, message: str) -> None:
     progress(share, message)
 
 
-def _record(
+def record_of(
     file: ToRead, tally: Tally, stored: Stored, mapping: str, run_date: date
 ) -> SourceRecord:
-    """The file's record; its numbers must add up."""
+    """The record of a file that was read and stored.
+
+    Raises:
+        RuntimeError: Its rows kept, quarantined and repeated are not the rows that went in.
+    """
     name, reasons = file.name, dict(tally.reasons)
     if stored.bots[name]:
         reasons[TOO_MANY_EVENTS] = stored.bots[name]

@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, cast
 from uuid import uuid4
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -42,10 +42,13 @@ class Change:
     Attributes:
         add: Data files that were written for it.
         remove: Paths of data files whose rows leave the table.
+        schema: Columns of the table from now on, if they change; then all data files that it had
+            leave it.
     """
 
     add: Sequence[AddAction] = ()
     remove: Sequence[str] = ()
+    schema: pl.Schema | None = None
 
 
 class Snapshot:
@@ -68,15 +71,16 @@ class Snapshot:
     def files(self) -> pl.DataFrame:
         """Its data files: `path`, `rows`, `bytes`, and what is least and greatest in them.
 
-        `date`, `first_source`, `last_source`, `first_arrival`, `last_arrival` are null where the
-        table has no such column.
+        `date` is the partition. `date`, `first_source`, `last_source`, `first_arrival` and
+        `last_arrival` are null where the table has no such column.
         """
         actions = pl.DataFrame(self.delta.get_add_actions(flatten=True))
+        partition = f"partition.{self.table.partition_by}"
         return actions.select(
             pl.col("path").cast(pl.String),
             pl.col("num_records").cast(pl.Int64).alias("rows"),
             pl.col("size_bytes").cast(pl.Int64).alias("bytes"),
-            _column(actions, "partition.date", pl.Date()).alias("date"),
+            _column(actions, partition, pl.Date()).alias("date"),
             _column(actions, "min.source", pl.String()).alias("first_source"),
             _column(actions, "max.source", pl.String()).alias("last_source"),
             _column(actions, "min.arrival", pl.Int64()).alias("first_arrival"),
@@ -207,11 +211,7 @@ class Lake:
             except LakeChanged:
                 continue
             return
-        msg = (
-            f"{self._folder / table.name} was changed by other writers {_TRIES} times in a row. "
-            "Let one of them finish, then run the night again."
-        )
-        raise LakeChanged(msg)
+        raise LakeChanged(self._overtaken(table))
 
     def append(self, table: Table, rows: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         """Append to a small table what `rows` makes of its content; no rows: no commit."""
@@ -234,28 +234,29 @@ class Lake:
 
         self.change(table, decide)
 
-    def upsert_items(self, table: Table, frame: pl.DataFrame, *, source: str, content: str) -> None:
-        """Store the latest row of each item, in one commit, at most once.
+    def add_columns(self, table: Table, columns: pl.Schema) -> None:
+        """Add those of the columns that a table lacks; its rows have null there.
 
-        Args:
-            table: The items table.
-            frame: One row an item; columns that the table lacks are added to it.
-            source: Name of the catalogue file.
-            content: What identifies the content; the same as last time: nothing happens.
+        Raises:
+            LakeChanged: Other writers were faster every time.
         """
-        mark = int(content[:_FINGERPRINT_HEX_DIGITS], 16)
-        path = str(self._folder / table.name)
-        if DeltaTable(path).transaction_version(source) == mark:
+        for _ in range(_TRIES):
+            delta = self.snapshot(table).delta
+            known = {field.name for field in delta.schema().fields}
+            new = {name: dtype for name, dtype in columns.items() if name not in known}
+            if not new:
+                return
+            try:
+                delta.alter.add_columns(_delta_schema(pl.Schema(new)).fields)
+            except CommitFailedError:
+                continue
             return
-        others = self.scan(table.name).collect().join(frame, on="item_id", how="anti")
-        items = pl.concat([others, frame], how="diagonal_relaxed").sort("item_id")
-        items.write_delta(
-            path,
-            mode="overwrite",
-            delta_write_options={
-                "commit_properties": CommitProperties(app_transactions=[Transaction(source, mark)]),
-                "schema_mode": "overwrite",
-            },
+        raise LakeChanged(self._overtaken(table))
+
+    def _overtaken(self, table: Table) -> str:
+        return (
+            f"{self._folder / table.name} was changed by other writers {_TRIES} times in a row. "
+            "Let one of them finish, then run the night again."
         )
 
     def _create(self, table: Table) -> None:
@@ -270,7 +271,7 @@ def _commit(snapshot: Snapshot, change: Change, content: str | None) -> None:
     done = mark is not None and snapshot.delta.transaction_version(_WRITER) == mark
     if done:
         _discard(snapshot, change)
-    if done or not (change.add or change.remove):
+    if done or not (change.add or change.remove or change.schema):
         return
     partition = snapshot.table.partition_by
     # As Delta's own writers do: vacuum counts from this moment, and nothing else reads it.
@@ -281,8 +282,8 @@ def _commit(snapshot: Snapshot, change: Change, content: str | None) -> None:
     try:
         snapshot.delta.create_write_transaction(
             [*change.add, *removed],
-            mode="append",
-            schema=snapshot.delta.schema(),
+            mode="overwrite" if change.schema else "append",
+            schema=_delta_schema(change.schema) if change.schema else snapshot.delta.schema(),
             partition_by=[partition] if partition else [],
             commit_properties=CommitProperties(
                 max_commit_retries=0,
@@ -297,6 +298,11 @@ def _commit(snapshot: Snapshot, change: Change, content: str | None) -> None:
 def _discard(snapshot: Snapshot, change: Change) -> None:
     for action in change.add:
         (snapshot.path / action.path).unlink(missing_ok=True)
+
+
+def _delta_schema(schema: pl.Schema) -> Schema:
+    arrow = cast("Any", pl.DataFrame(schema=schema).to_arrow())
+    return Schema.from_arrow(arrow.schema)
 
 
 def _statistics(rows: pl.DataFrame) -> dict[str, object]:

@@ -20,7 +20,7 @@ from recsys_core.data.text_lines import LINE
 
 POSITION_COLUMNS = (ROW, BROKEN, LINE)
 ROWS_AT_ONCE = 1_000_000
-_ITEM_COLUMNS = ("item_id", "title", "categories", "available_from")
+_ITEM_COLUMNS = ("item_id", "title", "categories", "available_from", "retired_from")
 
 
 class _Wanted(NamedTuple):

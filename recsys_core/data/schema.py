@@ -16,6 +16,8 @@ LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 """Outside of these a timestamp is a mistake (a wrong unit, a placeholder), not an early export."""
 
 TIMESTAMP = pl.Datetime("us", "UTC")
+VECTOR = pl.List(pl.Float32())
+"""An embedding."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,18 @@ ITEMS = Table(
         Column("title", pl.String(), required=False),
         Column("categories", pl.List(pl.String())),
         Column("available_from", TIMESTAMP, required=False, minimum=EARLIEST, maximum=LATEST),
+        Column("retired_from", TIMESTAMP, required=False, minimum=EARLIEST, maximum=LATEST),
+        Column("listed", pl.Boolean()),
+        Column("valid_from", pl.Date()),
     ),
-    key=("item_id",),
+    partition_by="valid_from",
+    key=("item_id", "valid_from"),
 )
-"""The catalogue: the latest row of each item. Further columns of the sources are carried along."""
+"""The catalogue: a row per version of an item, dated by the night that brought it.
+
+`listed` is false where a complete catalogue no longer had the item. Embeddings and further columns
+of the sources are carried along. `recsys_core.data.item_versions` reads and writes it.
+"""
 
 ITEM_INDEX = Table(
     "item_index",
@@ -168,6 +178,11 @@ def unreadable(column: str) -> str:
 def out_of_range(column: str) -> str:
     """Reason for a value that the column does not allow."""
     return f"{column} out of range"
+
+
+def other_width(column: str) -> str:
+    """Reason for a vector that is longer or shorter than the others of its column."""
+    return f"{column} of another width"
 
 
 def not_finite(column: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
 from recsys_core.artifacts import digest
 from recsys_core.data.presets import PRESETS, Preset
-from recsys_core.data.schema import SCHEMA_VERSION
+from recsys_core.data.schema import ITEMS, SCHEMA_VERSION
 from recsys_core.settings import Settings
 
 Format = Literal["csv", "parquet", "jsonl", "movielens", "amazon-2018", "amazon-2023"]
@@ -55,6 +55,16 @@ class ItemColumns(Settings):
         default=None,
         description="Column of the time at which the item entered the catalogue, in "
         "`timestamp_unit`. Unset: `available_from` where a file has it.",
+    )
+    retired_from: str | None = Field(
+        default=None,
+        description="Column of the time from which the item is no longer offered, in "
+        "`timestamp_unit`; empty: it is. Unset: `retired_from` where a file has it.",
+    )
+    embeddings: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of vectors (of a text, an image, a sound): lists of numbers, or text "
+        "such as [0.1, 0.2], of one width a column; empty for an item that has none.",
     )
     category_separator: str = Field(
         default="|", min_length=1, description="What joins categories that are one text."
@@ -119,6 +129,18 @@ class SourceConfig(Settings):
         default=ItemColumns(),
         description="Columns of the item files.",
     )
+    items_are_complete: bool = Field(
+        default=False,
+        description="The item files are the whole catalogue: an item that is in none of them any "
+        "more is retired until it is listed again.",
+    )
+    max_retired_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Largest share (0 to 1) of the offered items that may be missing from a "
+        "complete catalogue; if more are, it counts as broken and the night fails.",
+    )
     separator: str = Field(
         default=",",
         min_length=1,
@@ -173,6 +195,18 @@ class SourceConfig(Settings):
         description="Largest share of bad rows (0 to 1) in what is new; more fail the night "
         "before training.",
     )
+
+    @field_validator("item_columns")
+    @classmethod
+    def _vectors_of_their_own(cls, columns: ItemColumns) -> ItemColumns:
+        names = columns.embeddings
+        others = {name for name in columns.model_dump(exclude={"embeddings"}).values() if name}
+        taken = others | set(ITEMS.schema)
+        twice = sorted({name for name in names if name in taken or names.count(name) > 1})
+        if twice:
+            msg = f"embeddings: {twice[0]!r} is named twice or means something else already"
+            raise ValueError(msg)
+        return columns
 
     @field_validator("timezone", "timestamp_zone")
     @classmethod
@@ -240,7 +274,7 @@ class SourceConfig(Settings):
         return {
             "format": preset.format,
             "columns": InteractionColumns(**preset.columns),
-            "item_columns": ItemColumns(**preset.item_columns),
+            "item_columns": self.item_columns.model_copy(update=preset.item_columns),
             "separator": ",",
             "encoding": preset.encoding,
             "timestamp_kind": "time",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -10,8 +10,9 @@ import pytest
 
 from recsys_core.artifacts import Artifact, publish, read_json, write_json
 from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.data.item_versions import store_items
 from recsys_core.data.lake import Change, Lake, Snapshot
-from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
 from recsys_core.data.splits import SplitKind
 from recsys_core.models.recommender import ModelConfig, Recommender
 from tasks.night import Night
@@ -76,9 +77,9 @@ def ingested(night: Night) -> Callable[..., Artifact]:
                 "categories": [["fruit"], ["fruit"], []],
                 "available_from": [_at(1), _at(9), _at(9)],
             },
-            schema=ITEMS.schema,
+            schema_overrides={"available_from": TIMESTAMP},
         )
-        lake.upsert_items(ITEMS, items, source="i", content="1" * 16)
+        store_items(lake, items, run_date=date(2026, 3, 10))
         versions = {table.name: lake.version(table.name) for table in TABLES}
         folder = night.workspace / "ingest"
         write_json(folder / "ingest.json", {"versions": versions, "timestamp_kind": kind})

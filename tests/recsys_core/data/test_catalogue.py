@@ -1,6 +1,6 @@
 """Which items compete when, and how often they were trained on."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +11,7 @@ from recsys_core.data.catalogue import (
     build_catalogue,
     count_training_interactions,
 )
+from recsys_core.data.schema import ITEMS, TIMESTAMP
 from recsys_core.data.splits import SplitKind, TimeWindows
 
 WINDOWS = TimeWindows.before(date(2026, 3, 10), timezone="UTC", validation_days=1, test_days=1)
@@ -29,22 +30,30 @@ def _build(
     catalogue: Catalogue = "all",
     items: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    moment = pl.Datetime("us", "UTC")
     if items is None:
-        items = pl.DataFrame(
-            {
-                "item_id": ["late", "new", "old", "idle"],
-                "title": ["Late", None, "Old", "Idle"],
-                "categories": [["x"], [], ["x", "y"], []],
-                "available_from": [_day(9, 12), _day(8), None, None],
-            },
-            schema_overrides={"available_from": moment},
+        items = _items(
+            ("late", "Late", ["x"], _day(9, 12), None, True, date(2026, 3, 10)),
+            ("new", None, [], _day(8), None, True, date(2026, 3, 10)),
+            ("old", "Old", ["x", "y"], None, None, True, date(2026, 3, 10)),
+            ("idle", "Idle", [], None, None, True, date(2026, 3, 10)),
         )
     first = pl.DataFrame(
         {"item_id": ["old", "unlisted"], "first_interaction": [_day(1), _day(8)]},
-        schema_overrides={"first_interaction": moment},
+        schema_overrides={"first_interaction": TIMESTAMP},
     )
-    return build_catalogue(INDEX, items, first, kind=kind, windows=WINDOWS, catalogue=catalogue)
+    return build_catalogue(
+        INDEX,
+        items.lazy(),
+        first,
+        kind=kind,
+        windows=WINDOWS,
+        timezone="UTC",
+        catalogue=catalogue,
+    )
+
+
+def _items(*rows: tuple[object, ...]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=ITEMS.schema, orient="row")
 
 
 def _flags(frame: pl.DataFrame) -> dict[str, str]:
@@ -82,16 +91,53 @@ def test_leave_one_out_knows_the_last_moment_only() -> None:
     assert set(flags.values()) == {"vta"}
 
 
-def test_a_catalogue_without_dates_or_without_rows() -> None:
-    items = pl.DataFrame({"item_id": ["idle"], "title": ["Idle"], "categories": [["x"]]})
-    assert _flags(_build(items=items)) == {
+def test_a_catalogue_without_rows() -> None:
+    assert _flags(_build(items=_items())) == {
         "old": "vta",
         "new": "",
         "late": "",
         "unlisted": "ta",
-        "idle": "vta",
+        "idle": "",
     }
-    assert _flags(_build(items=items.clear()))["idle"] == ""
+
+
+@pytest.mark.parametrize("catalogue", ["all", "interacted"])
+def test_a_retired_item_competes_until_then_and_keeps_its_row(catalogue: Catalogue) -> None:
+    tick = timedelta(microseconds=1)
+    for retired_from, flags in (
+        (_day(8), ""),
+        (_day(8) + tick, "v"),
+        (_day(9), "v"),
+        (_day(10), "vt"),
+        (_day(10) + tick, "vta"),
+    ):
+        items = _items(("old", "Old", [], None, retired_from, True, date(2026, 3, 1)))
+        frame = _build(items=items, catalogue=catalogue)
+        assert _flags(frame)["old"] == flags
+        assert frame.select("item_id", "item_idx").equals(INDEX)
+
+
+def test_an_item_that_is_no_longer_listed_is_retired_from_that_date_until_it_is_again() -> None:
+    def flags(*versions: tuple[int, bool]) -> str:
+        rows = [("old", "O", [], None, None, listed, date(2026, 3, d)) for d, listed in versions]
+        return _flags(_build(items=_items(*rows)))["old"]
+
+    assert flags((1, True), (10, False)) == "vt"
+    assert flags((1, True), (9, False)) == "v"
+    assert flags((1, True), (8, False)) == ""
+    assert flags((1, True), (8, False), (9, True)) == "ta"
+    assert flags((1, True), (11, False)) == "vta"
+
+
+def test_every_moment_sees_the_version_of_its_date_and_the_night_the_latest() -> None:
+    items = _items(
+        ("idle", "Before", ["x"], _day(20), None, True, date(2026, 3, 1)),
+        ("idle", "Then", ["y"], _day(9), None, True, date(2026, 3, 9)),
+        ("idle", "Later", ["z"], _day(20), None, True, date(2026, 3, 11)),
+    )
+    frame = _build(items=items)
+    assert _flags(frame)["idle"] == "ta"
+    assert frame.filter(item_id="idle").select("title", "categories").row(0) == ("Then", ["y"])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from recsys_core.data.cleaning import (
     available_until,
     clean_interactions,
 )
-from recsys_core.data.items import clean_items
 from recsys_core.data.judging import Cleaned
 from recsys_core.data.readers import BROKEN, LINE, ROW
 from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, QUARANTINE
@@ -281,37 +280,3 @@ def test_a_column_of_lists_is_refused() -> None:
     raw = _raw(user_id=[["u"]], item_id=["a"], timestamp=[SECOND])
     with pytest.raises(SourceError, match=r"s: column user_id holds List\(String\) values"):
         _clean(raw)
-
-
-def _items(raw: pl.LazyFrame, **settings: object) -> Cleaned:
-    config = SourceConfig.model_validate({"interactions": Path("unused"), **settings})
-    return clean_items(raw, config, source="items/s", run_date=RUN_DATE)
-
-
-def test_items_categories_and_the_last_row_of_each() -> None:
-    raw = _raw(
-        item_id=["1", "2", None, "1"],
-        title=["Old", None, "No id", "New"],
-        categories=["x", None, "y", " x | y |none"],
-        price=["1", "2", "3", "4"],
-    )
-    cleaned = _items(raw, item_columns={"no_category": "none"})
-    assert cleaned.kept.sort("item_id").to_dicts() == [
-        {
-            "item_id": "1",
-            "title": "New",
-            "categories": ["x", "y"],
-            "available_from": None,
-            "price": "4",
-        },
-        {"item_id": "2", "title": None, "categories": [], "available_from": None, "price": "2"},
-    ]
-    assert (cleaned.n_duplicates, cleaned.reasons) == (1, {"missing item_id": 1})
-
-
-def test_categories_that_are_lists_and_an_unreadable_date() -> None:
-    raw = _raw(item_id=["1", "2"], categories=[["x", ""], None], available_from=[str(SECOND), "?"])
-    cleaned = _items(raw)
-    assert cleaned.kept["categories"].to_list() == [["x"]]
-    assert cleaned.kept["available_from"].to_list() == [MOMENT]
-    assert cleaned.reasons == {"unreadable available_from": 1}

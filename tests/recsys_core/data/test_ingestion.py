@@ -11,11 +11,10 @@ from recsys_core.data.batches import ToRead
 from recsys_core.data.files import find_sources, source_fingerprint
 from recsys_core.data.ingestion import (
     extend_event_types,
-    extend_item_index,
     ingest_interactions,
-    ingest_items,
     withdraw_missing,
 )
+from recsys_core.data.item_ingestion import extend_item_index, ingest_catalogue
 from recsys_core.data.lake import Lake
 from recsys_core.data.records import (
     SourceRecord,
@@ -44,9 +43,17 @@ def _night(
         if not one.record.is_current(one.fingerprint, config.mapping(one.source.table), run_date)
     ]
     scratch = folder / "scratch"
-    for one in due:
-        if one.source.table == "items":
-            ingest_items(lake, one, config, run_date=run_date, scratch=scratch)
+    catalogue = [one for one in files if one.source.table == "items"]
+    list(
+        ingest_catalogue(
+            lake,
+            [one for one in catalogue if one in due],
+            config,
+            others=[one for one in catalogue if one not in due],
+            run_date=run_date,
+            scratch=scratch,
+        )
+    )
     events = [one for one in files if one.source.table == "interactions"]
     list(
         ingest_interactions(

@@ -135,17 +135,48 @@ def test_rewriting_a_small_table_to_the_same_is_no_commit(tmp_path: Path) -> Non
     assert lake.version("item_index") == 1
 
 
-def test_items_keep_their_latest_row_and_further_columns(tmp_path: Path) -> None:
+def test_a_table_can_get_further_columns(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    for title, content in (("Old", "1" * 16), ("New", "2" * 16)):
-        frame = pl.DataFrame({"item_id": ["1", title], "title": [title] * 2, "price": [1, 2]})
-        frame = frame.with_columns(pl.lit([], pl.List(pl.String)).alias("categories"))
-        lake.upsert_items(ITEMS, frame, source="items/a", content=content)
-    items = lake.scan("items").collect()
-    assert items.select("item_id", "title", "price").rows() == [
-        ("1", "New", 1),
-        ("New", "New", 2),
-        ("Old", "Old", 2),
+    _add(lake, _rows("s", "a"))
+    columns = {"price (EUR)": pl.Float64(), "tags": pl.List(pl.String()), "weight": pl.Float32()}
+    for _ in range(2):
+        lake.add_columns(INTERACTIONS, pl.Schema(columns))
+    assert lake.version("interactions") == 2
+    _add(lake, _rows("s", "b").with_columns(pl.lit(2.5).alias("price (EUR)"), tags=["x"]))
+    rows = lake.scan("interactions").sort("user_id").select("user_id", *columns).collect()
+    assert rows.rows() == [("a", None, None, 1.0), ("b", 2.5, ["x"], 1.0)]
+
+
+def _add_column(folder: str, name: str) -> None:
+    Lake(Path(folder)).add_columns(ITEMS, pl.Schema({name: pl.Int64(), "shared": pl.Int64()}))
+
+
+def test_processes_that_add_columns_at_once_all_do(tmp_path: Path) -> None:
+    Lake(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=_add_column, args=(str(tmp_path), f"column{number}"))
+        for number in range(3)
     ]
-    lake.upsert_items(ITEMS, items.head(0), source="items/a", content="2" * 16)
-    assert lake.version("items") == 2
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    names = Lake(tmp_path).scan("items").collect_schema().names()
+    assert names[: len(ITEMS.schema)] == ITEMS.schema.names()
+    assert sorted(names[len(ITEMS.schema) :]) == ["column0", "column1", "column2", "shared"]
+
+
+def test_a_table_can_be_replaced_with_other_columns(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    _add(lake, _rows("s", "a"))
+    schema = pl.Schema({**INTERACTIONS.schema, "weight": pl.Float64()})
+    rows = lake.scan("interactions").cast({"weight": pl.Float64}).collect()
+
+    def decide(snapshot: Snapshot) -> Change:
+        return Change(snapshot.write(rows, date(2026, 1, 1)), schema=schema)
+
+    lake.change(INTERACTIONS, decide)
+    assert lake.scan("interactions").collect_schema() == schema
+    assert lake.scan("interactions").collect().equals(rows)
+    assert lake.scan("interactions", 1).collect_schema() == INTERACTIONS.schema
