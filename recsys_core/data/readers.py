@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from recsys_core.data.csv_rows import BROKEN, ROW, Dialect, read_csv
 from recsys_core.data.json_rows import read_json_lines
@@ -52,7 +52,7 @@ def read_chunks(
             chunk = _under_standard_names(source, _with_partitions(rows, source), wanted)
             n_rows += chunk.height
             yield chunk
-    except (PolarsError, OSError, UnicodeError) as error:
+    except (PolarsError, PanicException, OSError, UnicodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         beyond = f" beyond row {n_rows}" if n_rows else ""
         msg = (
