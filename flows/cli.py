@@ -2,9 +2,7 @@
 
 import os
 import sys
-import tomllib
-from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
@@ -13,13 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from flows.environment import set_default_environment
+from flows.cli_data import data_app
+from flows.cli_options import ConfigOption, DataOption, WorkspaceOption, resolve
+from flows.cli_output import console, say, today
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from flows.config import NightlyConfig
-    from flows.download import Progress as DownloadProgress
     from tasks.night import Plan
 
 app = typer.Typer(
@@ -29,21 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Make or fetch data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_console = Console()
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="TOML file; without one, a synthetic world is used."),
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder that the configuration calls {data}.")
-]
-WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", help="Folder of everything that nights write.")
-]
 RunDateOption = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d"], help="The night's date. Default: today in its time zone."),
@@ -61,9 +44,9 @@ def nightly(
     ] = False,
 ) -> None:
     """Run one night; what is finished already is skipped."""
-    resolved = _resolve(config, data, workspace)
+    resolved = resolve(config, data, workspace)
     given = run_date.date() if run_date else resolved.run_date
-    day = given or _today(resolved.events.timezone)
+    day = given or today(resolved.events.timezone)
     from flows import nightly as flow
     from flows.console import keep_tracebacks_off_the_console
 
@@ -87,7 +70,7 @@ def recommend(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Ask the champion what to recommend after a history."""
-    resolved = _resolve(config, None, workspace)
+    resolved = resolve(config, None, workspace)
     from flows.recommend import recommend as ask
 
     table = Table("rank", "item", "title", "score", *(["because of"] if explain else []))
@@ -98,13 +81,13 @@ def recommend(
         explain=explain,
     ):
         table.add_row(*row)
-    _console.print(table)
+    console.print(table)
 
 
 @app.command()
 def report(config: ConfigOption = None, workspace: WorkspaceOption = None) -> None:
     """Show the newest night's table, and where its report is."""
-    resolved = _resolve(config, None, workspace)
+    resolved = resolve(config, None, workspace)
     summaries = sorted(
         resolved.workspace.glob("nights/*/summary.json"), key=lambda path: path.stat().st_mtime
     )
@@ -127,105 +110,29 @@ def up(
     ] = 5000,
 ) -> None:
     """Start the schedule: Prefect and MLflow on this machine only, and a worker."""
-    resolved = _resolve(config, data, workspace)
+    resolved = resolve(config, data, workspace)
     from flows import services
 
-    with _console.status("Waiting until all services are healthy ..."):
+    with console.status("Waiting until all services are healthy ..."):
         result = services.up(resolved, prefect_port=prefect_port, mlflow_port=mlflow_port)
     for service in result.services:
         what = "started" if service.started else "runs already"
         address = f" at {service.url}" if service.url else ""
-        _print_plainly(f"{service.title}: {what}{address}, log {service.log}")
+        say(f"{service.title}: {what}{address}, log {service.log}")
     for name in result.crashed:
-        _print_plainly(f"Run {name} was found without a process and is marked as crashed.")
+        say(f"Run {name} was found without a process and is marked as crashed.")
     zone = ZoneInfo(resolved.events.timezone)
-    _print_plainly(f"Next night: {result.next_night.astimezone(zone):%Y-%m-%d %H:%M %Z}")
+    say(f"Next night: {result.next_night.astimezone(zone):%Y-%m-%d %H:%M %Z}")
 
 
 @app.command()
 def down(config: ConfigOption = None, workspace: WorkspaceOption = None) -> None:
     """Stop what `recdistill up` started, and a night that its worker runs."""
-    resolved = _resolve(config, None, workspace)
+    resolved = resolve(config, None, workspace)
     from flows import services
 
     stopped = services.down(resolved.workspace)
-    _print_plainly(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
-
-
-@data_app.command()
-def synthetic(
-    out: Annotated[Path, typer.Option(help="Folder to write, or to extend.")],
-    days: Annotated[int, typer.Option(min=1, help="Days that a new world begins with.")] = 30,
-    through: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Last day. Default: yesterday, UTC."),
-    ] = None,
-    users: Annotated[int | None, typer.Option(min=1, help="Users on the first day.")] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="Items on the first day.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds make equal worlds.")] = 0,
-    allow_repeats: Annotated[
-        bool, typer.Option("--allow-repeats", help="Users may have an item again; faster.")
-    ] = False,
-) -> None:
-    """Write a synthetic world with a known truth, or extend one by the days that it lacks."""
-    from rich.progress import Progress
-
-    from recsys_core.data.synthetic import WorldConfig, write_world
-
-    last = through.date() if through else _today("UTC") - timedelta(days=1)
-    sizes = {"n_users": users, "n_items": items}
-    world = WorldConfig(
-        seed=seed,
-        allow_repeats=allow_repeats,
-        **{name: size for name, size in sizes.items() if size is not None},
-    )
-    with Progress(transient=True, disable=not sys.stderr.isatty()) as bars:
-        bar = bars.add_task("days", total=1.0)
-        write_world(
-            out,
-            world,
-            first_day=last - timedelta(days=days - 1),
-            through=last,
-            progress=lambda share, text: bars.update(bar, completed=share, description=text),
-        )
-    _console.print(f"The synthetic world in {out} reaches through {last}.")
-
-
-@data_app.command()
-def fetch(
-    name: Annotated[
-        str | None, typer.Argument(help="Data set to fetch; without one, they are listed.")
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option(help="Folder to make. Default: data/NAME.", show_default=False)
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(help="Archive that was downloaded already; the network is not used."),
-    ] = None,
-    accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="Accept the owner's terms without a question.")
-    ] = False,
-) -> None:
-    """Fetch a public data set by name, check it and make it readable for a night."""
-    if name is None:
-        _print_datasets()
-        return
-    from flows.datasets import find_dataset, licence_notice
-    from flows.fetch import fetch as bring
-    from flows.fetch import how_to_read, is_there
-
-    dataset = find_dataset(name)
-    folder = to or Path("data") / name
-    if is_there(dataset, folder):
-        _print_plainly(f"{folder} holds {name} already: nothing to do.")
-    else:
-        _print_plainly(licence_notice(dataset))
-        _require_consent(accept_licence)
-        with _byte_bar(f"{name}.zip") as progress:
-            bring(dataset, folder, archive=file, progress=progress)
-        _print_plainly(f"{folder} holds {name} now; its checksum is right.")
-    _print_plainly(how_to_read(folder))
+    say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
 
 
 def main() -> None:
@@ -239,79 +146,17 @@ def main() -> None:
         sys.exit(1)
 
 
-def _print_plainly(line: str) -> None:
-    """A line that is neither wrapped nor coloured, so that addresses and paths can be copied."""
-    _console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _print_datasets() -> None:
-    from flows.datasets import DATASETS
-
-    for dataset in DATASETS:
-        size = f"{dataset.size_bytes / 1_000_000:,.1f} MB"
-        _print_plainly(f"{dataset.name:<16} {size:>8}  {dataset.title}")
-        _print_plainly(f"{'':<27}licence: {dataset.licence_url}")
-    _print_plainly("Fetch one with `recdistill data fetch NAME`.")
-
-
-def _require_consent(accepted: bool) -> None:
-    if accepted or (sys.stdin.isatty() and typer.confirm("Do you accept these terms?")):
-        return
-    msg = (
-        "The owner's terms were not accepted; nothing was done. Accept them with --accept-licence."
-    )
-    raise ValueError(msg)
-
-
-@contextmanager
-def _byte_bar(title: str) -> "Iterator[DownloadProgress]":
-    from rich import progress
-
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as bars:
-        bar = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
-
-
 def _escaped(error: Exception) -> str:
     from rich.markup import escape
 
     return escape(str(error))
 
 
-def _resolve(config: Path | None, data: Path | None, workspace: Path | None) -> "NightlyConfig":
-    """The configuration, with the environment set for what is imported next."""
-    if data and not config:
-        msg = "--data fills in {data} of a configuration file; give --config too."
-        raise ValueError(msg)
-    set_default_environment(workspace or _configured_workspace(config))
-    from flows.config import NightlyConfig, load_config
-
-    resolved = load_config(config, data=data) if config else NightlyConfig()
-    return resolved.model_copy(update={"workspace": workspace}) if workspace else resolved
-
-
-def _configured_workspace(config: Path | None) -> Path:
-    """The workspace that a file names; whatever is wrong with the file is said later."""
-    try:
-        fields = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
-    except (OSError, ValueError):
-        fields = {}
-    return Path(str(fields.get("workspace", "workspace")))
-
-
 def _print_plan(plans: "list[Plan]", day: date) -> None:
     table = Table("stage", "what", "why", title=f"Night of {day}")
     for step in plans:
         table.add_row(step.stage, "[bold]run[/]" if step.runs else "skip", step.reason)
-    _console.print(table)
+    console.print(table)
 
 
 def _print_summary(path: Path) -> None:
@@ -332,7 +177,7 @@ def _print_summary(path: Path) -> None:
             size,
             f"{row['latency_ms_p50']:.2f} ms",
         )
-    _console.print(table)
+    console.print(table)
     registered = night["registered"]
     ran = f"{len(night['ran'])} stages ran, {len(night['skipped'])} were finished before"
     lines = {
@@ -344,8 +189,4 @@ def _print_summary(path: Path) -> None:
         "query": "recdistill recommend --history ID,ID,...",
     }
     for name, text in lines.items():
-        _console.print(f"{name:<8} {text}", soft_wrap=True, highlight=False)
-
-
-def _today(timezone: str) -> date:
-    return datetime.now(ZoneInfo(timezone)).date()
+        console.print(f"{name:<8} {text}", soft_wrap=True, highlight=False)

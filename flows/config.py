@@ -14,6 +14,7 @@ from recsys_core.evaluation.gate import GateConfig
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig
+from tasks.clean import RetentionConfig
 from tasks.compress import CompressionConfig
 from tasks.distill import DistillationConfig
 from tasks.evaluate import EvaluationConfig
@@ -112,6 +113,10 @@ class NightlyConfig(Settings):
     gate: GateConfig = Field(default=GateConfig(), description="What the champion's heir must meet")
     registry: RegistryConfig = Field(
         default=RegistryConfig(), description="Where models are registered"
+    )
+
+    retention: RetentionConfig = Field(
+        default=RetentionConfig(), description="How long the workspace keeps what it holds"
     )
 
     @model_validator(mode="after")

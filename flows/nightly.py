@@ -18,6 +18,7 @@ from recsys_core.data.files import source_fingerprint
 from recsys_core.data.lake import Lake
 from recsys_core.data.records import known_files
 from tasks.await_sources import await_sources
+from tasks.clean import clean
 from tasks.compress import compress
 from tasks.control import control
 from tasks.distill import distill
@@ -67,7 +68,9 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
         await_sources(config.events, run_date=day)
         night = open_night(config, day)
         get_run_logger().info("Night of %s in %s", day, night.workspace.resolve())
-        return summarise_night(night, stages(night, config))
+        summary = summarise_night(night, stages(night, config))
+        clean(config.workspace, config.retention, run_date=day)
+        return summary
 
 
 def stages(night: Night, config: NightlyConfig) -> Artifacts:

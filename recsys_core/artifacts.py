@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -69,10 +70,15 @@ def sha256_file(path: Path) -> str:
     return checksum.hexdigest()
 
 
+def draft_of(path: Path) -> Path:
+    """Where a file's new content is written before it takes the file's place."""
+    return path.with_name(f".{path.name}{_DRAFT}")
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that readers see the old file or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}{_DRAFT}")
+    draft = draft_of(path)
     with draft.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
@@ -118,6 +124,30 @@ def publish(artifact: Artifact, parts: Mapping[str, Any], summary: Mapping[str, 
         "files": files,
     }
     write_json(artifact.folder / MANIFEST, manifest)
+
+
+def revise(folder: Path, name: str) -> None:
+    """Let a file's draft take its place in a finished artifact, which keeps its key and its age.
+
+    The manifest changes first: what a kill leaves in between counts as damaged, and revising again
+    mends it.
+
+    Args:
+        folder: The artifact's.
+        name: The file; its new content is in `draft_of` its path.
+    """
+    manifest, path = read_manifest(folder), folder / MANIFEST
+    draft, written = draft_of(folder / name), path.stat()
+    manifest["files"][name] = {"sha256": sha256_file(draft), "bytes": draft.stat().st_size}
+    write_json(path, manifest)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    draft.replace(folder / name)
+
+
+def discard(folder: Path) -> None:
+    """Delete an artifact, or what is left of one; the manifest first, so that it is never half."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

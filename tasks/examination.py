@@ -12,7 +12,7 @@ from recsys_core.data.cleaning import ARRIVAL_BITS
 from recsys_core.data.lake import Lake
 from recsys_core.data.partitions import count_misplaced, count_repeated, pieces, rows_of
 from recsys_core.data.profile import FEWEST_ROWS, Comparison, Figure
-from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS
+from recsys_core.data.schema import INTERACTIONS, NO_MISTAKES
 from recsys_core.data.trailing import Trailing
 from recsys_core.settings import Progress
 from tasks.findings import Finding, Result, Tally, with_outcome
@@ -89,7 +89,7 @@ class Examined:
         self._files = files
         self._names = [file["source"] for file in files]
         self._dates = sorted(date.fromisoformat(day) for day in facts["new_dates"])
-        self.table = lake.scan(INTERACTIONS.name, facts["versions"][INTERACTIONS.name])
+        self.table = lake.snapshot(INTERACTIONS, facts["versions"][INTERACTIONS.name]).scan()
         self.until = datetime.fromisoformat(facts["available_until"])
 
     def examine(
@@ -150,12 +150,12 @@ class Examined:
 
 
 def quarantined_share(files: Iterable[Mapping[str, Any]]) -> float:
-    """Share of bad rows in the files; rows that are only early are neither good nor bad."""
+    """Share of bad rows in the files, without those refused for no fault of their file."""
     refused = judged = 0
     for file in files:
-        early = file["reasons"].get(AFTER_RUN_DATE, 0)
-        refused += file["rows_quarantined"] - early
-        judged += file["rows_in"] - early
+        apart = sum(file["reasons"].get(reason, 0) for reason in NO_MISTAKES)
+        refused += file["rows_quarantined"] - apart
+        judged += file["rows_in"] - apart
     return refused / judged if judged else 0.0
 
 

@@ -10,6 +10,7 @@ from recsys_core.artifacts import write_json
 from recsys_core.data.batches import ToRead
 from recsys_core.data.cleaning import available_until
 from recsys_core.data.files import find_sources
+from recsys_core.data.forgotten import read_forgotten
 from recsys_core.data.ingestion import (
     extend_event_types,
     ingest_interactions,
@@ -19,6 +20,7 @@ from recsys_core.data.ingestion import (
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.item_ingestion import extend_item_index, ingest_catalogue
 from recsys_core.data.lake import Lake
+from recsys_core.data.pseudonyms import claim_key
 from recsys_core.data.records import SourceRecord, read_records, register_sources
 from recsys_core.data.schema import (
     EVENT_TYPES,
@@ -28,15 +30,22 @@ from recsys_core.data.schema import (
     QUARANTINE,
     Table,
 )
+from recsys_core.data.shielding import Shield
 from recsys_core.data.sources import SourceConfig, SourceError, SourceFile
 from tasks.stage import StageRun, Summary, stage
+from tasks.user_ids import user_id_key
 
 READ_TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE)
 
 
 @stage
 def ingest(
-    run: StageRun, config: SourceConfig, *, run_date: str, sources: dict[str, str]
+    run: StageRun,
+    config: SourceConfig,
+    *,
+    run_date: str,
+    sources: dict[str, str],
+    again: dict[str, Any] | None = None,
 ) -> Summary:
     """Bring new and changed files to the lake, and new items to the item index.
 
@@ -48,10 +57,14 @@ def ingest(
         config: The sources.
         run_date: ISO date; only what happened before it is taken.
         sources: From `source_fingerprint`: the files to take, and the fingerprint of each.
+        again: `files`: names of those to read once more though nothing about them has changed.
 
     Raises:
         SourceError: A file can't be read; the message says which, why and what to do.
+        PseudonymError: The key for user ids is missing, too short, or not the lake's.
     """
+    key = user_id_key(config.hash_user_ids)
+    claim_key(run.night.lake, key)
     day = date.fromisoformat(run_date)
     lake, scratch = Lake(run.night.lake), run.scratch
     gone, vanished = withdraw_missing(lake, sources, run_date=day, scratch=scratch)
@@ -60,7 +73,10 @@ def ingest(
     wanted = _wanted(config, sources)
     known = register_sources(lake, wanted, run_date=day)
     files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
-    current = [one for one in files if _is_current(one, config, day, vanished)]
+    repeated = again["files"] if again else ()
+    current = [
+        one for one in files if one.name not in repeated and _is_current(one, config, day, vanished)
+    ]
     due = [one for one in files if one not in current]
     for record in chain(
         ingest_catalogue(
@@ -78,6 +94,7 @@ def ingest(
             others=_of(INTERACTIONS, current),
             run_date=day,
             scratch=scratch,
+            shield=Shield(key, read_forgotten(run.night.lake)),
             progress=run.progress,
         ),
     ):

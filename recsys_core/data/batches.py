@@ -13,6 +13,7 @@ from recsys_core.data.prefetch import one_ahead
 from recsys_core.data.readers import read_chunks
 from recsys_core.data.records import SourceRecord
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
+from recsys_core.data.shielding import Shield, shield_users
 from recsys_core.data.sources import SourceConfig, SourceError, SourceFile
 from recsys_core.data.spool import Spool
 from recsys_core.settings import Progress
@@ -101,6 +102,7 @@ class Batch:
         file: ToRead,
         config: SourceConfig,
         *,
+        shield: Shield,
         run_date: date,
         scratch: Path,
         progress: Progress,
@@ -110,6 +112,7 @@ class Batch:
         Args:
             file: The file.
             config: How to read it, resolved.
+            shield: What becomes of user ids.
             run_date: The night's date.
             scratch: For the copy of a remote file.
             progress: Told after each chunk; the fraction stays 0.
@@ -122,7 +125,7 @@ class Batch:
         with file.opened(config, scratch) as path:
             for raw in one_ahead(read_chunks(file.source, path, config)):
                 judged = clean_interactions(
-                    raw,
+                    shield_users(raw, shield, source=file.name),
                     config,
                     source=file.name,
                     ordinal=file.record.ordinal,

@@ -30,6 +30,7 @@ from recsys_core.data.schema import (
     QUARANTINE,
     TOO_MANY_EVENTS,
 )
+from recsys_core.data.shielding import NO_SHIELD, Shield
 from recsys_core.data.sources import SourceConfig, SourceError
 from recsys_core.data.spool import Spool
 from recsys_core.data.storing import Stored, store_batch
@@ -47,6 +48,7 @@ def ingest_interactions(
     others: Iterable[ToRead],
     run_date: date,
     scratch: Path,
+    shield: Shield = NO_SHIELD,
     rows_in_batch: int = ROWS_IN_BATCH,
     progress: Progress = silent,
 ) -> Iterator[SourceRecord]:
@@ -60,6 +62,7 @@ def ingest_interactions(
             takes rows back that they brought too, so that nothing is lost.
         run_date: The night's date.
         scratch: Folder for rows on their way.
+        shield: What becomes of user ids.
         rows_in_batch: A batch ends with the file that reaches this many rows.
         progress: Told after each chunk.
 
@@ -75,6 +78,7 @@ def ingest_interactions(
             batch.read(
                 waiting.pop(0),
                 settings,
+                shield=shield,
                 run_date=run_date,
                 scratch=scratch,
                 progress=partial(_told, progress, share),

@@ -26,6 +26,10 @@ from recsys_core.data.schema import ITEM_INDEX, SOURCES, TABLES, Table
 ROWS_IN_FILE = 5_000_000
 """Most rows of one data file."""
 
+MAINTENANCE = "maintenance"
+"""Label of a commit that takes rows for privacy's sake and brings none."""
+
+_LABEL = "recdistill"
 _TRIES = 20
 _WRITER = "recdistill"
 _FINGERPRINT_HEX_DIGITS = 15
@@ -51,6 +55,14 @@ class Change:
     schema: pl.Schema | None = None
 
 
+class NoLake(ValueError):  # noqa: N818 - it names a state
+    """There is no lake where one was looked for."""
+
+
+class VersionGone(ValueError):  # noqa: N818 - it names a state
+    """A version of a table that can't be read any more."""
+
+
 class Snapshot:
     """One version of a table."""
 
@@ -63,6 +75,15 @@ class Snapshot:
     def version(self) -> int:
         """The version's number."""
         return self.delta.version()
+
+    def only_maintained_since(self, version: int) -> bool:
+        """Whether nothing but maintenance has changed the table since an earlier version."""
+        n_commits = self.version - version
+        commits = self.delta.history(n_commits) if n_commits > 0 else []
+        return len(commits) == n_commits and all(
+            commit.get(_LABEL) == MAINTENANCE or str(commit["operation"]).startswith("VACUUM")
+            for commit in commits
+        )
 
     def scan(self) -> pl.LazyFrame:
         """Its rows, lazily."""
@@ -177,8 +198,26 @@ class Lake:
         return pl.scan_delta(str(self._folder / table), version=version)
 
     def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
-        """A version of a table, by default the newest."""
-        return Snapshot(self._folder / table.name, table, version)
+        """A version of a table, by default the newest.
+
+        Where nothing has happened since a version but maintenance, the newest is taken for it: it
+        differs in the rows of users who must be forgotten only.
+
+        Raises:
+            VersionGone: The version's data files were deleted.
+        """
+        newest = Snapshot(self._folder / table.name, table)
+        if version is None or newest.only_maintained_since(version):
+            return newest
+        pinned = Snapshot(self._folder / table.name, table, version)
+        if not all((pinned.path / path).exists() for path in pinned.files()["path"]):
+            msg = (
+                f"Version {version} of the table {table.name} is gone: old versions were deleted "
+                "since (by `recdistill data forget` or `recdistill data clean`). Delete the folder "
+                "stages/ingest of the workspace and run the night again: it takes the newest one."
+            )
+            raise VersionGone(msg)
+        return pinned
 
     def item_index(self, version: int | None = None) -> pl.DataFrame:
         """The item index in the order of item_idx, so that row r has item_idx r + 1."""
@@ -189,7 +228,12 @@ class Lake:
         return self.scan(SOURCES.name).collect().sort("source")
 
     def change(
-        self, table: Table, decide: Callable[[Snapshot], Change], *, content: str | None = None
+        self,
+        table: Table,
+        decide: Callable[[Snapshot], Change],
+        *,
+        content: str | None = None,
+        label: str | None = None,
     ) -> None:
         """Read a table's newest version, decide what to change, commit; again if it has moved on.
 
@@ -200,6 +244,7 @@ class Lake:
             content: What identifies the change; the same as that of the last commit that named
                 one: it is not committed again. So a step that was killed after its commit can be
                 repeated.
+            label: Kept with the commit, see `MAINTENANCE`.
 
         Raises:
             LakeChanged: Other writers were faster every time.
@@ -207,7 +252,7 @@ class Lake:
         for _ in range(_TRIES):
             snapshot = self.snapshot(table)
             try:
-                _commit(snapshot, decide(snapshot), content)
+                _commit(snapshot, decide(snapshot), content, label)
             except LakeChanged:
                 continue
             return
@@ -266,7 +311,20 @@ class Lake:
         )
 
 
-def _commit(snapshot: Snapshot, change: Change, content: str | None) -> None:
+def require_lake(folder: Path) -> None:
+    """Refuse a folder without tables.
+
+    Raises:
+        NoLake: Nothing was ingested there yet.
+    """
+    if not all(DeltaTable.is_deltatable(str(folder / table.name)) for table in TABLES):
+        msg = f"There is no lake in {folder}: no night has ingested anything. Run a night first."
+        raise NoLake(msg)
+
+
+def _commit(
+    snapshot: Snapshot, change: Change, content: str | None, label: str | None = None
+) -> None:
     mark = None if content is None else int(content[:_FINGERPRINT_HEX_DIGITS], 16)
     done = mark is not None and snapshot.delta.transaction_version(_WRITER) == mark
     if done:
@@ -288,6 +346,7 @@ def _commit(snapshot: Snapshot, change: Change, content: str | None) -> None:
             commit_properties=CommitProperties(
                 max_commit_retries=0,
                 app_transactions=[] if mark is None else [Transaction(_WRITER, mark)],
+                custom_metadata=None if label is None else {_LABEL: label},
             ),
         )
     except CommitFailedError as error:

@@ -68,7 +68,7 @@ Records = dict[str, SourceRecord]
 
 def read_records(lake: Lake) -> Records:
     """All records by source, sorted."""
-    return _of_rows(lake.sources())
+    return records_of(lake.sources())
 
 
 def known_files(lake: Lake) -> dict[str, tuple[str, str]]:
@@ -135,11 +135,12 @@ def mark_validated(lake: Lake, validated: Mapping[str, str]) -> None:
 
 def _update(lake: Lake, change: Callable[[Records], Records]) -> None:
     def rows(log: pl.DataFrame) -> pl.DataFrame:
-        changed = [asdict(record) for record in change(_of_rows(log.sort("source"))).values()]
+        changed = [asdict(record) for record in change(records_of(log.sort("source"))).values()]
         return pl.DataFrame(changed, schema=SOURCES.schema).sort("source")
 
     lake.rewrite(SOURCES, rows)
 
 
-def _of_rows(log: pl.DataFrame) -> Records:
+def records_of(log: pl.DataFrame) -> Records:
+    """The rows of the table `sources` as records."""
     return {row["source"]: SourceRecord(**row) for row in log.to_dicts()}

@@ -195,6 +195,12 @@ class SourceConfig(Settings):
         description="Largest share of bad rows (0 to 1) in what is new; more fail the night "
         "before training.",
     )
+    hash_user_ids: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable that holds a key, at least 16 bytes: the lake then holds "
+        "hashes of user ids made with it. For a new workspace only. Unset: ids stay as they are.",
+    )
 
     @field_validator("item_columns")
     @classmethod

@@ -9,6 +9,7 @@ MLflow is imported inside the functions: it takes seconds, and most commands don
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -58,6 +59,21 @@ class RegistryConfig(Settings):
     def resolved_uri(self, workspace: Path) -> str:
         """The tracking URI, also where none is set."""
         return self.tracking_uri or f"sqlite:///{workspace.absolute() / 'mlflow.db'}"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model.
+
+    Attributes:
+        number: Which one.
+        aliases: Names that point to it, sorted.
+        tags: Its tags.
+    """
+
+    number: int
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
 
 
 def student_name(name: str) -> str:
@@ -214,6 +230,22 @@ class Registry:
             description=description,
         )
         return int(version.version)
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a registered model, the oldest first."""
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            return []
+        aliases = self.client.get_registered_model(name).aliases
+        found = self.client.search_model_versions(f"name = '{name}'")
+        versions = [
+            Version(
+                number=int(version.version),
+                aliases=tuple(sorted(one for one in aliases if aliases[one] == version.version)),
+                tags=dict(version.tags),
+            )
+            for version in found
+        ]
+        return sorted(versions, key=lambda version: version.number)
 
     def version_of(self, name: str, alias: str) -> int | None:
         """The version that an alias points to, None where it points nowhere."""

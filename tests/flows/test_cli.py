@@ -34,6 +34,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ["data"],
         ["data", "synthetic"],
         ["data", "fetch"],
+        ["data", "status"],
+        ["data", "backfill"],
+        ["data", "clean"],
+        ["data", "forget"],
     ],
 )
 def test_every_command_has_help(

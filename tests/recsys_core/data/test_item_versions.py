@@ -179,7 +179,7 @@ class _Overtaken(Lake):
     meanwhile: Callable[[], None] | None = None
 
     def change(
-        self, table: Table, decide: Callable[[Snapshot], Change], *, content: str | None = None
+        self, table: Table, decide: Callable[[Snapshot], Change], **about: str | None
     ) -> None:
         def decide_late(snapshot: Snapshot) -> Change:
             change = decide(snapshot)
@@ -188,7 +188,7 @@ class _Overtaken(Lake):
                 other()
             return change
 
-        super().change(table, decide_late, content=content)
+        super().change(table, decide_late, **about)
 
 
 def test_two_writers_keep_each_others_items(tmp_path: Path) -> None:

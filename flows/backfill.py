@@ -1,0 +1,88 @@
+"""The backfill flow: the files of some dates once more, from the source to a validated lake."""
+
+from collections.abc import Collection
+from datetime import date
+from typing import Any
+
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from flows.config import NightlyConfig
+from flows.lock import workspace_lock
+from flows.nightly import open_night, scheduled_date
+from recsys_core.data.files import source_fingerprint
+from recsys_core.data.lake import Lake
+from recsys_core.data.records import read_records
+from recsys_core.data.schema import INTERACTIONS
+from recsys_core.data.sources import SourceError
+from tasks.ingest import ingest
+from tasks.validate import validate
+
+
+@flow(name="backfill", persist_result=False)
+def backfill(
+    first_date: date,
+    last_date: date,
+    config: NightlyConfig = NightlyConfig(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Read the files again that brought events of some dates, and those not read yet; validate.
+
+    What a file brought before is replaced by what it brings now, in one commit; its rows of other
+    dates too. Nothing is trained: the next night takes it up.
+
+    Args:
+        first_date: The first date, by the clock of the source's time zone.
+        last_date: The last one.
+        config: All settings.
+
+    Returns:
+        What the ingest stage says of it.
+
+    Raises:
+        SourceError: No file is there, or one can't be read.
+    """
+    if last_date < first_date:
+        msg = f"The last date, {last_date}, comes before the first, {first_date}."
+        raise ValueError(msg)
+    with workspace_lock(config.workspace):
+        night = open_night(config, scheduled_date(config), pin=False)
+        night.sources = source_fingerprint(config.events)
+        lake = Lake(night.lake)
+        again = files_of(lake, first_date, last_date, night.sources)
+        get_run_logger().info("Reading again: %s", ", ".join(again) or "only what is new")
+        ingested = ingest(
+            night,
+            config.events,
+            run_date=night.run_date.isoformat(),
+            sources=night.sources,
+            # Once it has been done, the version is another, and doing it again is other work.
+            again={"files": again, "lake_version": lake.version(INTERACTIONS.name)},
+        )
+        validate(night, config.validation, ingested=ingested)
+        return ingested.summary
+
+
+def files_of(lake: Lake, first_date: date, last_date: date, there: Collection[str]) -> list[str]:
+    """Names of the files that brought events of these dates, sorted.
+
+    Args:
+        lake: Whose records.
+        first_date: The first date.
+        last_date: The last one.
+        there: Names of the files that are there.
+
+    Raises:
+        SourceError: A file that brought some is gone, so that its rows could not be replaced.
+    """
+    wanted = [
+        name
+        for name, record in read_records(lake).items()
+        if record.is_interactions and any(first_date <= day <= last_date for day in record.dates)
+    ]
+    if gone := [name for name in wanted if name not in there]:
+        msg = (
+            f"{gone[0]} brought events of these dates and is not there any more. Put it back, or "
+            "choose other dates: its rows stay as they are."
+        )
+        raise SourceError(msg)
+    return sorted(wanted)

@@ -1,0 +1,46 @@
+"""What commands print with."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from rich.console import Console
+from rich.table import Column
+
+console = Console()
+
+
+def say(line: str) -> None:
+    """A line that is neither wrapped nor coloured, so that addresses and paths can be copied."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def numbers(*names: str) -> list[Column]:
+    """Columns of figures."""
+    return [Column(name, justify="right") for name in names]
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes to read."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.0f} B" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"
+
+
+def today(timezone: str) -> date:
+    """The date now, in a zone."""
+    return datetime.now(ZoneInfo(timezone)).date()
+
+
+@contextmanager
+def share_bar(title: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar for work that reports its share done and what it does; none outside a terminal."""
+    from rich.progress import Progress
+
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bars:
+        bar = bars.add_task(title, total=1.0)
+        yield lambda share, text: bars.update(bar, completed=share, description=text)

@@ -1,0 +1,60 @@
+"""The stage outputs in a workspace, whatever nights they are of."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys_core.artifacts import MANIFEST, is_finished, read_manifest
+
+
+@dataclass(frozen=True)
+class Output:
+    """A finished stage output.
+
+    Attributes:
+        folder: `stages/<stage>/<key>`.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Its stage and its key."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def finished_at(self) -> float:
+        """When it was finished, in seconds since 1970."""
+        return (self.folder / MANIFEST).stat().st_mtime
+
+    @property
+    def inputs(self) -> set[str]:
+        """Keys of the outputs that it was made of, and other inputs."""
+        given = read_manifest(self.folder)["parts"]["inputs"].values()
+        return {value for value in given if isinstance(value, str)}
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of its manifest."""
+        return [self.folder / name for name in read_manifest(self.folder)["files"]]
+
+
+def outputs(workspace: Path) -> list[Output]:
+    """All finished outputs, sorted by stage and key."""
+    folders = (path.parent for path in sorted(workspace.glob(f"stages/*/*/{MANIFEST}")))
+    return [Output(folder) for folder in folders if is_finished(folder)]
+
+
+def remains(workspace: Path) -> Iterator[Path]:
+    """What stages have left that did not finish: their outputs so far, their scratch."""
+    for folder in sorted(workspace.glob("stages/*/*")):
+        if folder.is_dir() and not is_finished(folder):
+            yield folder
+
+
+def bytes_of(folder: Path) -> int:
+    """Size of all files below a folder."""
+    return sum(
+        (Path(root) / name).stat().st_size for root, _, names in os.walk(folder) for name in names
+    )
