@@ -10,6 +10,7 @@ from pydantic import Field
 
 from recsys_core.artifacts import MANIFEST, Artifact, is_finished, read_json, write_json
 from recsys_core.data.catalogue import Catalogue, build_catalogue, count_training_interactions
+from recsys_core.data.filters import FilterConfig, filter_histories
 from recsys_core.data.histories import write_histories
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.lake import Lake, Snapshot
@@ -41,6 +42,9 @@ class PrepareConfig(Settings):
     )
     exclude_seen: bool = Field(
         default=True, description="Items in a user's history are not recommended again"
+    )
+    filters: FilterConfig = Field(
+        default=FilterConfig(), description="Rare users, rare items and short sessions"
     )
     n_buckets: int = Field(
         default=8, ge=1, le=4096, description="Files that the users are spread over"
@@ -74,6 +78,12 @@ def prepare(
             "time to split at. Set prepare.split to 'leave_one_out'."
         )
         raise ValueError(msg)
+    if facts["timestamp_kind"] == "order" and config.filters.min_session_events > 1:
+        msg = (
+            "The source knows only the order of events (timestamp_kind = 'order'), so there are no "
+            "sessions. Leave prepare.filters.min_session_events out."
+        )
+        raise ValueError(msg)
     windows = TimeWindows.before(
         date.fromisoformat(run_date),
         timezone=timezone,
@@ -84,7 +94,7 @@ def prepare(
     interactions = lake.snapshot(INTERACTIONS, versions[INTERACTIONS.name])
     index = lake.item_index(versions[ITEM_INDEX.name])
     kinds = lake.scan(EVENT_TYPES.name, versions[EVENT_TYPES.name]).collect().sort("code")
-    base = _base(run, config, interactions, index)
+    base = None if config.filters.any else _base(run, config, interactions, index)
     if base:
         run.logger.info("Histories: only what came since %s is new", base.artifact.key)
     buckets = write_histories(
@@ -103,6 +113,13 @@ def prepare(
         base=base.buckets if base else None,
         progress=run.progress,
     )
+    if config.filters.any:
+        dropped = filter_histories(
+            buckets, config.filters, n_items=len(index), progress=run.progress
+        )
+        run.logger.info(
+            "Filters left out %s users, %s items, %s events", *(f"{n:,}" for n in dropped)
+        )
     by_time = config.split == "global_time"
     items = build_catalogue(
         index,

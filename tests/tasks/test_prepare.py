@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, publish, read_json, write_json
+from recsys_core.data.filters import FilterConfig
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.data.item_versions import store_items
 from recsys_core.data.lake import Change, Lake, Snapshot
@@ -180,6 +181,25 @@ def test_leave_one_out_uses_the_order_alone(
     ] * 3
     items = pl.read_parquet(run.out / "items.parquet")
     assert items["train_count"].to_list() == items["recent_count"].to_list() == [3, 2, 0, 0, 0]
+
+
+def test_filters_look_at_training_events_alone(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    """Of the training events a and b have two each; c and d come in later, w does altogether."""
+    run = make_run("prepare")
+    filters = FilterConfig(min_user_events=1, min_item_events=2)
+    _prepare(run, ingested(), CONFIG.model_copy(update={"filters": filters}))
+    assert _histories(run) == {"u": ([1, 2], 2, 2), "v": ([2, 1], 2, 2)}
+
+
+def test_sessions_need_times(
+    make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    filters = FilterConfig(min_session_events=2)
+    config = CONFIG.model_copy(update={"filters": filters, "split": "leave_one_out"})
+    with pytest.raises(ValueError, match="there are no sessions"):
+        _prepare(make_run("prepare"), ingested(kind="order"), config)
 
 
 def test_days_begin_at_midnight_of_the_zone(

@@ -1,0 +1,184 @@
+"""Filters of histories: short sessions, rare users and rare items (the k-core).
+
+They look at training events only, so nothing that is kept or dropped depends on what validation and
+test ask for. Off by default: every user and item is kept, however rare.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from recsys_core.settings import Progress, Settings, silent
+
+_MICROSECONDS_IN_MINUTE = 60_000_000
+_LISTS = ("item_idx", "timestamp", "event_type")
+
+
+class FilterConfig(Settings):
+    """What is left out of histories."""
+
+    min_session_events: int = Field(
+        default=1,
+        ge=1,
+        description="Training sessions with fewer events are left out, events of later windows not",
+    )
+    session_gap_minutes: int = Field(
+        default=30, ge=1, description="A session ends where nothing happens for longer than this"
+    )
+    min_user_events: int = Field(
+        default=0,
+        ge=0,
+        description="Users with fewer training events are left out; 1 leaves out cold users",
+    )
+    min_item_events: int = Field(
+        default=0,
+        ge=0,
+        description="Events of items with fewer training events are left out; 1 leaves out those "
+        "of cold items. With min_user_events it is applied again and again, until all hold: the "
+        "k-core",
+    )
+
+    @property
+    def any(self) -> bool:
+        """Whether anything may be left out."""
+        return bool(self.min_session_events > 1 or self.min_user_events or self.min_item_events)
+
+
+class Dropped(NamedTuple):
+    """What was left out.
+
+    Attributes:
+        users: Users without a history now.
+        items: Items of which no event is left.
+        events: Events, of all three parts.
+    """
+
+    users: int
+    items: int
+    events: int
+
+
+def filter_histories(
+    buckets: Sequence[Path], config: FilterConfig, *, n_items: int, progress: Progress = silent
+) -> Dropped:
+    """Rewrite bucket files without what is to be left out, one bucket in memory at a time.
+
+    Args:
+        buckets: Files of `write_histories`; each is replaced as a whole.
+        config: What to leave out.
+        n_items: Length of the item index.
+        progress: Told after each pass over the buckets.
+    """
+    before = _totals(buckets, n_items)
+    if config.min_session_events > 1:
+        for path in buckets:
+            _replace(path, _without_short_sessions(pl.read_parquet(path), config))
+        progress(0.3, "short sessions are left out")
+    kept = _core_items(buckets, config, n_items=n_items, progress=progress)
+    for path in buckets:
+        histories = pl.read_parquet(path)
+        item_idx, starts = _flat(histories["item_idx"])
+        thinned = _thinned(histories, kept[item_idx], starts)
+        _replace(path, thinned.filter(pl.col("train_end") >= config.min_user_events))
+    after = _totals(buckets, n_items)
+    return Dropped(*(had - has for had, has in zip(before, after, strict=True)))
+
+
+def _without_short_sessions(histories: pl.DataFrame, config: FilterConfig) -> pl.DataFrame:
+    times, starts = _flat(histories["timestamp"])
+    lengths = np.diff(starts)
+    positions = np.arange(len(times)) - np.repeat(starts[:-1], lengths)
+    training = positions < np.repeat(histories["train_end"].to_numpy(), lengths)
+    gap = config.session_gap_minutes * _MICROSECONDS_IN_MINUTE
+    begins = (positions == 0) | (np.diff(times, prepend=times[:1]) > gap)
+    sessions = np.cumsum(begins) - 1
+    n_training = np.bincount(sessions[training], minlength=sessions[-1] + 1 if len(sessions) else 0)
+    keep = ~training | (n_training[sessions] >= config.min_session_events)
+    return _thinned(histories, keep, starts)
+
+
+def _core_items(
+    buckets: Sequence[Path], config: FilterConfig, *, n_items: int, progress: Progress
+) -> NDArray[np.bool_]:
+    """Whether the events of each item_idx are kept: `[n_items + 1]`."""
+    kept = np.ones(n_items + 1, np.bool_)
+    for n_passes in range(1, n_items + 2):
+        counts = np.zeros(n_items + 1, np.int64)
+        for path in buckets:
+            items, users = _training_events(path)
+            mine = kept[items]
+            of_users = np.bincount(users[mine], minlength=users.max(initial=-1) + 1)
+            mine &= of_users[users] >= config.min_user_events
+            counts += np.bincount(items[mine], minlength=n_items + 1)
+        fewer = kept & (counts >= config.min_item_events)
+        progress(0.6, f"k-core, pass {n_passes}: {int(fewer[1:].sum()):,} items")
+        if (fewer == kept).all():
+            break
+        kept = fewer
+    return kept
+
+
+def _training_events(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Item and user (a number within the bucket) of each training event."""
+    learned = pl.scan_parquet(path).select(pl.col("item_idx").list.head(pl.col("train_end")))
+    items, starts = _flat(learned.collect()["item_idx"])
+    return items, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+
+def _flat(lists: pl.Series) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The values of all lists, and where each list begins among them; one more than lists."""
+    ends = lists.list.len().to_numpy().cumsum(dtype=np.int64)
+    values = lists.explode(empty_as_null=False).to_numpy()
+    return values, np.concatenate([np.zeros(1, np.int64), ends])
+
+
+def _thinned(
+    histories: pl.DataFrame, keep: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> pl.DataFrame:
+    """Histories without some events; users without any are left out."""
+    seen = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
+    counted = {
+        name: seen[starts[:-1] + histories[name].to_numpy()] - seen[starts[:-1]]
+        for name in ("train_end", "validation_end")
+    }
+    lengths = seen[starts[1:]] - seen[starts[:-1]]
+    users = pl.DataFrame({"user": np.repeat(np.arange(len(lengths)), lengths)})
+    lists = (
+        users.with_columns(
+            histories[name].explode(empty_as_null=False).filter(pl.Series(keep)) for name in _LISTS
+        )
+        .group_by("user", maintain_order=True)
+        .agg(*_LISTS)
+    )
+    rest = histories.select("user_id").with_columns(
+        pl.Series(name, values, dtype=pl.Int32) for name, values in counted.items()
+    )
+    return rest[lists["user"]].hstack(lists.select(_LISTS)).select(histories.columns)
+
+
+def _totals(buckets: Sequence[Path], n_items: int) -> tuple[int, int, int]:
+    """Users, items and events."""
+    seen = np.zeros(n_items + 1, np.bool_)
+    n_users = n_events = 0
+    for items in _item_lists(buckets):
+        n_users += len(items)
+        values = _flat(items)[0]
+        n_events += len(values)
+        seen[values] = True
+    return n_users, int(seen.sum()), n_events
+
+
+def _item_lists(buckets: Sequence[Path]) -> Iterator[pl.Series]:
+    for path in buckets:
+        yield pl.read_parquet(path, columns=["item_idx"])["item_idx"]
+
+
+def _replace(path: Path, histories: pl.DataFrame) -> None:
+    draft = path.with_suffix(".draft")
+    histories.write_parquet(draft, compression="zstd")
+    draft.replace(path)
