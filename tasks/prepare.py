@@ -43,6 +43,11 @@ class PrepareConfig(Settings):
     exclude_seen: bool = Field(
         default=True, description="Items in a user's history are not recommended again"
     )
+    target_event_types: tuple[str, ...] = Field(
+        default=(),
+        description="Kinds of events that models learn to predict and are judged by; the others "
+        "are part of histories only. Empty: all",
+    )
     filters: FilterConfig = Field(
         default=FilterConfig(), description="Rare users, rare items and short sessions"
     )
@@ -110,6 +115,7 @@ def prepare(
         kind=config.split,
         windows=windows,
         n_buckets=config.n_buckets,
+        target_codes=_target_codes(config, kinds),
         base=base.buckets if base else None,
         progress=run.progress,
     )
@@ -158,11 +164,28 @@ def prepare(
     if not totals["train_events"]:
         msg = (
             f"No interaction lies before the validation window ({split['validation_start']}): "
-            "there is nothing to train on. Check run_date, the windows' days and the source."
+            "there is nothing to train on. Check run_date, the windows' days, the filters and the "
+            "source."
         )
         raise ValueError(msg)
     write_json(run.out / "split.json", split)
     return {"n_items": len(index), "n_candidates": int(items["active"].sum()), **totals}
+
+
+def _target_codes(config: PrepareConfig, kinds: pl.DataFrame) -> list[int] | None:
+    """Codes of the target kinds; None for all.
+
+    Raises:
+        ValueError: A kind never occurred.
+    """
+    codes = dict(kinds.select("event_type", "code").iter_rows())
+    if unknown := [name for name in config.target_event_types if name not in codes]:
+        msg = (
+            f"prepare.target_event_types names {unknown[0]!r}, which never occurred; there are: "
+            f"{', '.join(sorted(codes))}."
+        )
+        raise ValueError(msg)
+    return [codes[name] for name in config.target_event_types] or None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ Everything after the configuration is a keyword: artifacts enter the key by thei
 and JSON-serialisable values as they are.
 """
 
+import errno
 import os
 import shutil
 import time
@@ -71,6 +72,10 @@ class StageRun:
 
 
 StageFunction = Callable[..., Summary]
+
+
+class DiskFull(RuntimeError):  # noqa: N818 - it names a state
+    """There is no room for what a stage writes."""
 
 
 def stage(function: StageFunction) -> Callable[..., Artifact]:
@@ -136,10 +141,23 @@ def _execute(
     scratch.mkdir(exist_ok=True)
     with StageProgress(artifact.stage, logger) as progress:
         run = StageRun(night, artifact.key, artifact.folder, scratch, progress, logger)
-        summary = work(run)
-    publish(artifact, parts, summary)
+        try:
+            publish(artifact, parts, work(run))
+        except Exception as error:
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise DiskFull(_disk_full(artifact, night.workspace)) from error
+            raise
     shutil.rmtree(scratch)
     logger.info("%s: done in %.1f s (%s)", artifact.stage, time.monotonic() - began, artifact.key)
+
+
+def _disk_full(artifact: Artifact, workspace: Path) -> str:
+    free = shutil.disk_usage(workspace).free
+    return (
+        f"The disk of {workspace.resolve()} is full ({free / 1e6:,.0f} MB are free): "
+        f"{artifact.stage} stopped and published nothing. Make room (`recdistill data clean "
+        "--dry-run` says what could go) and run the night again: it goes on here."
+    )
 
 
 def _scratch(artifact: Artifact) -> Path:

@@ -1,6 +1,8 @@
 """What many tests share: shape checks, a tiny world with an obvious rule, one Prefect server."""
 
 import logging
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -26,6 +28,7 @@ from recsys_core.artifacts import Artifact, write_json  # noqa: E402 - after the
 from recsys_core.settings import silent  # noqa: E402
 from tasks.night import Night  # noqa: E402
 from tasks.stage import StageRun  # noqa: E402
+from tests.targets import ALL_TARGETS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -55,7 +58,8 @@ def write_buckets() -> Callable[[Path, Sequence[Sequence[User]]], list[Path]]:
         }
         paths = [folder / f"bucket-{i:03d}.parquet" for i in range(len(buckets))]
         for users, path in zip(buckets, paths, strict=True):
-            pl.DataFrame(sorted(users), schema=schema, orient="row").write_parquet(path)
+            table = pl.DataFrame(sorted(users), schema=schema, orient="row")
+            table.with_columns(ALL_TARGETS).write_parquet(path)
         return paths
 
     return write
@@ -131,6 +135,24 @@ def make_run(night: Night) -> Callable[[str], StageRun]:
         return StageRun(night, name, out, scratch, silent, logging.getLogger(name))
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Make a file system of so many kB; asked again, the same one gets that size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def make(kilobytes: int) -> Path:
+        how = "remount," if disk.is_mount() else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{how}size={kilobytes}k", "tmpfs", str(disk)]
+        if not shutil.which("mount") or subprocess.run(command, check=False).returncode:
+            pytest.skip("mounting a small file system needs root")
+        return disk
+
+    yield make
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

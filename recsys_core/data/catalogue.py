@@ -85,7 +85,7 @@ def _is_candidate(moment: datetime, catalogue: Catalogue) -> pl.Expr:
 def count_training_interactions(
     buckets: Sequence[Path], *, n_items: int, since: datetime | None
 ) -> pl.DataFrame:
-    """Training interactions of each item, in all and recent ones.
+    """Training interactions of each item that are targets, in all and recent ones.
 
     Args:
         buckets: History files.
@@ -101,10 +101,9 @@ def count_training_interactions(
     for path in buckets:
         events = (
             pl.scan_parquet(path)
-            .select(
-                pl.col(name).list.head(pl.col("train_end")) for name in ("item_idx", "timestamp")
-            )
-            .explode("item_idx", "timestamp", empty_as_null=False)
+            .select(pl.col("item_idx", "timestamp", "is_target").list.head(pl.col("train_end")))
+            .explode("item_idx", "timestamp", "is_target", empty_as_null=False)
+            .filter("is_target")
             .collect()
         )
         items = events["item_idx"].to_numpy()

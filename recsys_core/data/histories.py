@@ -4,7 +4,7 @@ The bucket is the unit of parallel work and of memory: nothing later needs more 
 as many as it chooses to hold, at a time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +68,7 @@ def write_histories(
     kind: SplitKind,
     windows: TimeWindows,
     n_buckets: int,
+    target_codes: Collection[int] | None = None,
     base: Sequence[Path] | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
@@ -84,6 +85,7 @@ def write_histories(
         kind: How to split, see `recsys_core.data.splits`.
         windows: The windows of a global-time split.
         n_buckets: How many files.
+        target_codes: Codes of the kinds of events that models learn to predict; None: all kinds.
         base: As many bucket files of an earlier night, whose events `events` then lacks. All that
             is new has a later arrival than all that is there.
         progress: Told after each chunk and bucket.
@@ -96,11 +98,11 @@ def write_histories(
     for chunk in one_ahead(_with_bucket(chunk, n_buckets) for chunk in events):
         unsorted.append(chunk)
         progress(0, f"{unsorted.n_rows:,} events")
-    ends = split_columns(kind, windows)
+    derived = (*split_columns(kind, windows), _is_target(target_codes))
     folder.mkdir(exist_ok=True)
     paths = [folder / f"bucket-{bucket:03d}.parquet" for bucket in range(n_buckets)]
     buckets = (
-        _bucket(unsorted.scan(bucket), None if base is None else base[bucket], ends)
+        _bucket(unsorted.scan(bucket), None if base is None else base[bucket], derived)
         for bucket in range(n_buckets)
     )
     for number, (path, histories) in enumerate(zip(paths, one_ahead(buckets), strict=True), 1):
@@ -116,25 +118,32 @@ def _with_bucket(events: pl.DataFrame, n_buckets: int) -> pl.DataFrame:
 
 
 _LISTS = ("item_idx", "timestamp", "event_type")
-_SCHEMA = pl.Schema(
+HISTORIES = pl.Schema(
     {
         "user_id": pl.String(),
         "item_idx": pl.List(pl.Int32()),
         "timestamp": pl.List(pl.Int64()),
         "event_type": pl.List(pl.Int8()),
+        "is_target": pl.List(pl.Boolean()),
         "train_end": pl.Int32(),
         "validation_end": pl.Int32(),
     }
 )
 
 
-def _bucket(events: pl.LazyFrame, base: Path | None, ends: tuple[pl.Expr, pl.Expr]) -> pl.DataFrame:
+def _is_target(codes: Collection[int] | None) -> pl.Expr:
+    kind = pl.element()
+    test = kind.is_not_null() if codes is None else kind.is_in(list(codes))
+    return pl.col("event_type").list.eval(test).alias("is_target")
+
+
+def _bucket(events: pl.LazyFrame, base: Path | None, derived: Sequence[pl.Expr]) -> pl.DataFrame:
     """The histories of a bucket."""
     histories = _in_order(events.select(*_LISTS, "user_id", "arrival")).collect()
     if base is not None:
         old = pl.read_parquet(base, columns=["user_id", *_LISTS])
         histories = _appended(old.cast({"timestamp": pl.List(TIMESTAMP)}), histories)
-    return histories.with_columns(*ends).select(list(_SCHEMA)).cast(_SCHEMA).rechunk()
+    return histories.with_columns(*derived).select(list(HISTORIES)).cast(HISTORIES).rechunk()
 
 
 def _in_order(events: pl.LazyFrame) -> pl.LazyFrame:
@@ -179,11 +188,13 @@ class ResidentHistories:
     Attributes:
         user_ids: The users in file order.
         items: item_idx of all events, oldest first within a user.
+        is_target: Whether each of these events is of a kind that models learn to predict.
         starts: Where each user's events begin in `items`; one more entry than users.
     """
 
     user_ids: pl.Series
     items: NDArray[np.int32]
+    is_target: NDArray[np.bool_]
     starts: NDArray[np.int64]
 
     @property
@@ -196,16 +207,19 @@ def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
     """The events before each user's `train_end`, of these bucket files."""
     users = pl.concat(
         pl.scan_parquet(path).select(
-            "user_id", pl.col("item_idx").list.head(pl.col("train_end")).alias("items")
+            "user_id", pl.col("item_idx", "is_target").list.head(pl.col("train_end"))
         )
         for path in buckets
     ).collect()
-    items = users["items"].explode(empty_as_null=False)
+    events = users.select("item_idx", "is_target").explode(
+        "item_idx", "is_target", empty_as_null=False
+    )
     return ResidentHistories(
         user_ids=users["user_id"],
-        items=items.to_numpy().astype(np.int32),
+        items=events["item_idx"].to_numpy().astype(np.int32),
+        is_target=events["is_target"].to_numpy(),
         starts=np.concatenate(
-            [np.zeros(1, np.int64), users["items"].list.len().to_numpy().cumsum(dtype=np.int64)]
+            [np.zeros(1, np.int64), users["item_idx"].list.len().to_numpy().cumsum(dtype=np.int64)]
         ),
     )
 

@@ -90,9 +90,10 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     """Read the cases of one bucket file of histories.
 
     Args:
-        bucket: Parquet: `user_id`, `item_idx`, `train_end`, `validation_end`.
+        bucket: Parquet: `user_id`, `item_idx`, `is_target`, `train_end`, `validation_end`.
         items: The catalogue, see `candidate_mask`.
-        split: "validation" ranks the events [train_end, validation_end), "test" those after.
+        split: "validation" ranks the events [train_end, validation_end), "test" those after; of
+            both only targets.
         exclude_seen: Drop events whose item is in the history: they can't be recommended.
 
     Returns:
@@ -108,7 +109,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     }[split]
     frame = (
         pl.scan_parquet(bucket)
-        .select("user_id", "item_idx", "train_end", first=first, last=last)
+        .select("user_id", "item_idx", "is_target", "train_end", first=first, last=last)
         .filter(pl.col("last") > pl.col("first"))
         .collect()
     )
@@ -126,9 +127,10 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     positions = (starts[rows] + within).astype(np.int32)
     targets = events[offsets[rows] + positions]
 
-    seen = ~_first_occurrence(events, offsets)[offsets[rows] + positions] & exclude_seen
-    not_candidate = ~seen & ~candidates[targets]
-    kept = np.flatnonzero(~seen & ~not_candidate)
+    asked = flatten_lists(frame["is_target"])[0][offsets[rows] + positions]
+    seen = asked & ~_first_occurrence(events, offsets)[offsets[rows] + positions] & exclude_seen
+    not_candidate = asked & ~seen & ~candidates[targets]
+    kept = np.flatnonzero(asked & ~seen & ~not_candidate)
     begins = offsets[rows[kept]]
     return Cases(
         user_id=frame["user_id"].gather(rows[kept]).to_list(),

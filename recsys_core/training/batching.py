@@ -54,7 +54,7 @@ class TrainingSet:
         resident_events: At most this many events are in memory at once.
 
     Raises:
-        ValueError: No user has two training events.
+        ValueError: No user has a training event that could be predicted from an earlier one.
     """
 
     def __init__(
@@ -73,7 +73,10 @@ class TrainingSet:
         self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
         self.n_windows = sum(self._n_windows(group) for group in range(len(self._groups)))
         if not self.n_windows:
-            msg = "No user has two training events, so there is no next item to learn from."
+            msg = (
+                "No user has a training event, of a kind that is a target, after another: there is "
+                "no next item to learn from."
+            )
             raise ValueError(msg)
 
     @property
@@ -82,7 +85,7 @@ class TrainingSet:
         return self.n_windows // self._batch_size + len(self._groups)
 
     def epoch(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """One window of every user with two or more events, in random order."""
+        """One window of every user with something to predict, in random order."""
         random = np.random.default_rng((seed, epoch))
         for group in random.permutation(len(self._groups)):
             yield from self._group_batches(int(group), random)
@@ -90,11 +93,12 @@ class TrainingSet:
     def _group_batches(self, group: int, random: np.random.Generator) -> Iterator[Batch]:
         histories, labels = self._load(group)
         for starts, ends in self._window_batches(histories, random):
-            yield make_batch(histories, labels, starts, ends)
+            batch = make_batch(histories, labels, starts, ends)
+            if batch.targets.any():
+                yield batch
 
     def _n_windows(self, group: int) -> int:
-        histories, _ = self._load(group)
-        return int((histories.lengths >= 2).sum())
+        return len(_predictable(self._load(group)[0]))
 
     def _load(self, group: int) -> tuple[ResidentHistories, StateLabels | None]:
         if self._resident is None or self._resident[0] != group:
@@ -109,7 +113,7 @@ class TrainingSet:
         self, histories: ResidentHistories, random: np.random.Generator
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Event ranges [start, end) of windows of similar length, batch after batch."""
-        users = random.permutation(np.flatnonzero(histories.lengths >= 2))
+        users = random.permutation(_predictable(histories))
         lengths = np.minimum(histories.lengths[users], self._max_length + 1)
         newest = histories.lengths[users] - lengths
         anywhere = random.integers(0, newest + 1)
@@ -128,22 +132,33 @@ class TrainingSet:
             yield starts[batches[i]], ends[batches[i]]
 
 
+def _predictable(histories: ResidentHistories) -> NDArray[np.int64]:
+    """The users who have a target after their first event."""
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(histories.is_target)])
+    first, end = histories.starts[:-1], histories.starts[1:]
+    return np.flatnonzero(before[end] > before[np.minimum(first + 1, end)])
+
+
 def make_batch(
     histories: ResidentHistories,
     labels: StateLabels | None,
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> Batch:
-    """Cut windows out of resident histories: events [start, end), the last one a target only."""
+    """Cut windows out of resident histories: events [start, end), the last one a target only.
+
+    An event of a kind that is no target is only ever history.
+    """
     lengths = ends - starts - 1
     events = starts[:, None] + np.arange(lengths.max())
     valid = np.arange(lengths.max()) < lengths[:, None]
     inside = np.where(valid, events, 0)
     history = np.where(valid, histories.items[inside], 0)
-    targets = np.where(valid, histories.items[inside + 1], 0)
+    asked = valid & histories.is_target[inside + 1]
+    targets = np.where(asked, histories.items[inside + 1], 0)
     states = None
     if labels is not None:
-        rows = events[valid]
+        rows = events[asked]
         states = labels.states[rows] * labels.scales[rows, None]
     return Batch(
         torch.from_numpy(history.astype(np.int64)),

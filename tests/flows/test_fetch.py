@@ -1,7 +1,6 @@
 """Data sets that are fetched whole, checked, or not at all."""
 
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -274,24 +273,8 @@ def test_what_is_printed_is_a_configuration_of_a_night(small_archive: Path, tmp_
     assert len(find_sources(config.events)) == 2
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_disk_that_is_full_in_the_middle_publishes_nothing(
-    file_server: "FileServer", small_disk: Path, tmp_path: Path
+    file_server: "FileServer", small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
     """It is full while unpacking: the archive is small, what is in it is not."""
     members = {"README.txt": "Terms", "movies.csv": MOVIES, "ratings.csv": RATINGS * 2000}
@@ -299,27 +282,29 @@ def test_a_disk_that_is_full_in_the_middle_publishes_nothing(
         tmp_path / "large.zip", {f"ml-latest-small/{name}": members[name] for name in members}
     )
     dataset = replace(described(archive, file_server), size_bytes=100_000)
+    disk = small_disk(64)
 
     with pytest.raises(DatasetError, match=r"No space left on device.*Nothing was published.*--to"):
-        fetch(dataset, small_disk / "small", archive=None, progress=silent)
+        fetch(dataset, disk / "small", archive=None, progress=silent)
 
-    assert names(small_disk) == [".small.zip"]
+    assert names(disk) == [".small.zip"]
     assert fetch(dataset, tmp_path / "small", archive=archive, progress=silent)
 
 
 def test_a_disk_that_is_full_while_downloading_publishes_nothing(
-    file_server: "FileServer", small_disk: Path, tmp_path: Path
+    file_server: "FileServer", small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
     archive = write_zip(tmp_path / "large.zip", {"ml-latest-small/ratings.csv": RATINGS})
     dataset = described(archive, file_server)
     file_server.files["/small.zip"] = bytes(100_000)
+    disk = small_disk(64)
 
     with pytest.raises(DatasetError, match=r"No space left on device.*Make room there"):
         fetch(
             replace(dataset, size_bytes=100_000),
-            small_disk / "small",
+            disk / "small",
             archive=None,
             progress=silent,
         )
 
-    assert names(small_disk) == [".small.zip.draft"]
+    assert names(disk) == [".small.zip.draft"]

@@ -193,6 +193,32 @@ def test_filters_look_at_training_events_alone(
     assert _histories(run) == {"u": ([1, 2], 2, 2), "v": ([2, 1], 2, 2)}
 
 
+def test_target_kinds_are_a_setting(
+    night: Night, make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    artifact = ingested()
+    lake = Lake(night.lake)
+    lake.append(EVENT_TYPES, lambda _: pl.DataFrame({"event_type": ["buy"], "code": [1]}))
+    bought = [("u", "e", _at(2)), ("v", "a", _at(6))]
+    _store(lake, _rows(bought).with_columns(event_type=pl.lit("buy")))
+    facts = read_json(artifact.file("ingest.json"))
+    facts["versions"] = {table.name: lake.version(table.name) for table in TABLES}
+    write_json(artifact.file("ingest.json"), facts)
+
+    run = make_run("prepare")
+    _prepare(run, artifact, CONFIG.model_copy(update={"target_event_types": ("buy",)}))
+
+    rows = pl.concat(pl.read_parquet(path) for path in (run.out / "histories").iterdir())
+    targets = {user: kinds for user, kinds in rows.select("user_id", "is_target").rows()}
+    assert targets["u"] == [False, True, False, False, False]
+    assert targets["v"] == [True, False, False]
+    items = pl.read_parquet(run.out / "items.parquet")
+    assert items["train_count"].to_list() == [1, 0, 0, 0, 1]
+
+    with pytest.raises(ValueError, match=r"names 'sold', which never occurred.*buy, view"):
+        _prepare(run, artifact, CONFIG.model_copy(update={"target_event_types": ("sold",)}))
+
+
 def test_sessions_need_times(
     make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
 ) -> None:

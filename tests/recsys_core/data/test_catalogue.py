@@ -150,7 +150,12 @@ def test_training_interactions_are_counted(
     paths: list[Path] = []
     for items, train_end in (([1, 1, 2, 3], 3), ([1, 4, 3, 4], 1), ([3, 4], 0)):
         frame = pl.DataFrame(
-            {"item_idx": [items], "timestamp": [micro[: len(items)]], "train_end": [train_end]},
+            {
+                "item_idx": [items],
+                "timestamp": [micro[: len(items)]],
+                "is_target": [[True] * len(items)],
+                "train_end": [train_end],
+            },
             schema_overrides={"item_idx": pl.List(pl.Int32), "train_end": pl.Int32},
         )
         paths.append(tmp_path / f"{len(paths)}.parquet")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_core.data.filters import FilterConfig, filter_histories
-from recsys_core.data.histories import _SCHEMA
+from recsys_core.data.histories import HISTORIES
 
 MINUTE = 60_000_000
 Event = tuple[int, int]
@@ -27,6 +27,7 @@ def _write(folder: Path, users: list[User]) -> list[Path]:
                 [item for item, _ in events],
                 [minute * MINUTE for _, minute in events],
                 [0] * len(events),
+                [True] * len(events),
                 train,
                 validation,
             )
@@ -34,13 +35,13 @@ def _write(folder: Path, users: list[User]) -> list[Path]:
             if n % 2 == at
         ]
         paths.append(folder / f"bucket-{at:03d}.parquet")
-        pl.DataFrame(rows, schema=_SCHEMA, orient="row").write_parquet(paths[-1])
+        pl.DataFrame(rows, schema=HISTORIES, orient="row").write_parquet(paths[-1])
     return paths
 
 
 def _read(paths: list[Path]) -> dict[str, User]:
     table = pl.concat(pl.read_parquet(path) for path in paths)
-    assert table.schema == _SCHEMA
+    assert table.schema == HISTORIES
     return {
         row["user_id"]: (
             [(i, t // MINUTE) for i, t in zip(row["item_idx"], row["timestamp"], strict=True)],

@@ -105,6 +105,7 @@ def test_events_are_in_order_and_ties_in_order_of_arrival(tmp_path: Path) -> Non
         "item_idx": pl.List(pl.Int32),
         "timestamp": pl.List(pl.Int64),
         "event_type": pl.List(pl.Int8),
+        "is_target": pl.List(pl.Boolean),
         "train_end": pl.Int32,
         "validation_end": pl.Int32,
     }

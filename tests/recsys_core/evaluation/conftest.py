@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tests.targets import ALL_TARGETS
+
 Users = dict[str, tuple[list[int], int, int]]
 
 
@@ -21,7 +23,8 @@ def write_bucket(tmp_path: Path) -> Callable[..., Path]:
             "validation_end": pl.Int32,
         }
         rows = [(user, *facts) for user, facts in users.items()]
-        pl.DataFrame(rows, schema=schema, orient="row").write_parquet(tmp_path / name)
+        table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(ALL_TARGETS)
+        table.write_parquet(tmp_path / name)
         return tmp_path / name
 
     return write

@@ -206,6 +206,48 @@ def test_labels_belong_to_the_positions_of_their_batch(
     assert n_without > 0
 
 
+def _only_even_items_are_targets(paths: list[Path]) -> None:
+    even = pl.col("item_idx").list.eval(pl.element() % 2 == 0).alias("is_target")
+    for path in paths:
+        pl.read_parquet(path).with_columns(even).write_parquet(path)
+
+
+def test_other_kinds_of_events_are_history_and_never_asked_for(
+    tmp_path: Path, buckets: list[Path]
+) -> None:
+    _only_even_items_are_targets(buckets)
+    training_set = TrainingSet(
+        buckets,
+        max_length=MAX_LENGTH,
+        batch_size=3,
+        labels=_write_labels(tmp_path / "soft", buckets, set()),
+    )
+    users: set[int] = set()
+    for batches in _epochs(training_set, 6):
+        for batch in batches:
+            # An even item follows an odd one, for a user's items go up one by one.
+            asked = batch.targets > 0
+            assert torch.equal(asked, batch.history % 2 == 1)
+            assert torch.equal(batch.targets[asked], batch.history[asked] + 1)
+            assert batch.teacher_states is not None
+            assert batch.teacher_states[:, 1].tolist() == (batch.history[asked] // 100).tolist()
+            users |= set((batch.history[batch.history > 0] // 100).tolist())
+    assert users == _trainable().keys()
+    assert training_set.n_windows == len(users)
+
+
+def test_users_who_only_begin_with_a_target_are_not_drawn(
+    tmp_path: Path, write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]]
+) -> None:
+    users = [("a", [2, 1, 3], 3, 3), ("b", [1, 2], 2, 2), ("c", [], 0, 0)]
+    paths = write_buckets(tmp_path / "histories", [users])
+    _only_even_items_are_targets(paths)
+    training_set = TrainingSet(paths, max_length=MAX_LENGTH, batch_size=3)
+    assert training_set.n_windows == 1
+    ((batch,),) = _epochs(training_set, 1)
+    assert (batch.history.tolist(), batch.targets.tolist()) == ([[1]], [[2]])
+
+
 def test_labels_of_other_histories_are_refused_before_training(
     tmp_path: Path,
     buckets: list[Path],
@@ -215,7 +257,7 @@ def test_labels_of_other_histories_are_refused_before_training(
     shifted = [
         [
             (user, items[1:], max(end - 1, 0), end)
-            for user, items, end, _ in pl.read_parquet(path).rows()
+            for user, items, end, _ in pl.read_parquet(path).drop("is_target").rows()
         ]
         for path in buckets
     ]
