@@ -2,7 +2,8 @@
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ ROWS_IN_MEMORY = 4_000_000
 
 class Spool:
     """Rows by a key such as their date, in bounded memory: what does not fit waits on the disk.
+
+    It is written in the background, one lot at a time, while the next rows come.
 
     Args:
         folder: For what does not fit; emptied first.
@@ -38,6 +41,8 @@ class Spool:
         self._files: dict[Any, list[Path]] = defaultdict(list)
         self._rows = Counter[Any]()
         self._n_waiting = 0
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._written: Future[None] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -74,20 +79,36 @@ class Spool:
 
     def discard(self) -> None:
         """Delete what is on the disk."""
+        self._writer.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _parts(self, key: Any) -> list[pl.LazyFrame]:
+        self._settle()
         written = [pl.scan_ipc(path) for path in self._files[key]]
         parts = [*written, *(part.lazy() for part in self._waiting[key])]
         value = pl.lit(key, self._schema[self._key]).alias(self._key)
         return [part.with_columns(value).select(self._schema.names()) for part in parts]
 
     def _flush(self) -> None:
+        self._settle()
         self._folder.mkdir(parents=True, exist_ok=True)
+        lot: dict[Path, list[pl.DataFrame]] = {}
         for key, parts in self._waiting.items():
             path = self._folder / f"{key}-{len(self._files[key]):05d}.arrow"
-            # Uncompressed: it is read back at once, and compressing would cost more than the disk.
-            pl.concat(parts).write_ipc(path, compression="uncompressed")
             self._files[key].append(path)
-        self._waiting.clear()
+            lot[path] = parts
+        self._written = self._writer.submit(_write, lot)
+        self._waiting = defaultdict(list)
         self._n_waiting = 0
+
+    def _settle(self) -> None:
+        """Wait until the lot before is written."""
+        if self._written is not None:
+            written, self._written = self._written, None
+            written.result()
+
+
+def _write(lot: Mapping[Path, Sequence[pl.DataFrame]]) -> None:
+    for path, parts in lot.items():
+        # Uncompressed: it is read back at once, and compressing would cost more than the disk.
+        pl.concat(parts).write_ipc(path, compression="uncompressed")

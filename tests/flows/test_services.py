@@ -15,6 +15,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import is_valid_schema, validate
 
+from flows.backfill import backfill
 from flows.config import NightlyConfig, SyntheticSource
 from flows.housekeeping import deployments
 from flows.nightly import nightly
@@ -144,15 +145,16 @@ def test_deployments_carry_configuration_and_time_zone() -> None:
     config = NightlyConfig(
         name="shop", source=SourceConfig(interactions=Path("x.csv"), timezone="Europe/Berlin")
     )
-    scheduled, on_demand = deployments(config)["deployments"]
+    scheduled, on_demand, again = deployments(config)["deployments"]
     assert scheduled["schedules"] == [
         {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "active": True}
     ]
-    assert "schedules" not in on_demand
-    for deployment in (scheduled, on_demand):
+    assert "schedules" not in on_demand | again
+    flows = ((scheduled, nightly), (on_demand, nightly), (again, backfill))
+    for deployment, flow in flows:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
         assert NightlyConfig.model_validate(deployment["parameters"]["config"]) == config
-        assert load_flow_from_entrypoint(deployment["entrypoint"]) is nightly
+        assert load_flow_from_entrypoint(deployment["entrypoint"]) is flow
 
 
 @pytest.fixture(scope="module")

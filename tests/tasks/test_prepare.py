@@ -198,7 +198,8 @@ def test_target_kinds_are_a_setting(
 ) -> None:
     artifact = ingested()
     lake = Lake(night.lake)
-    lake.append(EVENT_TYPES, lambda _: pl.DataFrame({"event_type": ["buy"], "code": [1]}))
+    bought_kind = pl.DataFrame({"event_type": ["buy"], "code": [1]}, schema=EVENT_TYPES.schema)
+    lake.append(EVENT_TYPES, lambda _: bought_kind)
     bought = [("u", "e", _at(2)), ("v", "a", _at(6))]
     _store(lake, _rows(bought).with_columns(event_type=pl.lit("buy")))
     facts = read_json(artifact.file("ingest.json"))
