@@ -31,6 +31,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A workspace whose lake holds three dates with a gap, and a refused row."""
+    return _ingested(tmp_path)
+
+
+def _ingested(tmp_path: Path, hash_user_ids: str | None = None) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
     lines = [
@@ -41,7 +45,7 @@ def workspace(tmp_path: Path) -> Path:
         "u,a,2026-01-01",
     ]
     (folder / "a.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines, ""]))
-    config = SourceConfig(interactions=folder, timestamp_unit="iso")
+    config = SourceConfig(interactions=folder, timestamp_unit="iso", hash_user_ids=hash_user_ids)
     night = Night(tmp_path / "workspace", "test", date(2026, 1, 10), {}, None, {})
     out, scratch = night.workspace / "out", night.workspace / "scratch"
     stage_run = StageRun(night, "key", out, scratch, silent, logging.getLogger("test"))
@@ -116,6 +120,28 @@ def test_forgetting_needs_a_yes_and_a_dry_run_changes_nothing(
 
     assert run(monkeypatch, "forget", "--user", "x", "--workspace", str(workspace), "--yes") == 0
     assert "Nothing is held of this user." in capsys.readouterr().out
+
+
+def test_hashed_users_are_forgotten_by_the_id_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("USER_KEY", "a key of more than sixteen bytes")
+    workspace = _ingested(tmp_path, "USER_KEY")
+    config = tmp_path / "night.toml"
+    source = f'[source]\ninteractions = "{tmp_path / "in"}"\n'
+    config.write_text(f'workspace = "{workspace}"\n{source}hash_user_ids = "USER_KEY"\n')
+    assert len(_users(workspace)) == 2
+    assert run(monkeypatch, "forget", "--user", "u", "--config", str(config), "--yes") == 0
+    assert "Lake: 2 interactions" in capsys.readouterr().out
+    assert len(_users(workspace)) == 1
+
+    monkeypatch.setenv("USER_KEY", "another key of more than sixteen bytes")
+    assert run(monkeypatch, "forget", "--user", "v", "--config", str(config), "--yes") == 1
+    assert "hashed with another key" in capsys.readouterr().err
+    monkeypatch.delenv("USER_KEY")
+    assert run(monkeypatch, "forget", "--user", "v", "--config", str(config), "--yes") == 1
+    assert "environment variable USER_KEY, which is not set" in capsys.readouterr().err
+    assert len(_users(workspace)) == 1
 
 
 def test_cleaning_says_what_goes_before_it_does(
