@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 
 from flows.config import NightlyConfig
 from flows.lock import workspace_lock
-from flows.nightly import open_night, scheduled_date
+from flows.nightly import claim, known, open_night, scheduled_date
 from recsys_core.data.files import source_fingerprint
 from recsys_core.data.lake import Lake
 from recsys_core.data.records import read_records
@@ -40,13 +40,15 @@ def backfill(
 
     Raises:
         SourceError: No file is there, or one can't be read.
+        WorkspaceOwned: The workspace is that of other data.
     """
     if last_date < first_date:
         msg = f"The last date, {last_date}, comes before the first, {first_date}."
         raise ValueError(msg)
     with workspace_lock(config.workspace):
+        claim(config)
         night = open_night(config, scheduled_date(config), pin=False)
-        night.sources = source_fingerprint(config.events)
+        night.sources = source_fingerprint(config.events, known(night))
         lake = Lake(night.lake)
         again = files_of(lake, first_date, last_date, night.sources)
         get_run_logger().info("Reading again: %s", ", ".join(again) or "only what is new")

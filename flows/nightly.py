@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect import flow
@@ -160,7 +159,7 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
     """
     resolved = config.model_dump(mode="json")
     if pin:
-        claim_workspace(config.workspace, name=config.name, source=_source_identity(config))
+        claim(config)
     manifest = NightManifest.of(config.workspace, run_date, resolved)
     pinned = manifest.read()
     night = Night(
@@ -176,11 +175,17 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
     )
     if not pinned or not _validated(night, config):
         night.sources = (
-            {} if _lacks_its_world(config) else source_fingerprint(config.events, _known(night))
+            {} if _lacks_its_world(config) else source_fingerprint(config.events, known(night))
         )
     if pin:
         manifest.write(night)
     return night
+
+
+def claim(config: NightlyConfig) -> None:
+    """Make the workspace that of the configured name and source; see `claim_workspace`."""
+    source = config.events.model_dump(mode="json", include={"format", "interactions", "items"})
+    claim_workspace(config.workspace, name=config.name, source=source)
 
 
 def scheduled_date(config: NightlyConfig) -> date:
@@ -189,13 +194,9 @@ def scheduled_date(config: NightlyConfig) -> date:
     return start.astimezone(ZoneInfo(config.events.timezone)).date()
 
 
-def _known(night: Night) -> dict[str, tuple[str, str]]:
+def known(night: Night) -> dict[str, tuple[str, str]]:
     """Stamp and fingerprint of the files that earlier nights have read."""
     return known_files(Lake(night.lake)) if night.lake.exists() else {}
-
-
-def _source_identity(config: NightlyConfig) -> dict[str, Any]:
-    return config.events.model_dump(mode="json", include={"format", "interactions", "items"})
 
 
 def _lacks_its_world(config: NightlyConfig) -> bool:

@@ -8,7 +8,10 @@ import pytest
 
 from flows.backfill import backfill
 from flows.config import NightlyConfig
+from recsys_core.data.lake import Lake
+from recsys_core.data.retention import expire
 from recsys_core.data.sources import SourceError
+from tasks.night import WorkspaceOwned
 
 HEADER = "user_id,item_id,timestamp\n"
 
@@ -44,9 +47,6 @@ def test_only_files_of_these_dates_are_read(config: NightlyConfig) -> None:
 
 def test_rows_that_are_gone_from_the_lake_come_back(config: NightlyConfig) -> None:
     backfill(date(2026, 1, 1), date(2026, 1, 3), config)
-    from recsys_core.data.lake import Lake
-    from recsys_core.data.retention import expire
-
     assert expire(Lake(config.workspace / "lake"), date(2026, 1, 3)) == 8
     assert list(_lake(config)) == [date(2026, 1, 3)]
 
@@ -62,6 +62,14 @@ def test_a_file_that_is_gone_is_named(config: NightlyConfig) -> None:
     with pytest.raises(SourceError, match=r"interactions/2.csv brought events.*Put it back"):
         backfill(date(2026, 1, 1), date(2026, 1, 2), config)
     assert _lake(config) == before
+
+
+def test_a_workspace_of_other_data_is_refused(config: NightlyConfig, tmp_path: Path) -> None:
+    backfill(date(2026, 1, 1), date(2026, 1, 3), config)
+    source = {"interactions": str(tmp_path / "elsewhere"), "timestamp_unit": "iso"}
+    other = {"workspace": str(config.workspace), "source": source}
+    with pytest.raises(WorkspaceOwned):
+        backfill(date(2026, 1, 1), date(2026, 1, 3), NightlyConfig.model_validate(other))
 
 
 def test_dates_in_the_wrong_order_are_refused(config: NightlyConfig) -> None:
