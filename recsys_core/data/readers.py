@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import PolarsError
 
 from recsys_core.data.csv_rows import BROKEN, ROW, Dialect, read_csv
 from recsys_core.data.json_rows import read_json_lines
+from recsys_core.data.parquet_rows import DAMAGE, read_parquet
 from recsys_core.data.presets import DAT_COLUMNS
 from recsys_core.data.sources import SourceConfig, SourceError, SourceFile
 from recsys_core.data.text_lines import LINE
@@ -52,7 +53,7 @@ def read_chunks(
             chunk = _under_standard_names(source, _with_partitions(rows, source), wanted)
             n_rows += chunk.height
             yield chunk
-    except (PolarsError, PanicException, OSError, UnicodeError) as error:
+    except (*DAMAGE, PolarsError, OSError, UnicodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         beyond = f" beyond row {n_rows}" if n_rows else ""
         msg = (
@@ -69,24 +70,15 @@ def _read(
     wanted: Mapping[str, _Wanted],
     rows_at_once: int,
 ) -> Iterator[pl.DataFrame]:
+    names = [column.name for column in wanted.values()] if source.table != "items" else None
     if config.format == "parquet":
-        return _read_parquet(path, rows_at_once)
+        needed = [column.name for column in wanted.values() if column.required]
+        return read_parquet(path, rows_at_once, names=names, needed=needed)
     if config.format == "jsonl":
-        names = [column.name for column in wanted.values()] if source.table != "items" else None
         return read_json_lines(path, config.encoding, names=names)
     if source.location.endswith(".dat"):
         return read_csv(path, Dialect("::", "latin-1", DAT_COLUMNS[source.table], quoted=False))
     return read_csv(path, Dialect(config.separator, config.encoding))
-
-
-def _read_parquet(path: Path, rows_at_once: int) -> Iterator[pl.DataFrame]:
-    scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-    n_rows: int = scan.select(pl.len()).collect().item()
-    nothing = pl.lit(None, pl.String)
-    for start in range(0, max(n_rows, 1), rows_at_once):
-        rows = scan.slice(start, rows_at_once).collect()
-        numbers = pl.int_range(start + 1, start + 1 + rows.height, dtype=pl.Int64, eager=True)
-        yield rows.with_columns(numbers.alias(ROW), nothing.alias(BROKEN), nothing.alias(LINE))
 
 
 def _with_partitions(rows: pl.DataFrame, source: SourceFile) -> pl.DataFrame:

@@ -184,6 +184,13 @@ QUARANTINED = {
     "nulls in Parquet": Case(
         _parquet(user_id=[None, "v"]), {"missing user_id": 1}, 1, "a.parquet", PARQUET
     ),
+    "ids in a dictionary of Parquet": Case(
+        _parquet(user_id=pl.Series([None, "v"], dtype=pl.Categorical)),
+        {"missing user_id": 1},
+        1,
+        "a.parquet",
+        PARQUET,
+    ),
     "fractions as ids in Parquet": Case(
         _parquet(user_id=[1.5, 2.0]), {"unreadable user_id": 1}, 1, "a.parquet", PARQUET
     ),

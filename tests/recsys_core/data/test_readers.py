@@ -213,6 +213,32 @@ def test_parquet_comes_in_chunks(tmp_path: Path) -> None:
     assert pl.concat(chunks)[ROW].to_list() == list(range(1, 11))
 
 
+def test_any_damaged_byte_of_parquet_is_an_error_or_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1, 2]}).write_parquet(
+        path
+    )
+    whole = path.read_bytes()
+    n_refused = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 7]) + whole[at + 1 :])
+        try:
+            _read(path, _config(format="parquet"))
+        except SourceError:
+            n_refused += 1
+    assert len(whole) // 2 < n_refused < len(whole)
+
+
+def test_only_the_wanted_columns_of_parquet_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = {"user_id": ["u"], "item_id": ["i"], "timestamp": [1], "page": ["x" * 100]}
+    pl.DataFrame(columns).write_parquet(path, compression="uncompressed", statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"x" * 100, b"\xff" * 100))
+    assert _read(path, _config(format="parquet"))["user_id"].to_list() == ["u"]
+    with pytest.raises(SourceError, match="UTF8"):
+        _read(path, _config(format="parquet", columns={"event_type": "page"}))
+
+
 def test_parts_of_the_path_are_columns(tmp_path: Path) -> None:
     path = _csv(tmp_path, "user_id,item_id,kind\nu,i,view\n")
     name = "interactions/date=2026-01-31/kind=buy/a.csv"
