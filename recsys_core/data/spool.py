@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 ROWS_IN_MEMORY = 4_000_000
+_REPETITIVE = ("source", "event_type")  # of few values: on the disk a number stands for each
 
 
 class Spool:
@@ -87,7 +88,8 @@ class Spool:
         written = [pl.scan_ipc(path) for path in self._files[key]]
         parts = [*written, *(part.lazy() for part in self._waiting[key])]
         value = pl.lit(key, self._schema[self._key]).alias(self._key)
-        return [part.with_columns(value).select(self._schema.names()) for part in parts]
+        names = self._schema.names()
+        return [part.with_columns(value).select(names).cast(self._schema) for part in parts]
 
     def _flush(self) -> None:
         self._settle()
@@ -111,4 +113,8 @@ class Spool:
 def _write(lot: Mapping[Path, Sequence[pl.DataFrame]]) -> None:
     for path, parts in lot.items():
         # Uncompressed: it is read back at once, and compressing would cost more than the disk.
-        pl.concat(parts).write_ipc(path, compression="uncompressed")
+        rows = pl.concat(parts)
+        repetitive = [name for name in _REPETITIVE if rows.schema.get(name) == pl.String]
+        rows.with_columns(pl.col(repetitive).cast(pl.Categorical)).write_ipc(
+            path, compression="uncompressed"
+        )
