@@ -43,6 +43,7 @@ LAST_DAY = FIRST_DAY + timedelta(days=DAYS)  # night 61 brings it
 KINDS = ("view", "click", "cart", "buy")
 SHARES = (0.7, 0.2, 0.07, 0.03)
 PANDAS_ROWS = 10_000_000
+REPEATS = 3
 PEERS = ("plain Polars scan and Delta write", "pandas")
 
 
@@ -63,10 +64,8 @@ def main() -> None:
     small = whole
     if rows > PANDAS_ROWS:
         small = _make_source(args.work / "small" / "source" / "first.parquet", PANDAS_ROWS)
-    took: dict[str, dict[str, float]] = {}
+    took = _first_load_and_peer(args.work, whole)
     for name, step, source in (
-        ("first load", "ingest", whole),
-        ("plain Polars scan and Delta write", "polars", whole),
         ("first load, pandas' rows", "ingest", small),
         ("pandas", "pandas", small),
         ("histories of all rows", "histories", whole),
@@ -78,6 +77,16 @@ def main() -> None:
     took["night 61, validation"] = _measured("validate", args.work, whole)
     shutil.rmtree(args.work)
     _report(took, rows, args.out)
+
+
+def _first_load_and_peer(work: Path, source: Path) -> dict[str, dict[str, float]]:
+    """Each in turn, the fastest of several: what else the disk does moves both by a fifth."""
+    runs: dict[str, list[dict[str, float]]] = {"first load": [], PEERS[0]: []}
+    for _ in range(REPEATS):
+        shutil.rmtree(source.parents[1] / "workspace", ignore_errors=True)
+        runs["first load"].append(_measured("ingest", work, source))
+        runs[PEERS[0]].append(_measured("polars", work, source))
+    return {name: min(several, key=lambda one: one["seconds"]) for name, several in runs.items()}
 
 
 def _report(took: dict[str, dict[str, float]], rows: int, out: Path | None) -> None:

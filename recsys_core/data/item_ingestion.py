@@ -65,17 +65,17 @@ def ingest_catalogue(
 def extend_item_index(lake: Lake, new: Iterable[SourceRecord]) -> None:
     """Append the items that the catalogue and the new files bring to the item index."""
     new = list(new)
-    names = [record.source for record in new if record.is_interactions]
-    dates = sorted({day for record in new for day in record.dates})
+    interactions = [record for record in new if record.is_interactions]
+    dates = sorted({day for record in interactions for day in record.dates})
     candidates: list[pl.LazyFrame] = []
-    if names:
+    if interactions:
         candidates.append(
             lake.scan(INTERACTIONS.name)
-            .filter(pl.col("date").is_in(dates), pl.col("source").is_in(names))
+            .filter(pl.col("date").is_in(dates))
             .group_by("item_id")
             .agg(pl.col("timestamp").min().alias("first_seen"))
         )
-    if len(names) < len(new):
+    if len(interactions) < len(new):
         # All of the catalogue, by its ids: what a killed night brought is new to the index only.
         catalogue = lake.scan(ITEMS.name).select("item_id", first_seen="available_from")
         candidates.append(catalogue)

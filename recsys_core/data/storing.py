@@ -153,7 +153,8 @@ def _parts(
     in_stale = _lake_rows(snapshot, stale.filter(pl.col("date") == day)["path"], day)
     ours = pl.col("source").is_in(list(sources))
     for number in range(n_parts):
-        mine = pl.col("user_id").hash() % n_parts == number
+        part_of_user = pl.col("user_id").hash() % n_parts
+        mine = part_of_user == number if n_parts > 1 else pl.lit(value=True)
         keys = in_lake.select(*_KEY, "source").filter(mine).collect()
         yield _Part(
             day=day,
