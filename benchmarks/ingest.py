@@ -61,9 +61,8 @@ def main() -> None:
         return
     shutil.rmtree(args.work, ignore_errors=True)
     whole = _make_source(args.work / "whole" / "source" / "first.parquet", rows)
-    small = whole
-    if rows > PANDAS_ROWS:
-        small = _make_source(args.work / "small" / "source" / "first.parquet", PANDAS_ROWS)
+    few = min(rows, PANDAS_ROWS)
+    small = _make_source(args.work / "small" / "source" / "first.parquet", few)
     took = _first_load_and_peer(args.work, whole)
     for name, step, source in (
         ("first load, pandas' rows", "ingest", small),
