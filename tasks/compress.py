@@ -3,6 +3,7 @@
 The output is the served model's folder: `model.onnx`, `item_ids.json`, `config.json`.
 """
 
+import time
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ def _recover(
         loss=distilling_loss(labels, distillation, run.night.device),
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
+        clock=time.monotonic,
         progress=run.progress,
     )
     write_json(run.out / "curve.json", [point._asdict() for point in curve])

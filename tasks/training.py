@@ -1,5 +1,7 @@
 """What the stages that train share: building a network, running the loop, keeping the result."""
 
+import time
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -69,6 +71,7 @@ def train_and_save(
         loss=loss,
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
+        clock=time.monotonic,
         progress=run.progress,
     )
     save_model(run.out, model)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from recsys_core.models.recommender import Block, Recommender
+from recsys_core.models.rotary import rotate
 
 OPSET = 23
 TABLE = "item_table"
@@ -144,28 +145,28 @@ class ServingGraph(nn.Module):
         """
         model = self.model
         x = F.embedding((history - 1).clamp(min=0), self.item_table)
-        x = x * model.config.embedding_dim**0.5 + model.position_embedding[: history.shape[1]]
+        x, angles = model.place(x * model.config.embedding_dim**0.5)
         *lower, last = cast(Sequence[Block], model.blocks)
         for block in lower:
-            x = block(x)
-        return model.final_norm(_newest_of_block(last, x, newest))[:, 0]
+            x = block(x, angles)
+        return model.final_norm(_newest_of_block(last, x, angles, newest))[:, 0]
 
 
 def _newest_of_block(
-    block: Block, x: Float[Tensor, "batch length dim"], newest: Int[Tensor, " batch"]
+    block: Block,
+    x: Float[Tensor, "batch length dim"],
+    angles: Float[Tensor, "length half"] | None,
+    newest: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch 1 dim"]:
     """One block's output at one position only: keys and values need the rest, nothing else."""
     attention = block.attention
     x_newest = x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[2]))
     normed = block.attention_norm(x)
-    query, key, value = (
-        projected.unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)
-        for projected in (
-            attention.query(block.attention_norm(x_newest)),
-            attention.key(normed),
-            attention.value(normed),
-        )
-    )
+    query = attention.heads(attention.query(block.attention_norm(x_newest)))
+    key, value = attention.heads(attention.key(normed)), attention.heads(attention.value(normed))
+    if angles is not None:
+        query = rotate(query, angles[newest][:, None, None])
+        key = rotate(key, angles)
     past = torch.arange(x.shape[1], device=x.device) <= newest[:, None]
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=past[:, None, None])
     update = attention.output(mixed.transpose(1, 2).flatten(-2))

@@ -47,9 +47,8 @@ def quantize(source: Path, target: Path) -> None:
     """
     model = onnx.load(source)
     floats = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == 1}
-    missing = {TABLE, POSITIONS} - floats.keys()
-    if missing:
-        msg = f"{source} has no tensor {sorted(missing)}; expected a graph from export_onnx."
+    if TABLE not in floats:
+        msg = f"{source} has no tensor {TABLE}; expected a graph from export_onnx."
         raise ValueError(msg)
     linears = {
         node.input[1]
@@ -57,10 +56,12 @@ def quantize(source: Path, target: Path) -> None:
         if node.op_type == "MatMul" and node.input[1] in floats
     }
     _quantize_table(model, numpy_helper.to_array(floats[TABLE]))
-    _quantize_axis(model, floats[POSITIONS], axis=0)
+    positions = {POSITIONS} & floats.keys()  # none where positions are rotary
+    for name in positions:
+        _quantize_axis(model, floats[name], axis=0)
     for name in sorted(linears):
         _quantize_axis(model, floats[name], axis=1)
-    _drop(model, {TABLE, POSITIONS, *linears})
+    _drop(model, {TABLE, *positions, *linears})
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     left = [tensor.name for tensor in model.graph.initializer if _is_matrix(tensor)]
     if left:

@@ -63,8 +63,9 @@ def pick_layers(n_layers: int, n_teacher_layers: int) -> list[int]:
 
 
 def _copy_network(student: Recommender, teacher: Recommender) -> None:
-    length = min(student.config.max_length, teacher.config.max_length)
-    student.position_embedding[:length] = teacher.position_embedding[:length]
+    if student.position_embedding is not None and teacher.position_embedding is not None:
+        length = min(student.config.max_length, teacher.config.max_length)
+        student.position_embedding[:length] = teacher.position_embedding[:length]
     student.final_norm.load_state_dict(teacher.final_norm.state_dict())
     if student.config.n_layers > teacher.config.n_layers:
         return

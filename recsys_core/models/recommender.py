@@ -5,15 +5,21 @@ train where the plain residual block collapses. Source: Borisyuk et al. 2025 (Li
 arXiv:2502.03417; its use for next-item prediction: Tikhonovich et al. 2025 (eSASRec).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys_core.models.dropout import Dropout
+from recsys_core.models.rotary import rotate, rotation_angles
 from recsys_core.settings import Settings
 
 _INIT_STD = 0.02
+
+Positions = Literal["learned", "rotary"]
 
 
 class ModelConfig(Settings):
@@ -29,6 +35,11 @@ class ModelConfig(Settings):
     ffn_dim: int = Field(default=128, ge=4, le=8192, description="Channels inside each SwiGLU")
     max_length: int = Field(
         default=200, ge=2, le=4096, description="Longest history used, in events"
+    )
+    positions: Positions = Field(
+        default="learned",
+        description="How a state knows the order: a learned vector for each place, or rotary "
+        "angles, which know distances only",
     )
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Share of activations dropped in training"
@@ -46,7 +57,8 @@ class Recommender(nn.Module):
             that nobody has touched has a vector.
 
     Raises:
-        ValueError: n_heads does not divide embedding_dim, or content has the wrong height.
+        ValueError: n_heads does not divide embedding_dim (into even heads, for rotary positions),
+            or content has the wrong height.
     """
 
     def __init__(
@@ -58,6 +70,12 @@ class Recommender(nn.Module):
         super().__init__()
         if config.embedding_dim % config.n_heads:
             msg = f"n_heads={config.n_heads} must divide embedding_dim={config.embedding_dim}."
+            raise ValueError(msg)
+        if config.positions == "rotary" and config.embedding_dim // config.n_heads % 2:
+            msg = (
+                f"Rotary positions turn pairs of channels, but {config.n_heads} heads of "
+                f"embedding_dim={config.embedding_dim} have an odd width."
+            )
             raise ValueError(msg)
         if content is not None and len(content) != n_items + 1:
             msg = f"content has {len(content)} rows, expected n_items + 1 = {n_items + 1}."
@@ -71,8 +89,12 @@ class Recommender(nn.Module):
         self.content_projection = (
             None if content is None else nn.Linear(content.shape[1], dim, bias=False)
         )
-        self.position_embedding = nn.Parameter(torch.randn(config.max_length, dim) * _INIT_STD)
-        self.input_dropout = nn.Dropout(config.dropout)
+        self.position_embedding = (
+            nn.Parameter(torch.randn(config.max_length, dim) * _INIT_STD)
+            if config.positions == "learned"
+            else None
+        )
+        self.input_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(dim, config.n_heads, config.ffn_dim, config.dropout)
             for _ in range(config.n_layers)
@@ -105,10 +127,21 @@ class Recommender(nn.Module):
             msg = f"Histories of {length} events exceed max_length={self.config.max_length}."
             raise ValueError(msg)
         x = F.embedding(history, item_vectors) * self.config.embedding_dim**0.5
-        x = self.input_dropout(x + self.position_embedding[:length])
+        x, angles = self.place(x)
+        x = self.input_dropout(x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, angles)
         return self.final_norm(x)
+
+    def place(
+        self, x: Float[Tensor, "batch length dim"]
+    ) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "length half"] | None]:
+        """Events with their places marked: in themselves, or by the angles that blocks turn by."""
+        length = x.shape[1]
+        if self.position_embedding is not None:
+            return x + self.position_embedding[:length], None
+        positions = torch.arange(length, device=x.device)
+        return x, rotation_angles(positions, self.config.embedding_dim // self.config.n_heads)
 
 
 class Block(nn.Module):
@@ -117,16 +150,20 @@ class Block(nn.Module):
     def __init__(self, dim: int, n_heads: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = CausalAttention(dim, n_heads, dropout)
+        self.attention = CausalAttention(dim, n_heads)
         self.attention_gate = nn.Linear(dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
         self.ffn = SwiGLU(dim, ffn_dim)
         self.ffn_gate = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch length dim"],
+        angles: Float[Tensor, "length half"] | None = None,
+    ) -> Float[Tensor, "batch length dim"]:
         """One block."""
-        update = self.dropout(self.attention(self.attention_norm(x)))
+        update = self.dropout(self.attention(self.attention_norm(x), angles))
         x = x + torch.sigmoid(self.attention_gate(x)) * update
         update = self.dropout(self.ffn(self.ffn_norm(x)))
         return x + torch.sigmoid(self.ffn_gate(x)) * update
@@ -136,27 +173,35 @@ class CausalAttention(nn.Module):
     """Multi-head attention over the past and the present.
 
     Query, key and value are separate layers: a packed one would have to be sliced in the exported
-    graph, which keeps it from being quantized.
+    graph, which keeps it from being quantized. Attention weights are not dropped: that would keep
+    the fused kernel from being used, which costs a CPU twice the time.
     """
 
-    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.dropout = dropout
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch length dim"],
+        angles: Float[Tensor, "length half"] | None = None,
+    ) -> Float[Tensor, "batch length dim"]:
         """Attend, head by head."""
-        query, key, value = (
-            layer(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        query, key, value = (self.heads(layer(x)) for layer in (self.query, self.key, self.value))
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.output(mixed.transpose(1, 2).flatten(-2))
+
+    def heads(
+        self, projected: Float[Tensor, "batch length dim"]
+    ) -> Float[Tensor, "batch heads length head_dim"]:
+        """Channels parted into heads."""
+        return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
 
 class SwiGLU(nn.Module):

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK_POSITIONS = 1024
+CHUNK_POSITIONS = 512
+"""Their logits over some thousand items just fit into a processor's cache."""
 
 LossAndGradient = Callable[[Tensor, slice], Tensor]
 """Given the logits of some positions and which positions they are, return the summed loss and
@@ -59,9 +60,11 @@ class _ChunkedLoss(torch.autograd.Function):
         total = states.new_zeros(())
         states_gradient = torch.empty_like(states)
         items_gradient = torch.zeros_like(item_vectors)
+        room = states.new_empty(min(chunk_positions, len(states)), len(item_vectors))
         for start in range(0, len(states), chunk_positions):
             rows = slice(start, min(start + chunk_positions, len(states)))
-            logits = states[rows] @ item_vectors.T
+            logits = room[: rows.stop - start]
+            torch.mm(states[rows], item_vectors.T, out=logits)
             total += loss_and_gradient(logits, rows)
             torch.mm(logits, item_vectors, out=states_gradient[rows])
             items_gradient.addmm_(logits.T, states[rows])
@@ -118,11 +121,9 @@ def cross_entropy_to_gradient(
 ) -> Float[Tensor, ""]:
     """Summed cross-entropy; the logits become its gradient, softmax − onehot."""
     targets = targets[:, None]
-    logits -= logits.amax(dim=1, keepdim=True)
-    target_logits = logits.gather(1, targets)
-    logits.exp_()
-    normalizer = logits.sum(dim=1, keepdim=True)
-    loss = (normalizer.log() - target_logits).sum()
-    logits /= normalizer
-    logits.scatter_add_(1, targets, torch.full_like(target_logits, -1.0))
-    return loss
+    target_logits = logits.gather(1, targets)[:, 0]
+    largest = logits.amax(dim=1)
+    torch.softmax(logits, dim=1, out=logits)
+    normalizers = largest - logits.amax(dim=1).log()  # the largest probability never underflows
+    logits.scatter_add_(1, targets, logits.new_full(targets.shape, -1.0))
+    return (normalizers - target_logits).sum()

@@ -110,7 +110,7 @@ def has_begun(outputs: Path) -> bool:
 
 
 def has_a_checkpoint(outputs: Path) -> bool:
-    return any(outputs.glob("*.scratch/checkpoint/curve.json"))
+    return any(outputs.glob("*.scratch/checkpoint/training.json"))
 
 
 def has_a_bucket(outputs: Path) -> bool:

@@ -6,18 +6,26 @@ import pytest
 import torch
 
 from recsys_core.compression.export import export_onnx
-from recsys_core.models.recommender import ModelConfig, Recommender
+from recsys_core.models.recommender import ModelConfig, Positions, Recommender
 
 N_ITEMS = 60
 ACTIVE = [item_idx for item_idx in range(N_ITEMS, 0, -1) if item_idx % 7]
 
 
-def _make_model(dim: int = 32, n_layers: int = 2, *, content: bool = False) -> Recommender:
+def _make_model(
+    dim: int = 32, n_layers: int = 2, *, content: bool = False, positions: Positions = "learned"
+) -> Recommender:
     """A random model whose scores are spread as widely as a trained one's."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         config = ModelConfig(
-            embedding_dim=dim, n_layers=n_layers, n_heads=2, ffn_dim=24, max_length=12, dropout=0.3
+            embedding_dim=dim,
+            n_layers=n_layers,
+            n_heads=2,
+            ffn_dim=24,
+            max_length=12,
+            positions=positions,
+            dropout=0.3,
         )
         features = torch.randn(N_ITEMS + 1, 5) if content else None
         model = Recommender(N_ITEMS, config, features)
@@ -37,9 +45,9 @@ def make_model() -> Callable[..., Recommender]:
     return _make_model
 
 
-@pytest.fixture(scope="session")
-def model() -> Recommender:
-    return _make_model(content=True)
+@pytest.fixture(scope="session", params=["learned", "rotary"])
+def model(request: pytest.FixtureRequest) -> Recommender:
+    return _make_model(content=True, positions=request.param)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ CONFIG = ModelConfig(
     embedding_dim=16, n_layers=2, n_heads=2, ffn_dim=12, max_length=10, dropout=0.5
 )
 
+ROTARY = CONFIG.model_copy(update={"positions": "rotary"})
+
 
 def _model(content: torch.Tensor | None = None, config: ModelConfig = CONFIG) -> Recommender:
     torch.manual_seed(0)
@@ -31,11 +33,11 @@ HISTORIES = st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=10)
 
 
 @settings(max_examples=25, deadline=None)
-@given(HISTORIES, st.data())
+@given(HISTORIES, st.data(), st.sampled_from([CONFIG, ROTARY]))
 def test_a_state_depends_on_the_past_and_present_alone(
-    history: list[int], data: st.DataObject
+    history: list[int], data: st.DataObject, config: ModelConfig
 ) -> None:
-    model = _model()
+    model = _model(config=config)
     place = data.draw(st.integers(1, len(history) - 1))
     other = data.draw(st.integers(1, N_ITEMS).filter(lambda item: item != history[place]))
     changed = [*history[:place], other, *history[place + 1 :]]
@@ -45,16 +47,17 @@ def test_a_state_depends_on_the_past_and_present_alone(
 
 
 @settings(max_examples=25, deadline=None)
-@given(HISTORIES, st.integers(0, 10))
-def test_padding_has_no_effect(history: list[int], padding: int) -> None:
-    model = _model()
+@given(HISTORIES, st.integers(0, 10), st.sampled_from([CONFIG, ROTARY]))
+def test_padding_has_no_effect(history: list[int], padding: int, config: ModelConfig) -> None:
+    model = _model(config=config)
     padded = (history + [0] * padding)[: CONFIG.max_length]
     states = _encode(model, padded)[0, : len(history)]
     torch.testing.assert_close(states, _encode(model, history)[0], atol=1e-5, rtol=1e-4)
 
 
-def test_the_order_of_the_past_matters() -> None:
-    model = _model()
+@pytest.mark.parametrize("config", [CONFIG, ROTARY])
+def test_the_order_of_the_past_matters(config: ModelConfig) -> None:
+    model = _model(config=config)
     assert not torch.allclose(_encode(model, [1, 2, 3])[0, -1], _encode(model, [2, 1, 3])[0, -1])
 
 
@@ -95,6 +98,8 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_mistakes_are_refused_with_a_sentence() -> None:
     odd = CONFIG.model_copy(update={"n_heads": 3})
+    with pytest.raises(ValueError, match="16 heads of embedding_dim=16 have an odd width"):
+        Recommender(N_ITEMS, ROTARY.model_copy(update={"n_heads": 16}), None)
     with pytest.raises(ValueError, match="n_heads=3 must divide embedding_dim=16"):
         Recommender(N_ITEMS, odd, None)
     with pytest.raises(ValueError, match="content has 20 rows, expected n_items"):

@@ -67,7 +67,15 @@ def learn(obvious_world: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
             buckets, max_length=size.max_length, batch_size=CONFIG.batch_size, labels=labels
         )
         checkpoint = tmp_path_factory.mktemp("checkpoint")
-        fit(model, training_set, CONFIG, loss=loss, validate=validator, checkpoint=checkpoint)
+        fit(
+            model,
+            training_set,
+            CONFIG,
+            loss=loss,
+            validate=validator,
+            checkpoint=checkpoint,
+            clock=float,
+        )
         return model
 
     return run

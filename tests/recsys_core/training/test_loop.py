@@ -1,5 +1,6 @@
 """The loop: the same bits for the same seed, through any interruption."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,10 @@ import torch
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Progress, silent
-from recsys_core.training import loop
+from recsys_core.training import checkpoint, loop
 from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.loop import (
-    CurvePoint,
     TrainingConfig,
     TrainingError,
     Validate,
@@ -43,6 +44,10 @@ def _loss(states: torch.Tensor, item_vectors: torch.Tensor, batch: Batch) -> tor
     return next_item_cross_entropy(states, item_vectors, batch.targets[batch.targets > 0])
 
 
+def _stopped() -> float:
+    return 0.0
+
+
 def _fingerprint(model: Recommender) -> float:
     """Stands for a validation: a number that follows from the weights."""
     assert not model.training
@@ -64,6 +69,7 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         validate: Validate = _fingerprint,
         progress: Progress = silent,
         loss: loop.Loss = _loss,
+        clock: loop.Clock = _stopped,
     ) -> Fit:
         torch.manual_seed(0)
         model = Recommender(16, SIZE, None)
@@ -78,6 +84,7 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
             loss=loss,
             validate=validate,
             checkpoint=tmp_path / folder,
+            clock=clock,
             progress=progress,
         )
         assert not model.training
@@ -104,10 +111,17 @@ def test_the_same_seed_gives_the_same_bits(train: Train, precision: str) -> None
     assert first.curve[-1].loss < first.curve[0].loss < math.log(16) + 0.1
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("saves_at", ["epoch", "step"])
 @pytest.mark.parametrize("calls", [0, 3, 6, 7, 12, 13, 14, 20])
-def test_a_kill_in_the_middle_leaves_no_trace(train: Train, calls: int) -> None:
+def test_a_kill_in_the_middle_leaves_no_trace(
+    train: Train, calls: int, saves_at: str, ema_decay: float
+) -> None:
     """Progress is told after each step and each validation, so this is a kill anywhere."""
-    undisturbed = train("undisturbed")
+    config = CONFIG.model_copy(update={"ema_decay": ema_decay})
+    hours = itertools.count(step=3600.0)
+    clock = _stopped if saves_at == "epoch" else lambda: next(hours)
+    undisturbed = train("undisturbed", config=config)
     left = calls
 
     def kill(fraction: float, message: str) -> None:
@@ -118,8 +132,27 @@ def test_a_kill_in_the_middle_leaves_no_trace(train: Train, calls: int) -> None:
         left -= 1
 
     with pytest.raises(_Killed):
-        train("resumed", progress=kill)
-    assert _same(train("resumed"), undisturbed)
+        train("resumed", config=config, clock=clock, progress=kill)
+    assert _same(train("resumed", config=config), undisturbed)
+
+
+def test_a_checkpoint_within_an_epoch_saves_its_steps(train: Train) -> None:
+    hours = itertools.count(step=3600.0)
+    n_steps = 0
+
+    def counted(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+        nonlocal n_steps
+        n_steps += 1
+        return _loss(states, vectors, batch)
+
+    def kill(_: float, __: str) -> None:
+        if n_steps == 3:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(clock=lambda: next(hours), progress=kill, loss=counted)
+    train(loss=counted)
+    assert n_steps == CONFIG.epochs * STEPS
 
 
 @pytest.mark.parametrize("validations", [0, 1])
@@ -148,14 +181,13 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_no_trace(
 
     def write(path: Path, value: object) -> None:
         if len(written) == saved:
-            slot = "epoch-1" if saved % 2 == 0 else "epoch-0"
-            newest = path.parent / f"{slot}.safetensors"
+            newest = path.parent / f"checkpoint-{(saved + 1) % 2}.safetensors"
             newest.write_bytes(newest.read_bytes()[:100])
             raise _Killed
         written.append(value)
         write_json(path, value)
 
-    monkeypatch.setattr(loop, "write_json", write)
+    monkeypatch.setattr(checkpoint, "write_json", write)
     with pytest.raises(_Killed):
         train("resumed")
     monkeypatch.undo()
@@ -207,9 +239,22 @@ def test_a_broken_loss_stops_training_with_a_remedy(train: Train, value: float) 
     def broken(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
         return _loss(states, vectors, batch) * value
 
-    sentence = rf"loss is {value} at step 0\. Lower learning_rate \(now 0\.003\) or set precision"
+    sentence = r"not finite at step 0\. Lower learning_rate \(now 0\.003\) or set precision"
     with pytest.raises(TrainingError, match=sentence):
         train(loss=broken)
+
+
+def test_a_broken_gradient_leaves_the_last_good_checkpoint(train: Train, tmp_path: Path) -> None:
+    """The loss itself is finite: sqrt at 0 has no slope."""
+    steps = itertools.count()
+
+    def broken(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+        healthy = _loss(states, vectors, batch)
+        return healthy if next(steps) < STEPS + 2 else healthy + (states.sum() * 0).sqrt()
+
+    with pytest.raises(TrainingError, match="last good checkpoint"):
+        train(loss=broken)
+    assert _same(train(), train("undisturbed"))
 
 
 def test_the_schedule_warms_up_and_ends_at_one_percent() -> None:
@@ -232,3 +277,14 @@ def test_only_matrices_decay() -> None:
     assert not chosen & {"id_embedding", "position_embedding", "final_norm.weight"}
     assert len(decayed["params"]) + len(rest["params"]) == len(names)
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.5, 0.0)
+
+
+def test_what_is_validated_is_the_average(train: Train) -> None:
+    """With as many steps as it remembers, the average has moved less than the weights."""
+    far = train("plain", config=CONFIG.model_copy(update={"ema_decay": 0.0}))
+    near = train("average", config=CONFIG.model_copy(update={"ema_decay": 0.99}))
+    torch.manual_seed(0)
+    initial = Recommender(16, SIZE, None).state_dict()["id_embedding"]
+    moved, average = (float((fit.weights["id_embedding"] - initial).norm()) for fit in (far, near))
+    assert 0.2 * moved < average < 0.95 * moved
+    assert [point.loss for point in near.curve] == [point.loss for point in far.curve]

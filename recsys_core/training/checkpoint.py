@@ -1,0 +1,162 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (torch leaves parts of its own signatures untyped)
+"""All that training has to remember, and its copy on disk."""
+
+import copy
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
+
+from recsys_core.artifacts import read_json, write_json
+from recsys_core.models.recommender import Recommender
+
+_FACTS = "training.json"
+_EMA_WARMUP = 10  # steps after which the average leaves the initial weights behind
+
+
+class CurvePoint(NamedTuple):
+    """An epoch's training loss in nats, and NDCG@10 where it was validated."""
+
+    epoch: int
+    loss: float
+    validation_ndcg_at_10: float | None
+
+
+class TrainingState:
+    """Weights, their average, optimizer moments, the best weights, the curve, the place in the epoch.
+
+    Two checkpoints are written in turn, and the facts that name the whole one last, so a kill while
+    saving leaves the one before.
+
+    Args:
+        model: Trained in place; its initial weights begin the average.
+        optimizer: Over the model's parameters.
+        folder: For the checkpoint; what an earlier call left is taken up.
+        ema_decay: Decay of the weights' exponential moving average a step; 0 for none.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        optimizer: torch.optim.Optimizer,
+        folder: Path,
+        *,
+        ema_decay: float = 0.0,
+    ) -> None:
+        self._model, self._optimizer, self._folder = model, optimizer, folder
+        self._ema_decay = ema_decay
+        self.evaluated = copy.deepcopy(model).eval() if ema_decay else model
+        self.curve: list[CurvePoint] = []
+        self.best_weights = _copy(model)
+        self._best_ndcg = -math.inf
+        self.stale = 0
+        self.n_steps = 0
+        self.epoch_steps, self.epoch_loss, self.epoch_positions = 0, 0.0, 0
+        self._saves = 0
+        if (folder / _FACTS).exists():
+            self._restore()
+
+    @property
+    def next_epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.curve)
+
+    def begin_epoch(self, seed: int) -> None:
+        """Seed what is random in an epoch; one that was left in its middle goes on there."""
+        if not self.epoch_steps:
+            torch.manual_seed(seed)
+
+    def finish_step(self, mean_loss: float, n_positions: int) -> None:
+        """Count a step that the optimizer has made, and let the average follow."""
+        self.n_steps += 1
+        self.epoch_steps += 1
+        self.epoch_loss += mean_loss * n_positions
+        self.epoch_positions += n_positions
+        if self._ema_decay:
+            decay = min(self._ema_decay, self.n_steps / (self.n_steps + _EMA_WARMUP))
+            with torch.no_grad():
+                torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage]
+                    list(self.evaluated.parameters()), list(self._model.parameters()), 1 - decay
+                )
+
+    @property
+    def mean_loss(self) -> float:
+        """Of this epoch so far, in nats."""
+        return self.epoch_loss / max(1, self.epoch_positions)
+
+    def finish_epoch(self, ndcg: float | None) -> None:
+        """Note the epoch, keep its weights where they are the best yet, and save."""
+        self.curve.append(CurvePoint(self.next_epoch + 1, self.mean_loss, ndcg))
+        self.epoch_steps, self.epoch_loss, self.epoch_positions = 0, 0.0, 0
+        if ndcg is not None and ndcg > self._best_ndcg:
+            self.best_weights, self._best_ndcg, self.stale = _copy(self.evaluated), ndcg, 0
+        elif ndcg is not None:
+            self.stale += 1
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._saves += 1
+        slot = f"checkpoint-{self._saves % 2}.safetensors"
+        tensors = _prefixed("model.", _copy(self._model)) | _prefixed("best.", self.best_weights)
+        if self._ema_decay:
+            tensors |= _prefixed("average.", _copy(self.evaluated))
+        for i, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= _prefixed(f"optimizer.{i}.", moments)
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, self._folder / slot)
+        facts = {
+            "slot": slot,
+            "saves": self._saves,
+            "curve": self.curve,
+            "best": None if self._best_ndcg == -math.inf else self._best_ndcg,
+            "stale": self.stale,
+            "steps": self.n_steps,
+            "epoch": [self.epoch_steps, self.epoch_loss, self.epoch_positions],
+        }
+        write_json(self._folder / _FACTS, facts)
+
+    def _restore(self) -> None:
+        facts = read_json(self._folder / _FACTS)
+        tensors = load_file(self._folder / facts["slot"])
+        self._saves = facts["saves"]
+        self.curve = [CurvePoint(*point) for point in facts["curve"]]
+        self._best_ndcg = -math.inf if facts["best"] is None else facts["best"]
+        self.stale = facts["stale"]
+        self.n_steps = facts["steps"]
+        self.epoch_steps, self.epoch_loss, self.epoch_positions = facts["epoch"]
+        self._model.load_state_dict(_with_prefix(tensors, "model."))
+        self.best_weights = _with_prefix(tensors, "best.")
+        if self._ema_decay:
+            self.evaluated.load_state_dict(_with_prefix(tensors, "average."))
+        state = self._optimizer.state_dict()
+        for name, value in _with_prefix(tensors, "optimizer.").items():
+            i, moment = name.split(".", maxsplit=1)
+            state["state"].setdefault(int(i), {})[moment] = value
+        self._optimizer.load_state_dict(state)
+        torch.set_rng_state(tensors["random.cpu"])
+        if torch.cuda.is_available() and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def _copy(model: Recommender) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
