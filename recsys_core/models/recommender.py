@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# (torch leaves parts of its own signatures untyped)
 """The sequential recommender: one decoder stack, as teacher and as student.
 
 A block is `x + σ(W x) ⊙ f(LN x)` for attention and for SwiGLU: the learned gate lets deep stacks

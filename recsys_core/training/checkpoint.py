@@ -27,7 +27,7 @@ class CurvePoint(NamedTuple):
 
 
 class TrainingState:
-    """Weights, their average, optimizer moments, the best weights, the curve, the place in the epoch.
+    """Weights, their average, optimizer moments, the best weights, the curve, the place in it.
 
     Two checkpoints are written in turn, and the facts that name the whole one last, so a kill while
     saving leaves the one before.
@@ -79,7 +79,7 @@ class TrainingState:
         if self._ema_decay:
             decay = min(self._ema_decay, self.n_steps / (self.n_steps + _EMA_WARMUP))
             with torch.no_grad():
-                torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage]
+                torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
                     list(self.evaluated.parameters()), list(self._model.parameters()), 1 - decay
                 )
 

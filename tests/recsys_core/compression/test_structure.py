@@ -52,6 +52,8 @@ def test_a_shallower_student_begins_with_layers_over_the_whole_depth() -> None:
             assert tensor.shape != source.shape or torch.equal(tensor, source), name
     found = student.blocks[0].state_dict()["ffn.up.weight"]
     assert torch.equal(found, own), "what does not fit stays"
+    assert student.position_embedding is not None
+    assert teacher.position_embedding is not None
     assert torch.equal(student.position_embedding, teacher.position_embedding[:6])
     assert torch.equal(student.final_norm.weight, teacher.final_norm.weight)
 

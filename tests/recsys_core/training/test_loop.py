@@ -51,7 +51,7 @@ def _stopped() -> float:
 def _fingerprint(model: Recommender) -> float:
     """Stands for a validation: a number that follows from the weights."""
     assert not model.training
-    return float(model.position_embedding.detach().double().norm())
+    return float(model.id_embedding.detach().double().norm())
 
 
 Train = Callable[..., Fit]
