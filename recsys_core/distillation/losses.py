@@ -111,11 +111,11 @@ def distillation_loss(
         student = F.log_softmax(logits[:, :n_known] / temperature, dim=1)
         teacher = F.log_softmax(teacher_logits.div_(temperature), dim=1)
         probabilities = teacher.exp()
-        divergence = (probabilities * teacher.sub_(student)).sum(dim=1, keepdim=True)
-        loss = (divergence * weight).sum() * temperature
-        loss = loss + cross_entropy_to_gradient(logits, targets[rows] - 1)
+        divergence = (probabilities * teacher.sub_(student)).sum(dim=1)
+        losses = divergence * weight[:, 0] * temperature
+        losses += cross_entropy_to_gradient(logits, targets[rows] - 1)
         logits[:, :n_known] += student.exp_().sub_(probabilities).mul_(weight)
-        return loss
+        return losses
 
     return chunked_loss(
         states, item_vectors[1:], loss_and_gradient, chunk_positions=chunk_positions

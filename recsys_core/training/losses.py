@@ -1,11 +1,11 @@
-"""Next-item losses over the full catalogue that never hold positions × items at once.
+"""The chunked softmax: a loss over the full catalogue that never holds positions × items at once.
 
 The logits of a few positions at a time are made, turned into their gradient in place and multiplied
 out into the gradients of states and item vectors, all in the forward pass. Peak memory is that of
 one chunk, whatever the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ CHUNK_POSITIONS = 512
 """Their logits over some thousand items just fit into a processor's cache."""
 
 LossAndGradient = Callable[[Tensor, slice], Tensor]
-"""Given the logits of some positions and which positions they are, return the summed loss and
+"""Given the logits of some positions and which positions they are, return the loss of each and
 overwrite the logits with its gradient."""
 
 
@@ -25,25 +25,25 @@ def chunked_loss(
     item_vectors: Float[Tensor, "items dim"],
     loss_and_gradient: LossAndGradient,
     *,
+    weights: Float[Tensor, " positions"] | None = None,
     chunk_positions: int = CHUNK_POSITIONS,
 ) -> Float[Tensor, ""]:
-    """Mean over positions of a loss on `states @ item_vectors.T`.
+    """Weighted mean over positions of a loss on `states @ item_vectors.T`.
 
     Args:
         states: What the model says of each position.
         item_vectors: Vectors of the items that compete, without padding.
         loss_and_gradient: The loss on logits `[chunk, items]`, see `LossAndGradient`.
+        weights: How much each position counts; None: all alike.
         chunk_positions: How many positions' logits are held at once.
 
     Raises:
-        ValueError: There are no positions.
+        ValueError: There are no positions, or not a weight for each.
     """
-    if not len(states):
-        msg = "The loss needs at least one position; the batch holds none."
-        raise ValueError(msg)
+    check_positions(states, weights)
     return cast(
         "Tensor",
-        _ChunkedLoss.apply(states, item_vectors, loss_and_gradient, chunk_positions),  # pyright: ignore[reportUnknownMemberType]
+        _ChunkedLoss.apply(states, item_vectors, loss_and_gradient, weights, chunk_positions),  # pyright: ignore[reportUnknownMemberType]
     )
 
 
@@ -54,6 +54,7 @@ class _ChunkedLoss(torch.autograd.Function):
         states: Tensor,
         item_vectors: Tensor,
         loss_and_gradient: LossAndGradient,
+        weights: Tensor | None,
         chunk_positions: int,
     ) -> Tensor:
         states, item_vectors = states.detach().float(), item_vectors.detach().float()
@@ -61,20 +62,24 @@ class _ChunkedLoss(torch.autograd.Function):
         states_gradient = torch.empty_like(states)
         items_gradient = torch.zeros_like(item_vectors)
         room = states.new_empty(min(chunk_positions, len(states)), len(item_vectors))
-        for start in range(0, len(states), chunk_positions):
-            rows = slice(start, min(start + chunk_positions, len(states)))
-            logits = room[: rows.stop - start]
+        for rows in chunks(len(states), chunk_positions):
+            logits = room[: rows.stop - rows.start]
             torch.mm(states[rows], item_vectors.T, out=logits)
-            total += loss_and_gradient(logits, rows)
+            losses = loss_and_gradient(logits, rows)
+            if weights is not None:
+                losses = losses * weights[rows]
+                logits *= weights[rows, None]
+            total += losses.sum()
             torch.mm(logits, item_vectors, out=states_gradient[rows])
             items_gradient.addmm_(logits.T, states[rows])
-        ctx.save_for_backward(states_gradient / len(states), items_gradient / len(states))
-        return total / len(states)
+        mass = total_weight(states, weights)
+        ctx.save_for_backward(states_gradient / mass, items_gradient / mass)
+        return total / mass
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         states_gradient, items_gradient = ctx.saved_tensors
-        return states_gradient * gradients[0], items_gradient * gradients[0], None, None
+        return states_gradient * gradients[0], items_gradient * gradients[0], None, None, None
 
 
 def next_item_cross_entropy(
@@ -82,18 +87,23 @@ def next_item_cross_entropy(
     item_vectors: Float[Tensor, "items_and_padding dim"],
     targets: Int[Tensor, " positions"],
     *,
+    weights: Float[Tensor, " positions"] | None = None,
     chunk_positions: int = CHUNK_POSITIONS,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of each position's next item under a softmax over the whole catalogue.
+    """Cross-entropy of each position's next item under a softmax over all items given.
 
     Args:
-        targets: item_idx of the next item, from 1.
+        states: What the model says of each position.
+        item_vectors: Vectors of the items that compete; row 0 is padding.
+        targets: Row of the next item, from 1.
+        weights: How much each position counts; None: all alike.
+        chunk_positions: How many positions' logits are held at once.
 
     Returns:
-        Mean over positions, in nats.
+        Weighted mean over positions, in nats.
 
     Raises:
-        ValueError: There are no positions, or not a target for each.
+        ValueError: There are no positions, or not a target or weight for each.
     """
     check_targets(targets, states)
 
@@ -101,8 +111,39 @@ def next_item_cross_entropy(
         return cross_entropy_to_gradient(logits, targets[rows] - 1)
 
     return chunked_loss(
-        states, item_vectors[1:], loss_and_gradient, chunk_positions=chunk_positions
+        states,
+        item_vectors[1:],
+        loss_and_gradient,
+        weights=weights,
+        chunk_positions=chunk_positions,
     )
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that together are 0 … n."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def total_weight(states: Tensor, weights: Tensor | None) -> Tensor:
+    """What a weighted sum over positions is divided by; never 0."""
+    if weights is None:
+        return states.new_tensor(float(len(states)))
+    return weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def check_positions(states: Tensor, weights: Tensor | None) -> None:
+    """Refuse a batch without positions, and weights that would be spread over all of them.
+
+    Raises:
+        ValueError: There are no positions, or not a weight for each.
+    """
+    if not len(states):
+        msg = "The loss needs at least one position; the batch holds none."
+        raise ValueError(msg)
+    if weights is not None and len(weights) != len(states):
+        msg = f"Every position needs its weight: {len(states)} states, {len(weights)} weights."
+        raise ValueError(msg)
 
 
 def check_targets(targets: Tensor, states: Tensor) -> None:
@@ -118,12 +159,12 @@ def check_targets(targets: Tensor, states: Tensor) -> None:
 
 def cross_entropy_to_gradient(
     logits: Float[Tensor, "positions items"], targets: Int[Tensor, " positions"]
-) -> Float[Tensor, ""]:
-    """Summed cross-entropy; the logits become its gradient, softmax − onehot."""
+) -> Float[Tensor, " positions"]:
+    """Cross-entropy of each position; the logits become its gradient, softmax − onehot."""
     targets = targets[:, None]
     target_logits = logits.gather(1, targets)[:, 0]
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     normalizers = largest - logits.amax(dim=1).log()  # the largest probability never underflows
     logits.scatter_add_(1, targets, logits.new_full(targets.shape, -1.0))
-    return (normalizers - target_logits).sum()
+    return normalizers - target_logits

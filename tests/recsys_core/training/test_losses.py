@@ -40,6 +40,19 @@ def test_value_and_gradient_are_torchs(positions: int, chunk_positions: int) -> 
     assert not vectors.grad[0].any()
 
 
+def test_weights_are_shares_of_the_mean() -> None:
+    states, vectors, targets = _problem()
+    weights = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 0.0])
+    loss = next_item_cross_entropy(states, vectors, targets, weights=weights, chunk_positions=2)
+    loss.backward()
+    one, other = (
+        next_item_cross_entropy(states[i : i + 1], vectors, targets[i : i + 1]) for i in (1, 3)
+    )
+    torch.testing.assert_close(loss, (one + 3 * other) / 4)
+    assert states.grad is not None
+    assert (states.grad.abs().sum(dim=1) > 0).tolist() == (weights > 0).tolist()
+
+
 def test_the_gradient_is_that_of_finite_differences() -> None:
     states, vectors, targets = _problem(3, 4, 3)
     next_item_cross_entropy(states, vectors, targets, chunk_positions=2).backward()
@@ -107,10 +120,12 @@ def test_a_single_target_is_not_spread_over_all_positions() -> None:
     states, vectors, targets = _problem()
     with pytest.raises(ValueError, match="7 states, 1 targets"):
         next_item_cross_entropy(states, vectors, targets[:1])
+    with pytest.raises(ValueError, match="7 states, 1 weights"):
+        next_item_cross_entropy(states, vectors, targets, weights=torch.ones(1))
 
 
 def test_the_logits_become_the_gradient() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
     loss = cross_entropy_to_gradient(logits, torch.tensor([2]))
-    torch.testing.assert_close(loss, torch.tensor(4.0).log())
+    torch.testing.assert_close(loss, torch.tensor([4.0]).log())
     torch.testing.assert_close(logits, torch.tensor([[0.25, 0.25, -0.75, 0.25]]))
