@@ -25,11 +25,12 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.scorer import FORMAT
 from recsys_core.settings import Settings
-from recsys_core.training.batching import TrainingSet
+from recsys_core.training.competition import FullCompetition
 from recsys_core.training.loop import TrainingConfig, fit
 from tasks.distill import DistillationConfig, distilling_loss
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
+from tasks.training import training_set_of
 
 
 class CompressionConfig(Settings):
@@ -98,15 +99,12 @@ def _recover(
     soft_labels: Artifact,
 ) -> None:
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
+    training_set = training_set_of(data, model, config, labels)
     curve = fit(
         model.to(run.night.device),
-        TrainingSet(
-            data.buckets,
-            max_length=model.config.max_length,
-            batch_size=config.batch_size,
-            labels=labels,
-        ),
+        training_set,
         config,
+        competition=FullCompetition(training_set.item_counts(len(data.items))),
         loss=distilling_loss(labels, distillation, run.night.device),
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",

@@ -13,11 +13,11 @@ from recsys_core.distillation.losses import distillation_loss
 from recsys_core.distillation.soft_labels import SoftLabels
 from recsys_core.models.checkpoint import load_model
 from recsys_core.settings import Settings
-from recsys_core.training.batching import Batch
+from recsys_core.training.competition import FullCompetition, Narrowed
 from recsys_core.training.loop import Loss
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
-from tasks.training import NetworkConfig, build_network, train_and_save
+from tasks.training import NetworkConfig, build_network, train_and_save, training_set_of
 
 
 class DistillationConfig(Settings):
@@ -53,8 +53,16 @@ def distill(
     if config.initialise == "teacher":
         initialise_from_teacher(model, load_model(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
-    loss = distilling_loss(labels, config, run.night.device)
-    return train_and_save(run, model, data, student.training, loss=loss, labels=labels)
+    training_set = training_set_of(data, model, student.training, labels)
+    return train_and_save(
+        run,
+        model,
+        data,
+        student.training,
+        training_set,
+        competition=FullCompetition(training_set.item_counts(len(data.items))),
+        loss=distilling_loss(labels, config, run.night.device),
+    )
 
 
 def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:
@@ -63,16 +71,18 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
 
     def loss(
         states: Float[Tensor, "positions dim"],
-        item_vectors: Float[Tensor, "items_and_padding dim"],
-        batch: Batch,
+        item_vectors: Float[Tensor, "rows dim"],
+        narrowed: Narrowed,
     ) -> Float[Tensor, ""]:
+        batch, items = narrowed.batch, narrowed.items
         assert batch.teacher_states is not None  # the training set was made with labels
+        known = teacher_item_vectors if items is None else teacher_item_vectors[items.to(device)]
         return distillation_loss(
             states,
             item_vectors,
             batch.targets[batch.targets > 0].to(device),
             teacher_states=batch.teacher_states.to(device),
-            teacher_item_vectors=teacher_item_vectors,
+            teacher_item_vectors=known,
             kd_weight=config.kd_weight,
             temperature=config.temperature,
         )

@@ -2,19 +2,19 @@
 
 import time
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.distillation.soft_labels import SoftLabels
 from recsys_core.models.checkpoint import save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batching import TrainingSet
+from recsys_core.training.competition import Competition
 from recsys_core.training.loop import Loss, TrainingConfig, fit
-from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.objectives import competition_of, next_item_loss
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary
 
@@ -41,7 +41,27 @@ def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
 def train_without_teacher(run: StageRun, config: NetworkConfig, prepared: Artifact) -> Summary:
     """Train a network on what really came next."""
     data = Prepared(prepared)
-    return train_and_save(run, build_network(data, config), data, config.training, loss=hard_loss)
+    model = build_network(data, config)
+    training_set = training_set_of(data, model, config.training)
+    counts = training_set.item_counts(len(data.items))
+    model.forget_ids(np.flatnonzero(counts == 0))
+    competition = competition_of(counts, config.training)
+    loss = next_item_loss(config.training, competition)
+    return train_and_save(
+        run, model, data, config.training, training_set, competition=competition, loss=loss
+    )
+
+
+def training_set_of(
+    data: Prepared, model: Recommender, config: TrainingConfig, labels: SoftLabels | None = None
+) -> TrainingSet:
+    """The training events, cut as long as the model reads."""
+    return TrainingSet(
+        data.buckets,
+        max_length=model.config.max_length,
+        batch_size=config.batch_size,
+        labels=labels,
+    )
 
 
 def train_and_save(
@@ -49,25 +69,21 @@ def train_and_save(
     model: Recommender,
     data: Prepared,
     config: TrainingConfig,
+    training_set: TrainingSet,
     *,
+    competition: Competition,
     loss: Loss,
-    labels: SoftLabels | None = None,
 ) -> Summary:
     """Train with checkpoints in the stage's scratch folder.
 
     Writes `model.safetensors`, `model.json` and `curve.json`.
     """
     model = model.to(run.night.device)
-    training_set = TrainingSet(
-        data.buckets,
-        max_length=model.config.max_length,
-        batch_size=config.batch_size,
-        labels=labels,
-    )
     curve = fit(
         model,
         training_set,
         config,
+        competition=competition,
         loss=loss,
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
@@ -88,13 +104,3 @@ def train_and_save(
         "best_epoch": validated[best],
         "validation_ndcg_at_10": best,
     }
-
-
-def hard_loss(
-    states: Float[Tensor, "positions dim"],
-    item_vectors: Float[Tensor, "items_and_padding dim"],
-    batch: Batch,
-) -> Float[Tensor, ""]:
-    """Cross-entropy of what really came next."""
-    targets = batch.targets[batch.targets > 0].to(states.device)
-    return next_item_cross_entropy(states, item_vectors, targets)

@@ -9,9 +9,11 @@ arXiv:2502.03417; its use for next-item prediction: Tikhonovich et al. 2025 (eSA
 
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -105,12 +107,27 @@ class Recommender(nn.Module):
         if self.content_projection is not None:
             nn.init.normal_(self.content_projection.weight, std=_INIT_STD)
 
-    def item_vectors(self) -> Float[Tensor, "items_and_padding dim"]:
-        """Vectors of all items by item_idx; row 0 (padding) is zero."""
-        vectors = self.id_embedding
-        if self.content_projection is not None and self.content is not None:
-            vectors = vectors + self.content_projection(self.content)
+    def item_vectors(
+        self, items: Int[Tensor, " rows"] | None = None, *, sparse: bool = False
+    ) -> Float[Tensor, "rows dim"]:
+        """Vectors of items; row 0 (padding) is zero.
+
+        Args:
+            items: item_idx of each row, row 0 the padding; None: all items by item_idx.
+            sparse: The gradient of the id embedding holds the rows of `items` only.
+        """
+        vectors, content = self.id_embedding, self.content
+        if items is not None:
+            vectors = F.embedding(items, vectors, sparse=sparse)
+            content = None if content is None else content[items]
+        if self.content_projection is not None and content is not None:
+            vectors = vectors + self.content_projection(content)
         return torch.cat([torch.zeros_like(vectors[:1]), vectors[1:]])
+
+    @torch.no_grad()
+    def forget_ids(self, items: NDArray[np.int64]) -> None:
+        """Leave these items (by item_idx) to their content: their id embedding becomes 0."""
+        self.id_embedding[torch.from_numpy(items)] = 0.0
 
     def encode(
         self,

@@ -36,11 +36,13 @@ class Batch(NamedTuple):
         targets: item_idx of the next item, 0 where there is none.
         teacher_states: A row for each position with a target, in row-major order; NaN where a
             position has no label. None without soft labels.
+        weights: How much each position with a target counts in the loss; None: all alike.
     """
 
     history: Int[Tensor, "batch length"]
     targets: Int[Tensor, "batch length"]
-    teacher_states: Float[Tensor, "positions teacher_dim"] | None
+    teacher_states: Float[Tensor, "positions teacher_dim"] | None = None
+    weights: Float[Tensor, " positions"] | None = None
 
 
 class TrainingSet:
@@ -71,7 +73,10 @@ class TrainingSet:
         self._batch_size = batch_size
         self._labels = labels
         self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
-        self.n_windows = sum(self._n_windows(group) for group in range(len(self._groups)))
+        self.n_windows = 0
+        self._counts = np.zeros(1, np.int64)
+        for group in range(len(self._groups)):
+            self._count(self._load(group)[0])
         if not self.n_windows:
             msg = (
                 "No user has a training event, of a kind that is a target, after another: there is "
@@ -83,6 +88,10 @@ class TrainingSet:
     def steps_per_epoch(self) -> int:
         """Upper bound of the batches in an epoch; each group may end with a smaller one."""
         return self.n_windows // self._batch_size + len(self._groups)
+
+    def item_counts(self, n_items: int) -> NDArray[np.int64]:
+        """Training events of each item, of any kind, by item_idx: `[n_items + 1]`."""
+        return np.pad(self._counts, (0, n_items + 1 - len(self._counts)))
 
     def epoch(self, epoch: int, seed: int) -> Iterator[Batch]:
         """One window of every user with something to predict, in random order."""
@@ -97,8 +106,11 @@ class TrainingSet:
             if batch.targets.any():
                 yield batch
 
-    def _n_windows(self, group: int) -> int:
-        return len(_predictable(self._load(group)[0]))
+    def _count(self, histories: ResidentHistories) -> None:
+        self.n_windows += len(_predictable(histories))
+        counts = np.bincount(histories.items, minlength=len(self._counts))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
 
     def _load(self, group: int) -> tuple[ResidentHistories, StateLabels | None]:
         if self._resident is None or self._resident[0] != group:

@@ -4,6 +4,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class TrainingState:
 
     Args:
         model: Trained in place; its initial weights begin the average.
-        optimizer: Over the model's parameters.
+        optimizers: Over the model's parameters.
         folder: For the checkpoint; what an earlier call left is taken up.
         ema_decay: Decay of the weights' exponential moving average a step; 0 for none.
     """
@@ -42,12 +43,12 @@ class TrainingState:
     def __init__(
         self,
         model: Recommender,
-        optimizer: torch.optim.Optimizer,
+        optimizers: Sequence[torch.optim.Optimizer],
         folder: Path,
         *,
         ema_decay: float = 0.0,
     ) -> None:
-        self._model, self._optimizer, self._folder = model, optimizer, folder
+        self._model, self._optimizers, self._folder = model, optimizers, folder
         self._ema_decay = ema_decay
         self.evaluated = copy.deepcopy(model).eval() if ema_decay else model
         self.curve: list[CurvePoint] = []
@@ -105,8 +106,11 @@ class TrainingState:
         tensors = _prefixed("model.", _copy(self._model)) | _prefixed("best.", self.best_weights)
         if self._ema_decay:
             tensors |= _prefixed("average.", _copy(self.evaluated))
-        for i, moments in self._optimizer.state_dict()["state"].items():
-            tensors |= _prefixed(f"optimizer.{i}.", moments)
+        for number, optimizer in enumerate(self._optimizers):
+            for i, moments in optimizer.state_dict()["state"].items():
+                # SparseAdam counts its steps in an int, AdamW in a tensor.
+                moments = {name: torch.as_tensor(value) for name, value in moments.items()}
+                tensors |= _prefixed(f"optimizer-{number}.{i}.", moments)
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -136,11 +140,13 @@ class TrainingState:
         self.best_weights = _with_prefix(tensors, "best.")
         if self._ema_decay:
             self.evaluated.load_state_dict(_with_prefix(tensors, "average."))
-        state = self._optimizer.state_dict()
-        for name, value in _with_prefix(tensors, "optimizer.").items():
-            i, moment = name.split(".", maxsplit=1)
-            state["state"].setdefault(int(i), {})[moment] = value
-        self._optimizer.load_state_dict(state)
+        for number, optimizer in enumerate(self._optimizers):
+            state = optimizer.state_dict()
+            for name, value in _with_prefix(tensors, f"optimizer-{number}.").items():
+                i, moment = name.split(".", maxsplit=1)
+                whole = not value.is_floating_point()
+                state["state"].setdefault(int(i), {})[moment] = value.item() if whole else value
+            optimizer.load_state_dict(state)
         torch.set_rng_state(tensors["random.cpu"])
         if torch.cuda.is_available() and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -3,7 +3,7 @@
 """The one training loop, for teacher, student, control and recovery after pruning."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, Settings, silent
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
+from recsys_core.training.competition import Competition, Narrowed
 
 Loss = Callable[
-    [Float[Tensor, "positions dim"], Float[Tensor, "items_and_padding dim"], Batch],
-    Float[Tensor, ""],
+    [Float[Tensor, "positions dim"], Float[Tensor, "rows dim"], Narrowed], Float[Tensor, ""]
 ]
 """Loss of the states at the positions that have a target, in row-major order."""
 
@@ -47,6 +47,14 @@ class TrainingConfig(Settings):
     weight_decay: float = Field(default=0.01, ge=0, le=10, description="AdamW's, on matrices only")
     warmup_share: float = Field(
         default=0.05, ge=0, le=1, description="Share of all steps to warm up in"
+    )
+    loss: Literal["auto", "softmax", "sampled_softmax", "gbce"] = Field(
+        default="auto",
+        description="Which items compete for a position: all (softmax), or negatives drawn for "
+        "each batch. auto: softmax up to 50,000 items, sampled_softmax above",
+    )
+    n_negatives: int = Field(
+        default=2048, ge=1, le=1_000_000, description="Draws for a batch, where they are drawn"
     )
     clip_norm: float = Field(
         default=1.0, gt=0, description="Gradients are scaled down to this norm"
@@ -89,6 +97,7 @@ def fit(
     training_set: TrainingSet,
     config: TrainingConfig,
     *,
+    competition: Competition,
     loss: Loss,
     validate: Validate,
     checkpoint: Path,
@@ -105,6 +114,7 @@ def fit(
         model: On the device that it is trained on.
         training_set: Batches, epoch by epoch.
         config: How to train.
+        competition: Which items compete; one that never occurs in training begins at its content.
         loss: What to minimise.
         validate: What decides which weights are kept, and when to stop.
         checkpoint: Folder for the checkpoint; what it holds of an earlier call is resumed.
@@ -117,10 +127,8 @@ def fit(
     Raises:
         TrainingError: The loss or its gradient became NaN or infinite.
     """
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(model, config.weight_decay), betas=(0.9, config.adam_beta2)
-    )
-    state = TrainingState(model, optimizer, checkpoint, ema_decay=config.ema_decay)
+    optimizers = _optimizers(model, config, sparse=competition.sampled)
+    state = TrainingState(model, optimizers, checkpoint, ema_decay=config.ema_decay)
     n_steps = config.epochs * training_set.steps_per_epoch
     saved_at = clock()
     while state.next_epoch < config.epochs and state.stale < config.patience:
@@ -130,7 +138,8 @@ def fit(
         for batch in islice(training_set.epoch(epoch, config.seed), state.epoch_steps, None):
             step = epoch * training_set.steps_per_epoch + state.epoch_steps
             rate = config.learning_rate * schedule(step, n_steps, config.warmup_share)
-            value, n_positions = _step(model, optimizer, batch, config, loss, rate)
+            narrowed = competition.narrow(batch, (config.seed, epoch, state.epoch_steps))
+            value, n_positions = _step(model, optimizers, narrowed, config, loss, rate)
             if not math.isfinite(value):
                 raise TrainingError(_not_finite(step, config, checkpoint))
             state.finish_step(value, n_positions)
@@ -152,8 +161,8 @@ def fit(
 
 def _step(
     model: Recommender,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    optimizers: Sequence[torch.optim.Optimizer],
+    narrowed: Narrowed,
     config: TrainingConfig,
     loss: Loss,
     learning_rate: float,
@@ -164,20 +173,36 @@ def _step(
         The loss, NaN where no step was made, and the number of positions.
     """
     device = model.id_embedding.device
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    item_vectors = model.item_vectors()
+    items = None if narrowed.items is None else narrowed.items.to(device)
+    item_vectors = model.item_vectors(items, sparse=narrowed.negatives is not None)
     with _autocast(device, config.precision):
-        states = model.encode(batch.history.to(device), item_vectors)
-    states = states.float()[batch.targets.to(device) > 0]
-    value = loss(states, item_vectors, batch)
-    optimizer.zero_grad(set_to_none=True)
+        states = model.encode(narrowed.batch.history.to(device), item_vectors)
+    states = states.float()[narrowed.batch.targets.to(device) > 0]
+    value = loss(states, item_vectors, narrowed)
+    model.zero_grad(set_to_none=True)
     value.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    if not (value.isfinite() and norm.isfinite()):
+    if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
         return math.nan, len(states)
-    optimizer.step()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
     return value.item(), len(states)
+
+
+def clip_gradients(model: Recommender, max_norm: float) -> Float[Tensor, ""]:
+    """Scale all gradients down together to at most this norm; sparse ones without repeated rows.
+
+    Returns:
+        The norm before.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    values = [grad._values() if grad.is_sparse else grad for grad in gradients]
+    norm = torch.linalg.vector_norm(torch.stack([v.norm() for v in values]))
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(scale)
+    return norm
 
 
 def _not_finite(step: int, config: TrainingConfig, checkpoint: Path) -> str:
@@ -197,16 +222,25 @@ def schedule(step: int, n_steps: int, warmup_share: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 
 
-def _parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices; leave embeddings, norms and biases alone."""
+def _optimizers(
+    model: Recommender, config: TrainingConfig, *, sparse: bool
+) -> list[torch.optim.Optimizer]:
+    """AdamW; for id embeddings that get sparse gradients Adam on the rows that have one.
+
+    Matrices decay; embeddings, norms and biases do not.
+    """
     embeddings = {id(model.id_embedding), id(model.position_embedding)}
     matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+    apart = {id(p) for p in matrices} | ({id(model.id_embedding)} if sparse else set())
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if id(p) not in apart], "weight_decay": 0.0},
     ]
+    betas = (0.9, config.adam_beta2)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=betas)]
+    if sparse:
+        optimizers.append(torch.optim.SparseAdam([model.id_embedding], betas=betas))
+    return optimizers
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

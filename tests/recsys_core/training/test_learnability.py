@@ -15,7 +15,8 @@ from recsys_core.distillation.soft_labels import SoftLabels, describe
 from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batching import TrainingSet
+from recsys_core.training.competition import FullCompetition, Narrowed
 from recsys_core.training.loop import Loss, TrainingConfig, fit
 from recsys_core.training.losses import next_item_cross_entropy
 from recsys_core.training.validation import Validator
@@ -29,14 +30,16 @@ CONFIG = TrainingConfig(
 )
 
 
-def _hard(states: torch.Tensor, item_vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return next_item_cross_entropy(states, item_vectors, batch.targets[batch.targets > 0])
+def _hard(states: torch.Tensor, item_vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
+    targets = narrowed.batch.targets
+    return next_item_cross_entropy(states, item_vectors, targets[targets > 0])
 
 
 def _soft(labels: SoftLabels, kd_weight: float) -> Loss:
     teacher_item_vectors = torch.from_numpy(labels.item_vectors())
 
-    def loss(states: torch.Tensor, item_vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def loss(states: torch.Tensor, item_vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
+        batch = narrowed.batch
         assert batch.teacher_states is not None
         return distillation_loss(
             states,
@@ -71,6 +74,7 @@ def learn(obvious_world: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
             model,
             training_set,
             CONFIG,
+            competition=FullCompetition(training_set.item_counts(16)),
             loss=loss,
             validate=validator,
             checkpoint=checkpoint,

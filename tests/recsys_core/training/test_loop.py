@@ -13,8 +13,9 @@ from recsys_core.artifacts import Artifact, write_json
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Progress, silent
 from recsys_core.training import checkpoint, loop
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint
+from recsys_core.training.competition import Narrowed
 from recsys_core.training.loop import (
     TrainingConfig,
     TrainingError,
@@ -23,6 +24,7 @@ from recsys_core.training.loop import (
     schedule,
 )
 from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.objectives import competition_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=8, dropout=0.2)
 CONFIG = TrainingConfig(
@@ -40,8 +42,9 @@ class Fit(NamedTuple):
     curve: list[CurvePoint]
 
 
-def _loss(states: torch.Tensor, item_vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return next_item_cross_entropy(states, item_vectors, batch.targets[batch.targets > 0])
+def _loss(states: torch.Tensor, item_vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
+    targets = narrowed.batch.targets
+    return next_item_cross_entropy(states, item_vectors, targets[targets > 0])
 
 
 def _stopped() -> float:
@@ -68,7 +71,7 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         config: TrainingConfig = CONFIG,
         validate: Validate = _fingerprint,
         progress: Progress = silent,
-        loss: loop.Loss = _loss,
+        loss: loop.Loss | None = None,
         clock: loop.Clock = _stopped,
     ) -> Fit:
         torch.manual_seed(0)
@@ -77,11 +80,13 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         training_set = TrainingSet(
             buckets, max_length=SIZE.max_length, batch_size=config.batch_size, resident_events=200
         )
+        competition = competition_of(training_set.item_counts(16), config)
         curve = fit(
             model,
             training_set,
             config,
-            loss=loss,
+            competition=competition,
+            loss=loss or next_item_loss(config, competition),
             validate=validate,
             checkpoint=tmp_path / folder,
             clock=clock,
@@ -111,14 +116,15 @@ def test_the_same_seed_gives_the_same_bits(train: Train, precision: str) -> None
     assert first.curve[-1].loss < first.curve[0].loss < math.log(16) + 0.1
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
 @pytest.mark.parametrize("saves_at", ["epoch", "step"])
 @pytest.mark.parametrize("calls", [0, 3, 6, 7, 12, 13, 14, 20])
 def test_a_kill_in_the_middle_leaves_no_trace(
-    train: Train, calls: int, saves_at: str, ema_decay: float
+    train: Train, calls: int, saves_at: str, loss: str
 ) -> None:
     """Progress is told after each step and each validation, so this is a kill anywhere."""
-    config = CONFIG.model_copy(update={"ema_decay": ema_decay})
+    ema_decay = 0.0 if loss == "softmax" else 0.9
+    config = CONFIG.model_copy(update={"ema_decay": ema_decay, "loss": loss, "n_negatives": 12})
     hours = itertools.count(step=3600.0)
     clock = _stopped if saves_at == "epoch" else lambda: next(hours)
     undisturbed = train("undisturbed", config=config)
@@ -140,10 +146,10 @@ def test_a_checkpoint_within_an_epoch_saves_its_steps(train: Train) -> None:
     hours = itertools.count(step=3600.0)
     n_steps = 0
 
-    def counted(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def counted(states: torch.Tensor, vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
         nonlocal n_steps
         n_steps += 1
-        return _loss(states, vectors, batch)
+        return _loss(states, vectors, narrowed)
 
     def kill(_: float, __: str) -> None:
         if n_steps == 3:
@@ -236,8 +242,8 @@ def test_patience_goes_on_counting_after_a_kill(train: Train) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_loss_stops_training_with_a_remedy(train: Train, value: float) -> None:
-    def broken(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return _loss(states, vectors, batch) * value
+    def broken(states: torch.Tensor, vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
+        return _loss(states, vectors, narrowed) * value
 
     sentence = r"not finite at step 0\. Lower learning_rate \(now 0\.003\) or set precision"
     with pytest.raises(TrainingError, match=sentence):
@@ -248,8 +254,8 @@ def test_a_broken_gradient_leaves_the_last_good_checkpoint(train: Train, tmp_pat
     """The loss itself is finite: sqrt at 0 has no slope."""
     steps = itertools.count()
 
-    def broken(states: torch.Tensor, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-        healthy = _loss(states, vectors, batch)
+    def broken(states: torch.Tensor, vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
+        healthy = _loss(states, vectors, narrowed)
         return healthy if next(steps) < STEPS + 2 else healthy + (states.sum() * 0).sqrt()
 
     with pytest.raises(TrainingError, match="last good checkpoint"):
@@ -269,7 +275,8 @@ def test_the_schedule_warms_up_and_ends_at_one_percent() -> None:
 
 def test_only_matrices_decay() -> None:
     model = Recommender(16, SIZE, torch.zeros(17, 3))
-    decayed, rest = loop._parameter_groups(model, 0.5)
+    config = CONFIG.model_copy(update={"weight_decay": 0.5})
+    decayed, rest = loop._optimizers(model, config, sparse=False)[0].param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     chosen = {names[id(parameter)] for parameter in decayed["params"]}
     assert "blocks.0.ffn.up.weight" in chosen
@@ -288,3 +295,28 @@ def test_what_is_validated_is_the_average(train: Train) -> None:
     moved, average = (float((fit.weights["id_embedding"] - initial).norm()) for fit in (far, near))
     assert 0.2 * moved < average < moved
     assert [point.loss for point in near.curve] == [point.loss for point in far.curve]
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "gbce"])
+def test_every_loss_learns(train: Train, loss: str) -> None:
+    config = CONFIG.model_copy(update={"loss": loss, "n_negatives": 12, "epochs": 12})
+    curve = train(config=config).curve
+    assert curve[-1].loss < 0.95 * curve[0].loss
+
+
+def test_sparse_gradients_clip_as_dense_ones_do() -> None:
+    norms: list[torch.Tensor] = []
+    gradients: list[torch.Tensor] = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = Recommender(16, SIZE, None)
+        items = torch.tensor([0, 3, 5])
+        (model.item_vectors(items, sparse=sparse).square().sum() * 1e3).backward()
+        assert model.id_embedding.grad is not None
+        assert model.id_embedding.grad.is_sparse is sparse
+        norms.append(loop.clip_gradients(model, 1.0))
+        gradients.append(model.id_embedding.grad.to_dense())
+    torch.testing.assert_close(norms[0], norms[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].norm().item() == pytest.approx(1, abs=1e-4)
+    assert norms[0] > 1

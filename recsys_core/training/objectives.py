@@ -1,0 +1,68 @@
+"""What a network without a teacher minimises, as its settings say."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_core.training.competition import (
+    Competition,
+    FullCompetition,
+    Narrowed,
+    SampledCompetition,
+)
+from recsys_core.training.loop import Loss, TrainingConfig
+from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.sampled_losses import gbce, sampled_softmax
+
+FULL_SOFTMAX_ITEMS = 50_000
+"""Up to here `auto` lets all items compete."""
+
+
+def competition_of(counts: NDArray[np.int64], config: TrainingConfig) -> Competition:
+    """Which items compete, as `config.loss` says.
+
+    Args:
+        counts: `[n_items + 1]` training events by item_idx.
+        config: How to train.
+    """
+    full = FullCompetition(counts)
+    if config.loss == "softmax" or (config.loss == "auto" and full.n_items <= FULL_SOFTMAX_ITEMS):
+        return full
+    uniform = config.loss == "gbce"
+    return SampledCompetition(counts, n_negatives=config.n_negatives, uniform=uniform)
+
+
+def next_item_loss(config: TrainingConfig, competition: Competition) -> Loss:
+    """The loss of what really came next, as `config.loss` says."""
+
+    def loss(
+        states: Float[Tensor, "positions dim"],
+        item_vectors: Float[Tensor, "rows dim"],
+        narrowed: Narrowed,
+    ) -> Float[Tensor, ""]:
+        device, batch = states.device, narrowed.batch
+        targets = batch.targets[batch.targets > 0].to(device)
+        weights = None if batch.weights is None else batch.weights.to(device)
+        if narrowed.negatives is None or narrowed.log_expected is None:
+            return next_item_cross_entropy(states, item_vectors, targets, weights=weights)
+        negatives = narrowed.negatives.to(device)
+        if config.loss == "gbce":
+            return gbce(
+                states,
+                item_vectors,
+                targets,
+                negatives=negatives,
+                n_items=competition.n_items,
+                weights=weights,
+            )
+        return sampled_softmax(
+            states,
+            item_vectors,
+            targets,
+            negatives=negatives,
+            log_expected=narrowed.log_expected.to(device),
+            weights=weights,
+        )
+
+    return loss
