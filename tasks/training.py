@@ -2,7 +2,7 @@
 
 import time
 
-import numpy as np
+import polars as pl
 import torch
 from pydantic import Field
 
@@ -33,9 +33,14 @@ class NetworkConfig(Settings):
 
 
 def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
-    """A network over the prepared catalogue, with initial weights from the training seed."""
+    """A network over the prepared catalogue, with initial weights from the training seed.
+
+    An item that nobody has had yet is left to its content.
+    """
     torch.manual_seed(config.training.seed)
-    return Recommender(len(data.items), config.model, data.content(config.content_features))
+    model = Recommender(len(data.items), config.model, data.content(config.content_features))
+    model.forget_ids(data.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy())
+    return model
 
 
 def train_without_teacher(run: StageRun, config: NetworkConfig, prepared: Artifact) -> Summary:
@@ -43,9 +48,7 @@ def train_without_teacher(run: StageRun, config: NetworkConfig, prepared: Artifa
     data = Prepared(prepared)
     model = build_network(data, config)
     training_set = training_set_of(data, model, config.training)
-    counts = training_set.item_counts(len(data.items))
-    model.forget_ids(np.flatnonzero(counts == 0))
-    competition = competition_of(counts, config.training)
+    competition = competition_of(training_set.item_counts(len(data.items)), config.training)
     loss = next_item_loss(config.training, competition)
     return train_and_save(
         run, model, data, config.training, training_set, competition=competition, loss=loss

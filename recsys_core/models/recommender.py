@@ -7,7 +7,7 @@ train where the plain residual block collapses. Source: Borisyuk et al. 2025 (Li
 arXiv:2502.03417; its use for next-item prediction: Tikhonovich et al. 2025 (eSASRec).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -125,9 +125,9 @@ class Recommender(nn.Module):
         return torch.cat([torch.zeros_like(vectors[:1]), vectors[1:]])
 
     @torch.no_grad()
-    def forget_ids(self, items: NDArray[np.int64]) -> None:
+    def forget_ids(self, items: NDArray[np.integer[Any]]) -> None:
         """Leave these items (by item_idx) to their content: their id embedding becomes 0."""
-        self.id_embedding[torch.from_numpy(items)] = 0.0
+        self.id_embedding[torch.from_numpy(items.astype(np.int64))] = 0.0
 
     def encode(
         self,

@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# (torch leaves parts of its own signatures untyped)
 """Which items compete for a position: all that occur in training, or a sample of them.
 
 A step works on the vectors of these items alone, so its cost does not grow with the catalogue; an
