@@ -9,7 +9,12 @@ import polars as pl
 from pydantic import Field
 
 from recsys_core.artifacts import MANIFEST, Artifact, is_finished, read_json, write_json
-from recsys_core.data.catalogue import Catalogue, build_catalogue, count_training_interactions
+from recsys_core.data.catalogue import (
+    Catalogue,
+    build_catalogue,
+    count_training_interactions,
+    item_embeddings,
+)
 from recsys_core.data.filters import FilterConfig, filter_histories
 from recsys_core.data.histories import write_histories
 from recsys_core.data.item_index import index_prefix_sha256
@@ -66,7 +71,7 @@ def prepare(
     run_date: str,
     timezone: str,
 ) -> Summary:
-    """Write `histories/`, `items.parquet` and `split.json` as of the run date.
+    """Write histories, `items.parquet`, `embeddings.parquet`, `split.json` as of the run date.
 
     Args:
         run: Where and how.
@@ -146,6 +151,12 @@ def prepare(
     items.join(counts, on="item_idx", maintain_order="left").write_parquet(
         run.out / "items.parquet", compression="zstd"
     )
+    item_embeddings(
+        index,
+        lake.scan(ITEMS.name, versions[ITEMS.name]),
+        windows=windows,
+        timezone=timezone,
+    ).write_parquet(run.out / "embeddings.parquet", compression="zstd")
     totals = _totals(run)
     split = {
         "kind": config.split,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from recsys_core.artifacts import Artifact, read_json
-from recsys_core.models.content import content_features
+from recsys_core.models.content import HASHED_TEXT, content_features, embedding_features
+from recsys_core.models.fusion import Content
 from recsys_core.training.validation import Validator
 
 
@@ -18,6 +19,7 @@ class Prepared:
     def __init__(self, artifact: Artifact) -> None:
         self.buckets: list[Path] = sorted(artifact.file("histories").glob("bucket-*.parquet"))
         self.items = pl.read_parquet(artifact.file("items.parquet"))
+        self._embeddings = artifact.file("embeddings.parquet")
         self.split: dict[str, Any] = read_json(artifact.file("split.json"))
 
     @property
@@ -25,17 +27,24 @@ class Prepared:
         """Whether items in a history are not recommended again."""
         return self.split["exclude_seen"]
 
-    def content(self, n_features: int) -> Tensor | None:
-        """Content features `[n_items + 1, n_features]`; None for no features."""
-        if not n_features:
-            return None
-        return torch.from_numpy(
-            content_features(
-                self.items["title"].to_list(),
-                self.items["categories"].to_list(),
-                n_features=n_features,
-            )
-        )
+    def content(self, n_text_features: int) -> Content | None:
+        """Content of the items by modality: their text, and the catalogue's embedding columns.
+
+        Args:
+            n_text_features: Width of the hashed titles and categories; 0 for none.
+
+        Returns:
+            None where there is no content at all.
+        """
+        content: dict[str, Tensor] = {}
+        if n_text_features:
+            titles, categories = self.items["title"].to_list(), self.items["categories"].to_list()
+            hashed = content_features(titles, categories, n_features=n_text_features)
+            content[HASHED_TEXT] = torch.from_numpy(hashed)
+        embeddings = pl.read_parquet(self._embeddings)
+        for column in embeddings.drop("item_idx"):
+            content[column.name] = torch.from_numpy(embedding_features(column))
+        return content or None
 
     def validator(self, max_cases: int) -> Validator:
         """NDCG@10 on validation events."""

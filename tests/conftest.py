@@ -102,6 +102,7 @@ def obvious_world(
             "recent_count": counts,
         }
     ).write_parquet(folder / "items.parquet")
+    pl.DataFrame({"item_idx": item_idx}).write_parquet(folder / "embeddings.parquet")
     split = {
         "kind": "leave_one_out",
         "trained_through": None,

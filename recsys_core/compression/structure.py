@@ -39,8 +39,8 @@ def initialise_from_teacher(student: Recommender, teacher: Recommender) -> None:
         if width < teacher_width:
             vectors = truncated_svd(vectors, width)
         student.id_embedding.copy_(vectors)
-        if student.content_projection is not None:
-            student.content_projection.weight.zero_()
+        if student.content is not None:
+            student.content.clear()
         if width == teacher_width:
             _copy_network(student, teacher)
 

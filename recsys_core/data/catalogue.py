@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from recsys_core.data.item_versions import items_as_of
-from recsys_core.data.schema import TIMESTAMP
+from recsys_core.data.schema import TIMESTAMP, VECTOR
 from recsys_core.data.splits import SplitKind, TimeWindows
 
 _OFFER = ("item_id", "listed", "available_from", "retired_from")
@@ -67,6 +67,25 @@ def build_catalogue(
         rows.join(known, on="item_id", how="left")
         .sort("item_idx")
         .select("item_idx", "item_id", "title", pl.col("categories").fill_null([]), *moments)
+    )
+
+
+def item_embeddings(
+    item_index: pl.DataFrame, items: pl.LazyFrame, *, windows: TimeWindows, timezone: str
+) -> pl.DataFrame:
+    """The embedding columns of the catalogue at the night's end.
+
+    Returns:
+        `item_idx` of every indexed item, in order, and the columns that hold vectors; null where an
+        item has none.
+    """
+    names = [name for name, dtype in items.collect_schema().items() if dtype == VECTOR]
+    now = items_as_of(items, windows.end.astimezone(ZoneInfo(timezone)).date())
+    return (
+        item_index.select("item_id", "item_idx")
+        .join(now.select("item_id", *names).collect(), on="item_id", how="left")
+        .sort("item_idx")
+        .select("item_idx", *names)
     )
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
 from recsys_core.artifacts import read_json, write_json
@@ -10,21 +9,19 @@ from recsys_core.models.recommender import ModelConfig, Recommender
 
 WEIGHTS = "model.safetensors"
 SHAPE = "model.json"
+_CONTENT = "content_features."
 
 
 def save_model(folder: Path, model: Recommender) -> None:
     """Write `model.safetensors` and `model.json`."""
+    tensors = model.state_dict()
+    content = {} if model.content is None else model.content.content
+    tensors |= {f"{_CONTENT}{name}": rows for name, rows in content.items()}
     save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()},
+        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         folder / WEIGHTS,
     )
-    content_dim = 0 if model.content is None else model.content.shape[1]
-    shape = {
-        "n_items": model.n_items,
-        "content_dim": content_dim,
-        "config": model.config.model_dump(),
-    }
-    write_json(folder / SHAPE, shape)
+    write_json(folder / SHAPE, {"n_items": model.n_items, "config": model.config.model_dump()})
 
 
 def load_model(folder: Path) -> Recommender:
@@ -37,8 +34,10 @@ def load_model(folder: Path) -> Recommender:
         RuntimeError: Weights and shape do not belong together.
     """
     shape = read_json(folder / SHAPE)
-    n_items, content_dim = shape["n_items"], shape["content_dim"]
-    content = torch.zeros(n_items + 1, content_dim) if content_dim else None
-    model = Recommender(n_items, ModelConfig(**shape["config"]), content)
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    tensors = load_file(folder / WEIGHTS)
+    names = [name for name in tensors if name.startswith(_CONTENT)]
+    # Copies, which are aligned: where memory lies decides the last bit of a product.
+    content = {name.removeprefix(_CONTENT): tensors.pop(name).clone() for name in names}
+    model = Recommender(shape["n_items"], ModelConfig(**shape["config"]), content or None)
+    model.load_state_dict(tensors)
     return model.eval()

@@ -1,11 +1,15 @@
-"""Content features of items: hashed words of the title, and categories."""
+"""Content features of items: hashed words of the title and categories, and dense embeddings."""
 
 import re
 from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+
+HASHED_TEXT = "hashed text"
+"""The modality that is made of titles and categories."""
 
 _WORD = re.compile(r"\w+")
 
@@ -42,5 +46,27 @@ def content_features(
     features = np.zeros((len(terms) + 1, n_features), np.float32)
     if flat:
         np.add.at(features, (rows, (hashes >> 1)[inverse] % n_features), weights[inverse])
+    return _unit_rows(features)
+
+
+def embedding_features(column: pl.Series) -> NDArray[np.float32]:
+    """An embedding column of the catalogue as features.
+
+    Args:
+        column: By item_idx − 1, lists of equal width; null where an item has none.
+
+    Returns:
+        `[n_items + 1, width]` by item_idx; each row has length 1, or 0 where an item has none.
+    """
+    present = column.drop_nulls()
+    width = 0 if present.is_empty() else len(present[0])
+    features = np.zeros((len(column) + 1, width), np.float32)
+    rows = np.flatnonzero(column.is_not_null().to_numpy()) + 1
+    if len(rows):
+        features[rows] = present.explode().to_numpy().reshape(len(rows), width)
+    return _unit_rows(features)
+
+
+def _unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(norms, np.finfo(np.float32).tiny)

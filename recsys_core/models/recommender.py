@@ -1,4 +1,4 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
 """The sequential recommender: one decoder stack, as teacher and as student.
 
@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recsys_core.models.dropout import Dropout
+from recsys_core.models.fusion import Content, ContentFusion
 from recsys_core.models.rotary import rotate, rotation_angles
 from recsys_core.settings import Settings
 
@@ -40,6 +41,19 @@ class ModelConfig(Settings):
     max_length: int = Field(
         default=200, ge=2, le=4096, description="Longest history used, in events"
     )
+    id_bound: float | None = Field(
+        default=None,
+        gt=0,
+        description="Greatest length of what an item's own id adds to the vector of its content; "
+        "empty: no bound",
+    )
+    id_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of items that have to do with their content alone in a training step, "
+        "so that content learns to place items that nobody has had yet",
+    )
     positions: Positions = Field(
         default="learned",
         description="How a state knows the order: a learned vector for each place, or rotary "
@@ -56,9 +70,8 @@ class Recommender(nn.Module):
     Args:
         n_items: Length of the item index; item_idx runs from 1 to n_items, 0 is padding.
         config: Size of the network.
-        content: Fixed content features by item_idx, row 0 for padding. Where given, an item's
-            vector is its id embedding plus a learned projection of its content, so that an item
-            that nobody has touched has a vector.
+        content: Fixed content features by modality. Where given, an item's vector is its fused
+            content plus its id embedding, so that an item that nobody has touched has a vector.
 
     Raises:
         ValueError: n_heads does not divide embedding_dim (into even heads, for rotary positions),
@@ -69,7 +82,7 @@ class Recommender(nn.Module):
         self,
         n_items: int,
         config: ModelConfig,
-        content: Float[Tensor, "items_and_padding features"] | None = None,
+        content: Content | None = None,
     ) -> None:
         super().__init__()
         if config.embedding_dim % config.n_heads:
@@ -81,18 +94,17 @@ class Recommender(nn.Module):
                 f"embedding_dim={config.embedding_dim} have an odd width."
             )
             raise ValueError(msg)
-        if content is not None and len(content) != n_items + 1:
-            msg = f"content has {len(content)} rows, expected n_items + 1 = {n_items + 1}."
-            raise ValueError(msg)
+        for name, rows in (content or {}).items():
+            if len(rows) != n_items + 1:
+                msg = (
+                    f"content {name!r} has {len(rows)} rows, expected n_items + 1 = {n_items + 1}."
+                )
+                raise ValueError(msg)
         self.config = config
         self.n_items = n_items
         dim = config.embedding_dim
         self.id_embedding = nn.Parameter(torch.randn(n_items + 1, dim) * _INIT_STD)
-        self.content: Tensor | None
-        self.register_buffer("content", content)
-        self.content_projection = (
-            None if content is None else nn.Linear(content.shape[1], dim, bias=False)
-        )
+        self.content = ContentFusion(content, dim) if content else None
         self.position_embedding = (
             nn.Parameter(torch.randn(config.max_length, dim) * _INIT_STD)
             if config.positions == "learned"
@@ -104,8 +116,6 @@ class Recommender(nn.Module):
             for _ in range(config.n_layers)
         )
         self.final_norm = nn.LayerNorm(dim)
-        if self.content_projection is not None:
-            nn.init.normal_(self.content_projection.weight, std=_INIT_STD)
 
     def item_vectors(
         self, items: Int[Tensor, " rows"] | None = None, *, sparse: bool = False
@@ -116,13 +126,22 @@ class Recommender(nn.Module):
             items: item_idx of each row, row 0 the padding; None: all items by item_idx.
             sparse: The gradient of the id embedding holds the rows of `items` only.
         """
-        vectors, content = self.id_embedding, self.content
+        vectors = self.id_embedding
         if items is not None:
             vectors = F.embedding(items, vectors, sparse=sparse)
-            content = None if content is None else content[items]
-        if self.content_projection is not None and content is not None:
-            vectors = vectors + self.content_projection(content)
+        if self.content is not None:
+            vectors = self._id_share(vectors) + self.content(items)
         return torch.cat([torch.zeros_like(vectors[:1]), vectors[1:]])
+
+    def _id_share(self, ids: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+        """What ids may add to content: bounded in length, and in training sometimes nothing."""
+        bound, dropped = self.config.id_bound, self.config.id_dropout
+        if bound is not None:
+            lengths = ids.norm(dim=1, keepdim=True).clamp(min=torch.finfo(ids.dtype).tiny)
+            ids = ids * (bound / lengths).clamp(max=1.0)
+        if self.training and dropped:
+            ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= dropped)
+        return ids
 
     @torch.no_grad()
     def forget_ids(self, items: NDArray[np.integer[Any]]) -> None:

@@ -50,7 +50,7 @@ class TrainingState:
     ) -> None:
         self._model, self._optimizers, self._folder = model, optimizers, folder
         self._ema_decay = ema_decay
-        self.evaluated = copy.deepcopy(model).eval() if ema_decay else model
+        self.evaluated = _copied(model).eval() if ema_decay else model
         self.curve: list[CurvePoint] = []
         self.best_weights = _copy(model)
         self._best_ndcg = -math.inf
@@ -150,6 +150,11 @@ class TrainingState:
         torch.set_rng_state(tensors["random.cpu"])
         if torch.cuda.is_available() and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def _copied(model: Recommender) -> Recommender:
+    """A copy with weights of its own and the same content features."""
+    return copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()})
 
 
 def _copy(model: Recommender) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from recsys_core.data.item_versions import store_items
 from recsys_core.data.lake import Change, Lake, Snapshot
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
 from recsys_core.data.splits import SplitKind
+from recsys_core.models.content import HASHED_TEXT
 from recsys_core.models.recommender import ModelConfig, Recommender
 from tasks.night import Night
 from tasks.prepare import PrepareConfig, prepare
@@ -295,8 +296,9 @@ def test_the_output_is_read_by_the_stages_that_follow(
     assert [path.name for path in data.buckets] == [f"bucket-00{i}.parquet" for i in range(3)]
     content = data.content(16)
     assert content is not None
-    assert content.shape == (6, 16)
-    assert content.any(dim=1).tolist() == [False, True, False, False, True, True]
+    assert content.keys() == {HASHED_TEXT}
+    assert content[HASHED_TEXT].shape == (6, 16)
+    assert content[HASHED_TEXT].any(dim=1).tolist() == [False, True, False, False, True, True]
     assert data.content(0) is None
     assert data.exclude_seen
     model = Recommender(5, ModelConfig(embedding_dim=8, n_layers=1, n_heads=1), None)

@@ -27,7 +27,7 @@ def _make_model(
             positions=positions,
             dropout=0.3,
         )
-        features = torch.randn(N_ITEMS + 1, 5) if content else None
+        features = {"text": torch.randn(N_ITEMS + 1, 5)} if content else None
         model = Recommender(N_ITEMS, config, features)
         for parameter in model.parameters():
             parameter.data += torch.randn_like(parameter) * 0.1

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from recsys_core.compression.structure import initialise_from_teacher, pick_layers, truncated_svd
+from recsys_core.models.fusion import Content
 from recsys_core.models.recommender import ModelConfig, Recommender
 
 N_ITEMS = 30
+CONTENT = {"text": torch.eye(N_ITEMS + 1, 6)}
 TEACHER = ModelConfig(
     embedding_dim=16, n_layers=4, n_heads=2, ffn_dim=12, max_length=10, dropout=0.1
 )
 
 
-def _model(seed: int, content: torch.Tensor | None = None, **changes: int) -> Recommender:
+def _model(seed: int, content: Content | None = None, **changes: int) -> Recommender:
     torch.manual_seed(seed)
     model = Recommender(N_ITEMS, TEACHER.model_copy(update=changes), content).eval()
     with torch.no_grad():
@@ -28,8 +30,8 @@ def _scores(model: Recommender) -> torch.Tensor:
         return model.encode(history, vectors) @ vectors.T
 
 
-@pytest.mark.parametrize("content", [None, torch.eye(N_ITEMS + 1, 6)], ids=["ids", "content"])
-def test_the_same_layers_give_the_same_scores(content: torch.Tensor | None) -> None:
+@pytest.mark.parametrize("content", [None, CONTENT], ids=["ids", "content"])
+def test_the_same_layers_give_the_same_scores(content: Content | None) -> None:
     teacher, student = _model(0, content), _model(1, content)
     assert not torch.allclose(_scores(student), _scores(teacher))
     initialise_from_teacher(student, teacher)
@@ -37,7 +39,7 @@ def test_the_same_layers_give_the_same_scores(content: torch.Tensor | None) -> N
 
 
 def test_a_student_without_content_begins_with_its_teachers() -> None:
-    teacher, student = _model(0, torch.eye(N_ITEMS + 1, 6)), _model(1)
+    teacher, student = _model(0, CONTENT), _model(1)
     initialise_from_teacher(student, teacher)
     torch.testing.assert_close(_scores(student), _scores(teacher))
 

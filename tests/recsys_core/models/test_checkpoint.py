@@ -5,13 +5,18 @@ import torch
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.models.checkpoint import SHAPE, WEIGHTS, load_model, save_model
+from recsys_core.models.fusion import Content
 from recsys_core.models.recommender import ModelConfig, Recommender
 
 CONFIG = ModelConfig(embedding_dim=8, n_layers=1, n_heads=1, ffn_dim=4, max_length=6)
 
 
-@pytest.mark.parametrize("content", [None, torch.eye(8, 3)], ids=["ids only", "content"])
-def test_a_model_comes_back_bit_for_bit(tmp_path: Path, content: torch.Tensor | None) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [None, {"text": torch.eye(8, 3), "image": torch.rand(8, 4)}],
+    ids=["ids only", "content"],
+)
+def test_a_model_comes_back_bit_for_bit(tmp_path: Path, content: Content | None) -> None:
     torch.manual_seed(0)
     model = Recommender(7, CONFIG, content)
     save_model(tmp_path, model)

@@ -1,6 +1,7 @@
 import numpy as np
+import polars as pl
 
-from recsys_core.models.content import content_features
+from recsys_core.models.content import content_features, embedding_features
 
 TITLES = ["Star Wars", "Star Trek", None, "", "Größe"]
 CATEGORIES = [["Sci-Fi"], ["sci-fi"], ["Drama"], [], []]
@@ -39,3 +40,11 @@ def test_nothing_known_gives_zeros() -> None:
 def test_a_title_word_is_no_category() -> None:
     features = content_features(["drama", None], [[], ["drama"]], n_features=4096)
     assert features[1] @ features[2] == 0
+
+
+def test_embeddings_are_rows_of_length_one_or_none() -> None:
+    column = pl.Series("image", [[3.0, 4.0], None, [0.0, 0.0]], dtype=pl.List(pl.Float32))
+    features = embedding_features(column)
+    np.testing.assert_allclose(features, [[0, 0], [0.6, 0.8], [0, 0], [0, 0]])
+    none = pl.Series("image", [None, None], dtype=pl.List(pl.Float32))
+    assert embedding_features(none).shape == (3, 0)

@@ -1,10 +1,14 @@
 """What every recommender must obey, whatever its weights."""
 
+from typing import cast
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_core.models.fusion import Content
 from recsys_core.models.recommender import ModelConfig, Recommender
 
 N_ITEMS = 20
@@ -15,7 +19,7 @@ CONFIG = ModelConfig(
 ROTARY = CONFIG.model_copy(update={"positions": "rotary"})
 
 
-def _model(content: torch.Tensor | None = None, config: ModelConfig = CONFIG) -> Recommender:
+def _model(content: Content | None = None, config: ModelConfig = CONFIG) -> Recommender:
     torch.manual_seed(0)
     model = Recommender(N_ITEMS, config, content)
     with torch.no_grad():
@@ -70,14 +74,43 @@ def test_batches_do_not_mix() -> None:
 def test_an_untouched_item_has_a_vector_of_its_content() -> None:
     content = torch.zeros(N_ITEMS + 1, 3)
     content[7] = torch.tensor([0.0, 1.0, 0.0])
-    model = _model(content)
-    with torch.no_grad():
-        model.id_embedding.zero_()
+    model = _model({"text": content})
+    model.forget_ids(np.arange(N_ITEMS + 1))
     vectors = model.item_vectors()
-    assert model.content_projection is not None
-    torch.testing.assert_close(vectors[7], model.content_projection.weight[:, 1])
+    assert model.content is not None
+    weight = cast(torch.Tensor, model.content.projections[0].weight)
+    torch.testing.assert_close(vectors[7], weight[:, 1])
     assert vectors[7].norm() > 0
     assert not vectors[0].any()
+
+
+def test_the_id_moves_an_item_no_farther_than_its_bound() -> None:
+    content = torch.rand(N_ITEMS + 1, 3)
+    config = CONFIG.model_copy(update={"id_bound": 0.5})
+    model = _model({"text": content}, config)
+    assert model.content is not None
+    moved = (model.item_vectors() - model.content())[1:].norm(dim=1)
+    longest = model.id_embedding[1:].norm(dim=1)
+    assert longest.max() > 0.5
+    torch.testing.assert_close(moved, longest.clamp(max=0.5))
+
+
+def test_ids_are_dropped_in_training_only() -> None:
+    config = CONFIG.model_copy(update={"id_dropout": 0.5, "dropout": 0.0})
+    model = _model({"text": torch.rand(N_ITEMS + 1, 3)}, config)
+    assert model.content is not None
+    whole = model.item_vectors()[1:]
+    alone = model.content()[1:]
+    dropped = model.train().item_vectors()[1:]
+    is_alone = torch.isclose(dropped, alone).all(dim=1)
+    torch.testing.assert_close(dropped[~is_alone], whole[~is_alone])
+    assert 0 < int(is_alone.sum()) < N_ITEMS
+
+
+def test_some_items_are_the_rows_of_all() -> None:
+    model = _model({"text": torch.rand(N_ITEMS + 1, 3), "image": torch.rand(N_ITEMS + 1, 2)})
+    items = torch.tensor([0, 3, 7])
+    torch.testing.assert_close(model.item_vectors(items), model.item_vectors()[items])
 
 
 def test_the_padding_row_is_zero_and_never_learns() -> None:
@@ -102,7 +135,7 @@ def test_mistakes_are_refused_with_a_sentence() -> None:
         Recommender(N_ITEMS, ROTARY.model_copy(update={"n_heads": 16}), None)
     with pytest.raises(ValueError, match="n_heads=3 must divide embedding_dim=16"):
         Recommender(N_ITEMS, odd, None)
-    with pytest.raises(ValueError, match="content has 20 rows, expected n_items"):
-        Recommender(N_ITEMS, CONFIG, torch.zeros(20, 3))
+    with pytest.raises(ValueError, match="content 'text' has 20 rows, expected n_items"):
+        Recommender(N_ITEMS, CONFIG, {"text": torch.zeros(20, 3)})
     with pytest.raises(ValueError, match="Histories of 11 events exceed max_length=10"):
         _encode(_model(), [1] * 11)

@@ -274,13 +274,13 @@ def test_the_schedule_warms_up_and_ends_at_one_percent() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    model = Recommender(16, SIZE, torch.zeros(17, 3))
+    model = Recommender(16, SIZE, {"text": torch.zeros(17, 3)})
     config = CONFIG.model_copy(update={"weight_decay": 0.5})
     decayed, rest = loop._optimizers(model, config, sparse=False)[0].param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     chosen = {names[id(parameter)] for parameter in decayed["params"]}
     assert "blocks.0.ffn.up.weight" in chosen
-    assert "content_projection.weight" in chosen
+    assert "content.projections.0.weight" in chosen
     assert not chosen & {"id_embedding", "position_embedding", "final_norm.weight"}
     assert len(decayed["params"]) + len(rest["params"]) == len(names)
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.5, 0.0)

@@ -1,0 +1,68 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (torch leaves parts of its own signatures untyped)
+"""Content of items, of any number of kinds (modalities), fused to one vector by a gate."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+_INIT_STD = 0.02
+
+Content = Mapping[str, Float[Tensor, "items_and_padding _width"]]
+"""Features of all items by modality, such as "text": `[n_items + 1, width]` by item_idx. A row of
+zeros says that the item lacks this modality; row 0 is the padding."""
+
+
+class ContentFusion(nn.Module):
+    """Projects each modality and mixes the projections by weights that sum to 1 for each item.
+
+    The features are fixed and no part of the weights; the projections and the gate learn. A missing
+    modality gets no weight, and an item without any has the zero vector.
+
+    Args:
+        content: At least one modality.
+        dim: Width of item vectors.
+
+    Attributes:
+        names: The modalities, sorted: the order of `projections` and `gates`.
+    """
+
+    def __init__(self, content: Content, dim: int) -> None:
+        super().__init__()
+        self.names = sorted(content)
+        for i, name in enumerate(self.names):
+            self.register_buffer(f"features_{i}", content[name], persistent=False)
+        widths = [content[name].shape[1] for name in self.names]
+        self.projections = nn.ModuleList(nn.Linear(width, dim, bias=False) for width in widths)
+        gated = widths if len(widths) > 1 else []
+        self.gates = nn.ModuleList(nn.Linear(width, 1) for width in gated)
+        for layer in cast("list[nn.Linear]", [*self.projections, *self.gates]):
+            nn.init.normal_(layer.weight, std=_INIT_STD)
+
+    @property
+    def content(self) -> dict[str, Float[Tensor, "items_and_padding _width"]]:
+        """The features by modality."""
+        return dict(zip(self.names, self.buffers(), strict=True))
+
+    def forward(self, items: Int[Tensor, " rows"] | None = None) -> Float[Tensor, "rows dim"]:
+        """Content vectors of these items (by item_idx), or of all."""
+        features = [rows if items is None else rows[items] for rows in self.buffers()]
+        projected = [layer(rows) for layer, rows in zip(self.projections, features, strict=True)]
+        if len(projected) == 1:
+            return projected[0]
+        logits = torch.cat(
+            [gate(rows) for gate, rows in zip(self.gates, features, strict=True)], dim=1
+        )
+        present = torch.stack([rows.any(dim=1) for rows in features], dim=1)
+        lowest = torch.finfo(logits.dtype).min  # not -inf: an item may lack every modality
+        weights = torch.softmax(logits.masked_fill(~present, lowest), dim=1) * present
+        return (weights[..., None] * torch.stack(projected, dim=1)).sum(dim=1)
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Make all content vectors zero."""
+        for layer in cast("list[nn.Linear]", list(self.projections)):
+            layer.weight.zero_()
