@@ -20,6 +20,7 @@ from tasks.distill import DistillationConfig
 from tasks.evaluate import EvaluationConfig
 from tasks.prepare import PrepareConfig
 from tasks.registry.store import RegistryConfig
+from tasks.train_teacher import TeacherConfig
 from tasks.training import NetworkConfig
 from tasks.validate import ValidationConfig
 from tasks.write_soft_labels import SoftLabelConfig
@@ -80,14 +81,14 @@ class NightlyConfig(Settings):
     prepare: PrepareConfig = Field(
         default=PrepareConfig(), description="Histories and where training ends"
     )
-    teacher: NetworkConfig = Field(
-        default=NetworkConfig(
+    teacher: TeacherConfig = Field(
+        default=TeacherConfig(
             model=ModelConfig(max_length=64),
             training=TrainingConfig(
                 epochs=10, batch_size=32, learning_rate=3e-3, validate_every=2, patience=2
             ),
         ),
-        description="The large network",
+        description="The large network, or several",
     )
     soft_labels: SoftLabelConfig = Field(
         default=SoftLabelConfig(), description="Which positions the teacher labels"
@@ -128,10 +129,11 @@ class NightlyConfig(Settings):
                 f"{MIN_BLOCK}, the block that the int8 item table is made of"
             )
             raise ValueError(msg)
-        if width > self.teacher.model.embedding_dim and self.distillation.initialise == "teacher":
+        teacher_width = sum(member.model.embedding_dim for member in self.teacher.members())
+        if width > teacher_width and self.distillation.initialise == "teacher":
             msg = (
                 f"student.model.embedding_dim is {width}, wider than the teacher's "
-                f"{self.teacher.model.embedding_dim}; make it smaller, or set "
+                f"{teacher_width}; make it smaller, or set "
                 "distillation.initialise to 'random'"
             )
             raise ValueError(msg)

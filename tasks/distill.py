@@ -11,7 +11,7 @@ from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
 from recsys_core.distillation.losses import distillation_loss
 from recsys_core.distillation.soft_labels import SoftLabels
-from recsys_core.models.checkpoint import load_model
+from recsys_core.models.ensemble import load_teacher
 from recsys_core.settings import Settings
 from recsys_core.training.competition import FullCompetition, Narrowed
 from recsys_core.training.loop import Loss
@@ -51,7 +51,7 @@ def distill(
     data = Prepared(prepared)
     model = build_network(data, student)
     if config.initialise == "teacher":
-        initialise_from_teacher(model, load_model(teacher.folder))
+        initialise_from_teacher(model, load_teacher(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
     training_set = training_set_of(data, model, student.training, labels)
     return train_and_save(

@@ -19,7 +19,8 @@ from recsys_core.evaluation.baselines import (
 from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
-from recsys_core.models.checkpoint import WEIGHTS, load_model
+from recsys_core.models.checkpoint import WEIGHTS
+from recsys_core.models.ensemble import load_teacher
 from recsys_core.models.ranker import model_ranker
 from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.ranker import scorer_ranker
@@ -66,12 +67,15 @@ def evaluate(
     networks = {"teacher": teacher, "student": student, "control": control}
     cold_start = np.append(np.float32(0), cold_start_scores(data.items))
     rankers = {
-        name: model_ranker(load_model(made.folder), cold_start) for name, made in networks.items()
+        name: model_ranker(load_teacher(made.folder), cold_start) for name, made in networks.items()
     }
     shipped = Scorer(compressed.folder)
     item_ids = data.items["item_id"].to_list()
     rankers["compressed"] = scorer_ranker(shipped, item_ids)
-    sizes = {name: made.file(WEIGHTS).stat().st_size for name, made in networks.items()}
+    sizes = {
+        name: sum(path.stat().st_size for path in made.folder.rglob(WEIGHTS))
+        for name, made in networks.items()
+    }
     sizes["compressed"] = served_bytes(compressed.folder)
     champion_note = _why_no_champion(data, config, champion)
     if champion is not None and champion_note is None:

@@ -79,7 +79,7 @@ def train_and_save(
 ) -> Summary:
     """Train with checkpoints in the stage's scratch folder.
 
-    Writes `model.safetensors`, `model.json` and `curve.json`.
+    Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
     """
     model = model.to(run.night.device)
     curve = fit(
@@ -101,9 +101,11 @@ def train_and_save(
         if point.validation_ndcg_at_10 is not None
     }
     best = max(validated)
-    return {
+    summary = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": len(curve),
         "best_epoch": validated[best],
         "validation_ndcg_at_10": best,
     }
+    write_json(run.out / "summary.json", summary)
+    return summary

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.recommender import Recommender
 
 
-def initialise_from_teacher(student: Recommender, teacher: Recommender) -> None:
+def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> None:
     """Set a student's initial weights from its teacher's, in place.
 
     Item vectors are the teacher's, rotated and cut to the student's width by a truncated SVD (the
@@ -19,7 +20,7 @@ def initialise_from_teacher(student: Recommender, teacher: Recommender) -> None:
 
     Args:
         student: Not wider than the teacher, over the same items.
-        teacher: Trained.
+        teacher: Trained; of an ensemble only the item vectors are taken over.
 
     Raises:
         ValueError: The student is wider than the teacher, or over other items.
@@ -27,7 +28,7 @@ def initialise_from_teacher(student: Recommender, teacher: Recommender) -> None:
     if student.n_items != teacher.n_items:
         msg = f"Student and teacher know {student.n_items} and {teacher.n_items} items."
         raise ValueError(msg)
-    width, teacher_width = student.config.embedding_dim, teacher.config.embedding_dim
+    width, teacher_width = student.width, teacher.width
     if width > teacher_width:
         msg = (
             f"A student of width {width} can't begin as its teacher of width {teacher_width}. "
@@ -41,7 +42,7 @@ def initialise_from_teacher(student: Recommender, teacher: Recommender) -> None:
         student.id_embedding.copy_(vectors)
         if student.content is not None:
             student.content.clear()
-        if width == teacher_width:
+        if width == teacher_width and isinstance(teacher, Recommender):
             _copy_network(student, teacher)
 
 

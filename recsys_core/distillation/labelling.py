@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recsys_core.data.histories import ResidentHistories, read_training_histories
 from recsys_core.distillation.soft_labels import prefix_hashes, write_labels
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.ensemble import AnyRecommender
 
 
 class _Windows(NamedTuple):
@@ -25,7 +25,7 @@ class _Windows(NamedTuple):
 
 
 def label_bucket(
-    model: Recommender,
+    model: AnyRecommender,
     bucket: Path,
     path: Path,
     *,
@@ -49,7 +49,7 @@ def label_bucket(
         The number of labels.
     """
     histories = read_training_histories([bucket])
-    windows = label_windows(histories, model.config.max_length, newest)
+    windows = label_windows(histories, model.max_length, newest)
     parts = list(_label_states(model, histories, windows, batch_size))
     events = np.concatenate([part.events for part in parts])
     order = np.argsort(events)
@@ -106,12 +106,12 @@ class _Labels(NamedTuple):
 
 
 def _label_states(
-    model: Recommender, histories: ResidentHistories, windows: _Windows, batch_size: int
+    model: AnyRecommender, histories: ResidentHistories, windows: _Windows, batch_size: int
 ) -> Iterator[_Labels]:
     """States of the positions that each batch of windows labels."""
-    device = model.id_embedding.device
+    device = model.device
     nothing = np.empty(0, np.int64)
-    yield _Labels(nothing, nothing, np.empty((0, model.config.embedding_dim), np.float32))
+    yield _Labels(nothing, nothing, np.empty((0, model.width), np.float32))
     with torch.inference_mode():
         item_vectors = model.item_vectors()
         for first in range(0, len(windows.starts), batch_size):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_core.evaluation.ranking import Ranker
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.ensemble import AnyRecommender
 
 
 def pad_histories(
@@ -30,7 +30,7 @@ def pad_histories(
 
 
 def model_ranker(
-    model: Recommender, cold_start_scores: NDArray[np.float32] | None = None
+    model: AnyRecommender, cold_start_scores: NDArray[np.float32] | None = None
 ) -> Ranker:
     """Scores by the model; an empty history gets the cold-start scores.
 
@@ -38,12 +38,12 @@ def model_ranker(
         model: In evaluation mode.
         cold_start_scores: `[n_items + 1]` by item_idx; all zero where None.
     """
-    device = model.id_embedding.device
+    device = model.device
     with torch.inference_mode():
         item_vectors = model.item_vectors()
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        padded, lengths = pad_histories(histories, model.config.max_length)
+        padded, lengths = pad_histories(histories, model.max_length)
         with torch.inference_mode():
             states = model.encode(torch.from_numpy(padded).to(device), item_vectors)
             last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(device)

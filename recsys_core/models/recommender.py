@@ -117,6 +117,21 @@ class Recommender(nn.Module):
         )
         self.final_norm = nn.LayerNorm(dim)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.id_embedding.device
+
+    @property
+    def max_length(self) -> int:
+        """Longest history read, in events."""
+        return self.config.max_length
+
+    @property
+    def width(self) -> int:
+        """Width of states and item vectors."""
+        return self.config.embedding_dim
+
     def item_vectors(
         self, items: Int[Tensor, " rows"] | None = None, *, sparse: bool = False
     ) -> Float[Tensor, "rows dim"]:

@@ -8,8 +8,8 @@ import polars as pl
 
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import Cases, candidate_mask, rank_targets, read_cases
+from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker
-from recsys_core.models.recommender import Recommender
 
 
 class Validator:
@@ -51,7 +51,7 @@ class Validator:
             )
             raise ValueError(msg)
 
-    def __call__(self, model: Recommender) -> float:
+    def __call__(self, model: AnyRecommender) -> float:
         """Mean over users of NDCG@10."""
         ranker = model_ranker(model)
         ranks = [

@@ -15,7 +15,7 @@ from recsys_core.training.loop import TrainingConfig
 from tasks.night import Night
 from tasks.registry.store import Registry, RegistryConfig
 from tasks.stage import StageRun
-from tasks.train_teacher import train_teacher
+from tasks.train_teacher import TeacherConfig, train_teacher
 from tasks.training import NetworkConfig
 from tasks.write_soft_labels import SoftLabelConfig, write_soft_labels
 
@@ -47,7 +47,8 @@ def trained_teacher(
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("teacher")
     body = train_teacher.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-    body(_run(folder), config=tiny_network, prepared=obvious_world)
+    config = TeacherConfig.model_validate(tiny_network.model_dump())
+    body(_run(folder), config=config, prepared=obvious_world)
     return Artifact("train_teacher", "teacher-key", folder)
 
 

@@ -9,14 +9,15 @@ import pytest
 
 from recsys_core.artifacts import Artifact, read_json
 from recsys_core.models.checkpoint import load_model
+from recsys_core.models.ensemble import Ensemble, load_teacher
 from tasks.control import control
 from tasks.distill import DistillationConfig, distill
 from tasks.prepared import Prepared
 from tasks.stage import StageRun
-from tasks.train_teacher import train_teacher
+from tasks.train_teacher import TeacherConfig, train_teacher
 from tasks.training import NetworkConfig, build_network
 
-FILES = ("curve.json", "model.json", "model.safetensors")
+FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
 
 def _bytes(run: StageRun) -> dict[str, bytes]:
@@ -44,12 +45,15 @@ def train(
         network: NetworkConfig = tiny_network,
         distillation: DistillationConfig | None = None,
         progress: Callable[[float, str], None] | None = None,
+        **teacher: Any,
     ) -> tuple[StageRun, dict[str, Any]]:
         run = make_run(folder)
         if progress is not None:
             run = replace(run, progress=progress)
         if stage != "distill":
             body = {"train_teacher": train_teacher, "control": control}[stage].__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+            if stage == "train_teacher":
+                network = TeacherConfig.model_validate(network.model_dump() | teacher)
             return run, body(run, config=network, prepared=obvious_world)
         body = distill.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
         summary = body(
@@ -136,6 +140,33 @@ def test_distillation_pulls_the_student_towards_its_teacher(
     begun = DistillationConfig(kd_weight=0, initialise="teacher")
     _, with_teacher = train("distill", "begun", network=network, distillation=begun)
     assert with_teacher["validation_ndcg_at_10"] > alone_summary["validation_ndcg_at_10"] + 0.1
+
+
+def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    obvious_world: Artifact,
+    tiny_network: NetworkConfig,
+) -> None:
+    others = [_narrow(tiny_network).model_dump()]
+    undisturbed, summary = train("train_teacher", "undisturbed", n_seeds=2, others=others)
+    teacher = load_teacher(undisturbed.out)
+    assert isinstance(teacher, Ensemble)
+    assert teacher.width == 16 + 16 + 8
+    assert summary["validation_ndcg_at_10"] > 0.9
+    assert len(summary["members"]) == 3
+    assert Prepared(obvious_world).validator(1000)(teacher) == summary["validation_ndcg_at_10"]
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.5:
+            assert message.startswith("network 2 of 3, ")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("train_teacher", "killed", progress=kill, n_seeds=2, others=others)
+    killed, again = train("train_teacher", "killed", n_seeds=2, others=others)
+    assert again == summary
+    for name in ("model.safetensors", "member-1/model.safetensors", "member-2/model.safetensors"):
+        assert (killed.out / name).read_bytes() == (undisturbed.out / name).read_bytes()
 
 
 def test_labels_over_another_index_are_refused(

@@ -1,0 +1,84 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (torch leaves parts of its own signatures untyped)
+"""Several recommenders as one, whose logits are the mean of theirs.
+
+States and item vectors concatenate: the dot product of two concatenations is the sum of the dot
+products, so whatever works with states and item vectors (soft labels, ranking) needs no change.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from recsys_core.models.checkpoint import load_model
+from recsys_core.models.recommender import Recommender
+
+
+class Ensemble(nn.Module):
+    """The mean of its members' logits.
+
+    Args:
+        members: At least one, over the same items; of any sizes.
+
+    Raises:
+        ValueError: They know different numbers of items.
+    """
+
+    def __init__(self, members: Sequence[Recommender]) -> None:
+        super().__init__()
+        if len({member.n_items for member in members}) != 1:
+            msg = f"Members must know the same items, found {[m.n_items for m in members]}."
+            raise ValueError(msg)
+        self.members = nn.ModuleList(members)
+        self.n_items = members[0].n_items
+        self.max_length = min(member.max_length for member in members)
+        self.width = sum(member.width for member in members)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self._members[0].device
+
+    @property
+    def _members(self) -> list[Recommender]:
+        return cast("list[Recommender]", list(self.members))
+
+    def item_vectors(self) -> Float[Tensor, "items_and_padding width"]:
+        """The members' item vectors side by side; row 0 (padding) is zero."""
+        return torch.cat([member.item_vectors() for member in self._members], dim=1)
+
+    def encode(
+        self,
+        history: Int[Tensor, "batch length"],
+        item_vectors: Float[Tensor, "items_and_padding width"],
+    ) -> Float[Tensor, "batch length width"]:
+        """The members' states side by side, each divided by their number."""
+        parts = item_vectors.split([member.width for member in self._members], dim=1)
+        states = [
+            member.encode(history, part) for member, part in zip(self._members, parts, strict=True)
+        ]
+        return torch.cat(states, dim=-1) / len(states)
+
+
+AnyRecommender = Recommender | Ensemble
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where a teacher's n-th member (from 0) lies: the first in the folder itself."""
+    return folder / f"member-{number}" if number else folder
+
+
+def load_teacher(folder: Path) -> AnyRecommender:
+    """Read a teacher back, in evaluation mode: a recommender, or an ensemble of several.
+
+    Raises:
+        FileNotFoundError: The folder holds no model.
+    """
+    members = [load_model(folder)]
+    while (path := member_folder(folder, len(members))).exists():
+        members.append(load_model(path))
+    return members[0] if len(members) == 1 else Ensemble(members).eval()
