@@ -84,7 +84,7 @@ def evaluate(
         if champion_note is None:
             rankers["champion"] = scorer_ranker(scorer, item_ids)
             sizes["champion"] = served_bytes(folder)
-    rankers |= _baselines(data)
+    rankers |= baselines(data)
     ranks, dropped = _rank(run, config, data, rankers)
     ranks.write_parquet(run.out / "ranks.parquet", compression="zstd")
     metrics = {
@@ -129,7 +129,8 @@ def _trained_on_test(scorer: Scorer, data: Prepared, config: EvaluationConfig) -
     return None
 
 
-def _baselines(data: Prepared) -> dict[str, Ranker]:
+def baselines(data: Prepared) -> dict[str, Ranker]:
+    """Popularity and item-kNN, by name."""
     recent, trained = (data.items[name].to_numpy() for name in ("recent_count", "train_count"))
     similarities = item_similarities(data.buckets, len(data.items))
     return {

@@ -1,0 +1,171 @@
+"""How well the teacher ranks, on the protocol of published figures, over several seeds.
+
+    python -m benchmarks.accuracy [--config FILE.toml] [--data DIR] [--seeds 3] [--final]
+
+Leave-one-out, full catalogue, seen items left out, no test timestamp. Settings are chosen on
+validation events. Only --final looks at the test events, and each look is a line in the ledger,
+which is committed: nobody climbs the test set unseen.
+
+Networks that are trained already are not trained again. To use several processes, train each seed
+in one of its own first: --only SEED.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.harness import finish, options
+from flows.environment import set_default_environment
+
+if TYPE_CHECKING:
+    from flows.config import NightlyConfig
+    from recsys_core.artifacts import Artifact
+    from recsys_core.evaluation.ranking import Ranker, Split
+    from tasks.prepared import Prepared
+
+LEDGER = Path("docs/test_ledger.jsonl")
+RUN_DATE = date(2000, 1, 1)
+"""Leave-one-out data know no time; a fixed date lets every run find the last one's networks."""
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = options(__doc__)
+    parser.add_argument("--config", type=Path, default=Path("infra/configs/ml-1m.toml"))
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/accuracy"))
+    parser.add_argument("--seeds", type=int, default=3, help="teachers, each of its own seeds")
+    parser.add_argument("--only", type=int, help="train the teacher of this seed and no other")
+    parser.add_argument("--final", action="store_true", help="look at the test events, on record")
+    args = parser.parse_args()
+    set_default_environment(args.workspace)
+    from flows.config import load_config
+
+    config = load_config(args.config, data=args.data)
+    config = config.model_copy(update={"workspace": args.workspace})
+    split = "test" if args.final else "validation"
+    seeds = [args.only] if args.only else list(range(1, args.seeds + 1))
+    rows: list[list[object]] = []
+    by_seed: dict[int, tuple[float, float]] = {}
+    for seed in seeds:
+        prepared, teacher = trained(with_seed(config, seed, quick=args.quick))
+        models = rankers(prepared, teacher, alone=seed != seeds[0])
+        for name, ranker in models.items():
+            ndcg, hit_rate = ranked(prepared, ranker, split)
+            rows.append([f"{name}, seed {seed}" if "teacher" in name else name, ndcg, hit_rate])
+            if name == "teacher":
+                by_seed[seed] = ndcg, hit_rate
+    ndcgs, hit_rates = zip(*by_seed.values(), strict=True)
+    spread = stdev(ndcgs) if len(ndcgs) > 1 else 0.0
+    rows.append([f"teacher, mean of {len(seeds)}", mean(ndcgs), mean(hit_rates)])
+    rows.append(["teacher, standard deviation", spread, None])
+    figures: dict[str, Any] = {
+        "split": split,
+        "teacher_ndcg_at_10": mean(ndcgs),
+        "teacher_ndcg_at_10_spread": spread,
+        "teacher_hr_at_10": mean(hit_rates),
+        "by_seed": {seed: ndcg for seed, (ndcg, _) in by_seed.items()},
+    }
+    if args.final:
+        record(LEDGER, figures, config.teacher.model_dump(mode="json"))
+    finish("accuracy", ["model", f"{split} NDCG@10", "HR@10"], rows, figures, args.out)
+
+
+def with_seed(config: "NightlyConfig", seed: int, *, quick: bool) -> "NightlyConfig":
+    """The configuration with another seed of the teacher, and few epochs where it is only tried."""
+    fields = config.model_dump()
+    fields["teacher"]["training"]["seed"] = seed
+    if quick:
+        fields["teacher"]["training"] |= {"epochs": 2, "validate_every": 1}
+    return type(config).model_validate(fields)
+
+
+def trained(config: "NightlyConfig") -> tuple["Prepared", "Artifact"]:
+    """The prepared data and the teacher, made where they are missing."""
+    from prefect import flow
+
+    from flows.nightly import open_night
+    from tasks.ingest import ingest
+    from tasks.prepare import prepare
+    from tasks.prepared import Prepared
+    from tasks.train_teacher import train_teacher
+    from tasks.validate import validate
+
+    made: list[Artifact] = []
+
+    @flow(name="accuracy", persist_result=False)
+    def stages() -> None:
+        run_date = RUN_DATE.isoformat()
+        night = open_night(config, RUN_DATE)
+        ingested = ingest(night, config.events, run_date=run_date, sources=night.sources)
+        validated = validate(night, config.validation, ingested=ingested)
+        prepared = prepare(
+            night,
+            config.prepare,
+            run_date=run_date,
+            timezone=config.events.timezone,
+            ingested=ingested,
+            validated=validated,
+        )
+        made.extend([prepared, train_teacher(night, config.teacher, prepared=prepared)])
+
+    stages()
+    return Prepared(made[0]), made[1]
+
+
+def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, "Ranker"]:
+    """The teacher, where it is an ensemble its first member, and baselines unless alone."""
+    from recsys_core.models.checkpoint import load_model
+    from recsys_core.models.ensemble import Ensemble, load_teacher
+    from recsys_core.models.ranker import model_ranker
+    from tasks.evaluate import baselines
+
+    whole = load_teacher(teacher.folder)
+    made = {"teacher": model_ranker(whole)}
+    if isinstance(whole, Ensemble):
+        made["one network of the teacher"] = model_ranker(load_model(teacher.folder))
+    return made if alone else made | baselines(data)
+
+
+def ranked(data: "Prepared", ranker: "Ranker", split: "Split") -> tuple[float, float]:
+    """NDCG@10 and hit rate at 10, the mean over users."""
+    from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k, recall_at_k
+    from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
+
+    candidates = candidate_mask(data.items, split)
+    ranks: list[np.ndarray[Any, Any]] = []
+    users: list[str] = []
+    for bucket in data.buckets:
+        cases = read_cases(bucket, data.items, split, exclude_seen=data.exclude_seen)
+        ranks.append(rank_targets(ranker, cases, candidates, exclude_seen=data.exclude_seen))
+        users += cases.user_id
+    together = np.concatenate(ranks)
+    ndcg, hits = ndcg_at_k(together, 10), recall_at_k(together, 10)
+    return float(mean_per_user(ndcg, users).mean()), float(mean_per_user(hits, users).mean())
+
+
+def record(ledger: Path, figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Append a look at the test events: when, at which commit, with which recipe, what was seen."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    line = {
+        "at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": commit,
+        "figures": dict(figures),
+        "recipe": dict(recipe),
+    }
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
