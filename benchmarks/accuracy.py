@@ -13,7 +13,7 @@ in one of its own first: --only SEED.
 import json
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from tasks.prepared import Prepared
 
 LEDGER = Path("docs/test_ledger.jsonl")
-RUN_DATE = date(2000, 1, 1)
-"""Leave-one-out data know no time; a fixed date lets every run find the last one's networks."""
 
 
 def main() -> None:
@@ -44,7 +42,9 @@ def main() -> None:
     parser.add_argument("--final", action="store_true", help="look at the test events, on record")
     args = parser.parse_args()
     set_default_environment(args.workspace)
+    from benchmarks.prepared import trained_teacher
     from flows.config import load_config
+    from tasks.prepared import Prepared
 
     config = load_config(args.config, data=args.data)
     config = config.model_copy(update={"workspace": args.workspace})
@@ -53,7 +53,8 @@ def main() -> None:
     rows: list[list[object]] = []
     by_seed: dict[int, tuple[float, float]] = {}
     for seed in seeds:
-        prepared, teacher = trained(with_seed(config, seed, quick=args.quick))
+        made, teacher = trained_teacher(with_seed(config, seed, quick=args.quick))
+        prepared = Prepared(made)
         models = rankers(prepared, teacher, alone=seed != seeds[0])
         for name, ranker in models.items():
             ndcg, hit_rate = ranked(prepared, ranker, split)
@@ -83,39 +84,6 @@ def with_seed(config: "NightlyConfig", seed: int, *, quick: bool) -> "NightlyCon
     if quick:
         fields["teacher"]["training"] |= {"epochs": 2, "validate_every": 1}
     return type(config).model_validate(fields)
-
-
-def trained(config: "NightlyConfig") -> tuple["Prepared", "Artifact"]:
-    """The prepared data and the teacher, made where they are missing."""
-    from prefect import flow
-
-    from flows.nightly import open_night
-    from tasks.ingest import ingest
-    from tasks.prepare import prepare
-    from tasks.prepared import Prepared
-    from tasks.train_teacher import train_teacher
-    from tasks.validate import validate
-
-    made: list[Artifact] = []
-
-    @flow(name="accuracy", persist_result=False)
-    def stages() -> None:
-        run_date = RUN_DATE.isoformat()
-        night = open_night(config, RUN_DATE)
-        ingested = ingest(night, config.events, run_date=run_date, sources=night.sources)
-        validated = validate(night, config.validation, ingested=ingested)
-        prepared = prepare(
-            night,
-            config.prepare,
-            run_date=run_date,
-            timezone=config.events.timezone,
-            ingested=ingested,
-            validated=validated,
-        )
-        made.extend([prepared, train_teacher(night, config.teacher, prepared=prepared)])
-
-    stages()
-    return Prepared(made[0]), made[1]
 
 
 def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, "Ranker"]:

@@ -20,10 +20,13 @@ from recsys_core.training.losses import (
     total_weight,
 )
 
-PairLoss = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
-"""Given the logits of some positions for the negatives, those of their targets, and which positions
-they are: the loss of each and its gradient by the target's logit; the negatives' logits are
-overwritten with the gradient."""
+PairLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Given the logits of some positions for the negatives and those of their targets: the loss of each
+position, its gradient by the target's logit, and a factor for its negatives' gradient, which the
+negatives' logits are overwritten with but for that factor."""
+
+_NO_NEGATIVE = -1e30
+"""The logit of a drawn item that is the position's target: finite, as all of them may be."""
 
 
 def sampled_softmax(
@@ -61,16 +64,23 @@ def sampled_softmax(
     arXiv:2507.09331.
     """
 
-    def pair_loss(logits: Tensor, target_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        logits -= log_expected
-        logits.masked_fill_(targets[rows, None] == negatives, -torch.inf)
-        normalizers = torch.logaddexp(torch.logsumexp(logits, dim=1), target_logits)
-        logits.sub_(normalizers[:, None]).exp_()
+    def pair_loss(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        largest = logits.amax(dim=1)
+        torch.softmax(logits, dim=1, out=logits)
+        of_negatives = largest - logits.amax(dim=1).log()
+        normalizers = torch.logaddexp(of_negatives, target_logits)
         losses = normalizers - target_logits
-        return losses, torch.expm1(-losses)
+        return losses, torch.expm1(-losses), torch.exp(of_negatives - normalizers)
 
     return _sampled_loss(
-        states, item_vectors, targets, negatives, pair_loss, weights, chunk_positions
+        states,
+        item_vectors,
+        targets,
+        negatives,
+        pair_loss,
+        shift=-log_expected,
+        weights=weights,
+        chunk_positions=chunk_positions,
     )
 
 
@@ -111,14 +121,20 @@ def gbce(
     rate = min(1.0, len(negatives) / max(1, n_items - 1))
     beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
 
-    def pair_loss(logits: Tensor, target_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        logits.masked_fill_(targets[rows, None] == negatives, -torch.inf)
+    def pair_loss(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         losses = F.softplus(logits).sum(dim=1) + beta * F.softplus(-target_logits)
         logits.sigmoid_()
-        return losses, -beta * torch.sigmoid(-target_logits)
+        return losses, -beta * torch.sigmoid(-target_logits), torch.ones_like(losses)
 
     return _sampled_loss(
-        states, item_vectors, targets, negatives, pair_loss, weights, chunk_positions
+        states,
+        item_vectors,
+        targets,
+        negatives,
+        pair_loss,
+        shift=states.new_zeros(len(negatives)),
+        weights=weights,
+        chunk_positions=chunk_positions,
     )
 
 
@@ -128,18 +144,53 @@ def _sampled_loss(
     targets: Tensor,
     negatives: Tensor,
     pair_loss: PairLoss,
+    *,
+    shift: Tensor,
     weights: Tensor | None,
     chunk_positions: int,
 ) -> Tensor:
+    """The mean of a pair loss; `shift` is added to the negatives' logits."""
     check_positions(states, weights)
     check_targets(targets, states)
     target_logits = (states * item_vectors[targets]).sum(dim=1)
     return cast(
         "Tensor",
         _SampledLoss.apply(  # pyright: ignore[reportUnknownMemberType]
-            states, target_logits, item_vectors[negatives], pair_loss, weights, chunk_positions
+            states,
+            target_logits,
+            item_vectors[negatives],
+            pair_loss,
+            _Hits(targets, negatives),
+            shift,
+            weights,
+            chunk_positions,
         ),
     )
+
+
+class _Hits:
+    """Where a drawn item is the target of a position, which are few places of many.
+
+    Args:
+        targets: Of each position.
+        negatives: The items drawn.
+    """
+
+    def __init__(self, targets: Tensor, negatives: Tensor) -> None:
+        ordered, order = torch.sort(negatives)
+        first = torch.searchsorted(ordered, targets)
+        counts = torch.searchsorted(ordered, targets, right=True) - first
+        self._ends = counts.cumsum(0)
+        self._positions = torch.repeat_interleave(counts)
+        within = torch.arange(len(self._positions), device=targets.device)
+        within -= (self._ends - counts)[self._positions]
+        self._columns = order[first[self._positions] + within]
+
+    def erase(self, logits: Tensor, rows: slice) -> None:
+        """Take the hits of these positions out of the competition."""
+        begin = int(self._ends[rows.start - 1]) if rows.start else 0
+        hits = slice(begin, int(self._ends[rows.stop - 1]))
+        logits[self._positions[hits] - rows.start, self._columns[hits]] = _NO_NEGATIVE
 
 
 class _SampledLoss(torch.autograd.Function):
@@ -150,6 +201,8 @@ class _SampledLoss(torch.autograd.Function):
         target_logits: Tensor,
         negatives: Tensor,
         pair_loss: PairLoss,
+        hits: _Hits,
+        shift: Tensor,
         weights: Tensor | None,
         chunk_positions: int,
     ) -> Tensor:
@@ -157,16 +210,19 @@ class _SampledLoss(torch.autograd.Function):
         total = states.new_zeros(())
         states_gradient, targets_gradient = torch.empty_like(states), torch.empty_like(states[:, 0])
         negatives_gradient = torch.zeros_like(negatives)
+        room = states.new_empty(min(chunk_positions, len(states)), len(negatives))
         for rows in chunks(len(states), chunk_positions):
-            logits = states[rows] @ negatives.T
-            losses, targets_gradient[rows] = pair_loss(logits, target_logits[rows].detach(), rows)
+            logits = room[: rows.stop - rows.start]
+            torch.addmm(shift, states[rows], negatives.T, out=logits)
+            hits.erase(logits, rows)
+            losses, by_target, factor = pair_loss(logits, target_logits[rows].detach())
             if weights is not None:
-                losses = losses * weights[rows]
-                logits *= weights[rows, None]
-                targets_gradient[rows] *= weights[rows]
+                losses, by_target, factor = (x * weights[rows] for x in (losses, by_target, factor))
             total += losses.sum()
+            targets_gradient[rows] = by_target
             torch.mm(logits, negatives, out=states_gradient[rows])
-            negatives_gradient.addmm_(logits.T, states[rows])
+            states_gradient[rows] *= factor[:, None]
+            negatives_gradient.addmm_(logits.T, states[rows] * factor[:, None])
         mass = total_weight(states, weights)
         ctx.save_for_backward(
             states_gradient / mass, targets_gradient / mass, negatives_gradient / mass
@@ -175,4 +231,5 @@ class _SampledLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(saved * gradients[0] for saved in ctx.saved_tensors), None, None, None)
+        rest = (None,) * 5
+        return (*(saved * gradients[0] for saved in ctx.saved_tensors), *rest)

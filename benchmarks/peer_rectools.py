@@ -1,0 +1,98 @@
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+"""RecTools' SASRec on the same training events; run in an environment of its own.
+
+    pip install "rectools[torch]==0.19.0" "torch==2.13.0"
+    python benchmarks/peer_rectools.py FOLDER EPOCHS
+
+Reads `train.parquet` and `validation.parquet` of the folder, prints a line of JSON: seconds of each
+epoch, sequences, NDCG@10 on validation after the last, peak memory. Imports nothing of ours.
+"""
+
+import json
+import math
+import resource
+import sys
+import time
+from typing import Any
+
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, Trainer
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
+
+
+class EpochClock(Callback):
+    """Notes how long each epoch takes."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Begin."""
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """End."""
+        self.seconds.append(time.perf_counter() - self._began)
+
+
+def main() -> None:
+    """Train, rank, print."""
+    folder, epochs = sys.argv[1], int(sys.argv[2])
+    torch.set_num_threads(2)
+    torch.manual_seed(1)
+    train = pd.read_parquet(f"{folder}/train.parquet")
+    clock = EpochClock()
+
+    def trainer() -> Trainer:
+        return Trainer(
+            max_epochs=epochs,
+            min_epochs=epochs,
+            accelerator="cpu",
+            callbacks=[clock],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            logger=False,
+        )
+
+    model = SASRecModel(
+        n_blocks=2,
+        n_heads=2,
+        n_factors=64,
+        dropout_rate=0.2,
+        session_max_len=200,
+        loss="softmax",
+        lr=1e-3,
+        batch_size=128,
+        epochs=epochs,
+        get_trainer_func=trainer,
+    )
+    dataset = Dataset.construct(
+        train.rename(columns={"user_id": Columns.User, "item_id": Columns.Item}).assign(
+            **{
+                Columns.Weight: 1.0,
+                Columns.Datetime: pd.to_datetime(train["position"], unit="s"),
+            }
+        )[[Columns.User, Columns.Item, Columns.Weight, Columns.Datetime]]
+    )
+    model.fit(dataset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    validation = pd.read_parquet(f"{folder}/validation.parquet")
+    found = model.recommend(validation["user_id"].to_numpy(), dataset, k=10, filter_viewed=True)
+    targets = validation.set_index("user_id")["item_id"]
+    hits = found[found[Columns.Item] == found[Columns.User].map(targets)]
+    ndcg = sum(1 / math.log2(rank + 1) for rank in hits[Columns.Rank]) / len(validation)
+    facts = {
+        "epoch_seconds": clock.seconds,
+        "sequences": int(train["user_id"].nunique()),
+        "ndcg_at_10": ndcg,
+        "peak_bytes": peak,
+    }
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

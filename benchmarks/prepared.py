@@ -1,0 +1,56 @@
+"""The stages before training, run by themselves for the benchmarks that train."""
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from prefect import flow
+
+from flows.nightly import open_night
+from tasks.ingest import ingest
+from tasks.prepare import prepare
+from tasks.train_teacher import train_teacher
+from tasks.validate import validate
+
+if TYPE_CHECKING:
+    from flows.config import NightlyConfig
+    from recsys_core.artifacts import Artifact
+
+RUN_DATE = date(2000, 1, 1)
+"""Leave-one-out data know no time; a fixed date lets every run find the last one's output."""
+
+
+def prepared_artifact(config: "NightlyConfig") -> "Artifact":
+    """The prepared data of a configuration, made where they are missing."""
+    return made_by(config, teacher=False)[0]
+
+
+def trained_teacher(config: "NightlyConfig") -> tuple["Artifact", "Artifact"]:
+    """The prepared data and the teacher of a configuration, made where they are missing."""
+    prepared, teacher = made_by(config, teacher=True)
+    return prepared, teacher
+
+
+def made_by(config: "NightlyConfig", *, teacher: bool) -> list["Artifact"]:
+    """The outputs of the prepare stage and, if asked for, of the teacher's."""
+    made: list[Artifact] = []
+
+    @flow(name="benchmark", persist_result=False)
+    def stages() -> None:
+        run_date = RUN_DATE.isoformat()
+        night = open_night(config, RUN_DATE)
+        ingested = ingest(night, config.events, run_date=run_date, sources=night.sources)
+        validated = validate(night, config.validation, ingested=ingested)
+        prepared = prepare(
+            night,
+            config.prepare,
+            run_date=run_date,
+            timezone=config.events.timezone,
+            ingested=ingested,
+            validated=validated,
+        )
+        made.append(prepared)
+        if teacher:
+            made.append(train_teacher(night, config.teacher, prepared=prepared))
+
+    stages()
+    return made
