@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("infra/configs/ml-1m.toml"))
     parser.add_argument("--workspace", type=Path, default=Path("workspace/cold-items"))
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--id-dropout", type=float, default=0.1, help="id_dropout of the network")
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from benchmarks.prepared import prepared_artifact
@@ -50,7 +51,7 @@ def main() -> None:
     cold = cold_cases(Prepared(original), hidden)
     epochs = 1 if args.quick else args.epochs
     variants: dict[str, dict[str, Any]] = {
-        "content, ids dropped now and then": {"id_dropout": 0.2},
+        f"content, {args.id_dropout:.0%} of ids dropped": {"id_dropout": args.id_dropout},
         "content": {"id_dropout": 0.0},
         "ids only": {"id_dropout": 0.0, "content_features": 0},
     }
@@ -148,7 +149,7 @@ def trained(data: "Prepared", network: "NetworkConfig", folder: Path) -> "Recomm
     from tasks.training import build_network, training_set_of
 
     model = build_network(data, network)
-    training_set = training_set_of(data, model, network.training)
+    training_set = training_set_of(data, model.max_length, network.training)
     competition = competition_of(training_set.item_counts(len(data.items)), network.training)
     fit(
         model,

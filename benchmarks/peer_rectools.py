@@ -84,7 +84,8 @@ def main() -> None:
     found = model.recommend(validation["user_id"].to_numpy(), dataset, k=10, filter_viewed=True)
     targets = validation.set_index("user_id")["item_id"]
     hits = found[found[Columns.Item] == found[Columns.User].map(targets)]
-    ndcg = sum(1 / math.log2(rank + 1) for rank in hits[Columns.Rank]) / len(validation)
+    ranks = hits[Columns.Rank].to_numpy()
+    ndcg = sum(1 / math.log2(rank + 1) for rank in ranks) / len(validation)
     facts = {
         "epoch_seconds": clock.seconds,
         "sequences": int(train["user_id"].nunique()),

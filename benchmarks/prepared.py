@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows.nightly import open_night
 from tasks.ingest import ingest
+from tasks.plan_teacher import plan_teacher
 from tasks.prepare import prepare
 from tasks.train_teacher import train_teacher
 from tasks.validate import validate
@@ -50,7 +51,8 @@ def made_by(config: "NightlyConfig", *, teacher: bool) -> list["Artifact"]:
         )
         made.append(prepared)
         if teacher:
-            made.append(train_teacher(night, config.teacher, prepared=prepared))
+            planned = plan_teacher(night, config.teacher, prepared=prepared)
+            made.append(train_teacher(night, config.teacher, prepared=prepared, planned=planned))
 
     stages()
     return made

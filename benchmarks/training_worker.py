@@ -61,8 +61,8 @@ def on_synthetic(folder: str, n_events: str, n_items: str) -> dict[str, Any]:
 def write_synthetic(path: Path, n_events: int, n_items: int) -> None:
     """A bucket of histories."""
     random = np.random.default_rng(0)
-    lengths = random.geometric(1 / 98, n_events // 100) + 2
-    lengths = (lengths * (n_events / lengths.sum())).astype(np.int64).clip(3)
+    drawn = np.asarray(random.geometric(1 / 98, n_events // 100)) + 2
+    lengths = (drawn * (n_events / drawn.sum())).astype(np.int64).clip(3)
     items = np.exp(random.random(lengths.sum()) * np.log(n_items)).astype(np.int32)
     users = np.repeat(np.arange(len(lengths)), lengths)
     table = pl.DataFrame({"user": users, "item_idx": items}).group_by("user", maintain_order=True)

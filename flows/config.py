@@ -14,13 +14,14 @@ from recsys_core.evaluation.gate import GateConfig
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig
+from tasks.check_teacher import TeacherCheckConfig
 from tasks.clean import RetentionConfig
 from tasks.compress import CompressionConfig
 from tasks.distill import DistillationConfig
 from tasks.evaluate import EvaluationConfig
 from tasks.prepare import PrepareConfig
 from tasks.registry.store import RegistryConfig
-from tasks.train_teacher import TeacherConfig
+from tasks.teacher import TeacherConfig
 from tasks.training import NetworkConfig
 from tasks.validate import ValidationConfig
 from tasks.write_soft_labels import SoftLabelConfig
@@ -89,6 +90,9 @@ class NightlyConfig(Settings):
             ),
         ),
         description="The large network, or several",
+    )
+    teacher_check: TeacherCheckConfig = Field(
+        default=TeacherCheckConfig(), description="What the teacher must show before it is used"
     )
     soft_labels: SoftLabelConfig = Field(
         default=SoftLabelConfig(), description="Which positions the teacher labels"

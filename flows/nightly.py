@@ -17,6 +17,7 @@ from recsys_core.data.files import source_fingerprint
 from recsys_core.data.lake import Lake
 from recsys_core.data.records import known_files
 from tasks.await_sources import await_sources
+from tasks.check_teacher import check_teacher
 from tasks.clean import clean
 from tasks.compress import compress
 from tasks.control import control
@@ -25,6 +26,7 @@ from tasks.evaluate import evaluate
 from tasks.gate import gate
 from tasks.ingest import ingest
 from tasks.night import Night, NightManifest, Plan, claim_workspace
+from tasks.plan_teacher import plan_teacher
 from tasks.prepare import prepare
 from tasks.promote import promote
 from tasks.register import register
@@ -87,7 +89,17 @@ def stages(night: Night, config: NightlyConfig) -> Artifacts:
         validated=made["validated"],
     )
     data = {"prepared": made["prepared"]}
-    made["teacher"] = train_teacher(night, config.teacher, **data)
+    made["planned"] = plan_teacher(night, config.teacher, **data)
+    made["teacher"] = train_teacher(night, config.teacher, **data, planned=made["planned"])
+    made["checked"] = check_teacher(
+        night,
+        config.teacher_check,
+        registry=config.registry,
+        run_date=run_date,
+        **data,
+        planned=made["planned"],
+        teacher=made["teacher"],
+    )
     made["soft_labels"] = write_soft_labels(
         night, config.soft_labels, **data, teacher=made["teacher"]
     )

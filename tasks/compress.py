@@ -99,7 +99,7 @@ def _recover(
     soft_labels: Artifact,
 ) -> None:
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
-    training_set = training_set_of(data, model, config, labels)
+    training_set = training_set_of(data, model.max_length, config, labels=labels)
     curve = fit(
         model.to(run.night.device),
         training_set,

@@ -4,6 +4,7 @@ What the student has over it is what distillation bought.
 """
 
 from recsys_core.artifacts import Artifact
+from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
 from tasks.training import NetworkConfig, train_without_teacher
 
@@ -11,4 +12,4 @@ from tasks.training import NetworkConfig, train_without_teacher
 @stage
 def control(run: StageRun, config: NetworkConfig, *, prepared: Artifact) -> Summary:
     """Write `model.safetensors`, `model.json` and `curve.json`."""
-    return train_without_teacher(run, config, prepared)
+    return train_without_teacher(run, config, Prepared(prepared))

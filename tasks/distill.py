@@ -53,7 +53,7 @@ def distill(
     if config.initialise == "teacher":
         initialise_from_teacher(model, load_teacher(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
-    training_set = training_set_of(data, model, student.training, labels)
+    training_set = training_set_of(data, model.max_length, student.training, labels=labels)
     return train_and_save(
         run,
         model,

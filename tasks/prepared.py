@@ -46,6 +46,11 @@ class Prepared:
             content[column.name] = torch.from_numpy(embedding_features(column))
         return content or None
 
+    def embedding_widths(self) -> dict[str, int]:
+        """Numbers in the vectors of each embedding column."""
+        columns = pl.read_parquet(self._embeddings).drop("item_idx")
+        return {column.name: embedding_features(column).shape[1] for column in columns}
+
     def validator(self, max_cases: int) -> Validator:
         """NDCG@10 on validation events."""
         return Validator(

@@ -1,78 +1,116 @@
-"""Train the teacher: one large network or several, on what really came next."""
+"""Train the teacher: one large network or several, anew or from last night's."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from pydantic import Field
-
-from recsys_core.artifacts import Artifact, read_json
+from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
+from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.ensemble import load_teacher, member_folder
 from recsys_core.settings import Progress
+from recsys_core.training.batching import Recent
+from recsys_core.training.economy import EconomyConfig
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
-from tasks.training import NetworkConfig, train_without_teacher
-
-_SEED_STEP = 1000  # between the members' seeds, so that teachers of seeds 1, 2, … share none
-
-
-class TeacherConfig(NetworkConfig):
-    """The teacher's network and how it is trained; several of them make an ensemble."""
-
-    n_seeds: int = Field(
-        default=1, ge=1, le=32, description="Networks of this size, trained from different seeds"
-    )
-    others: tuple[NetworkConfig, ...] = Field(
-        default=(), description="Further networks, of other sizes"
-    )
-
-    def members(self) -> list[NetworkConfig]:
-        """The settings of each member."""
-        seed = self.training.seed
-        seeds = [seed + _SEED_STEP * i for i in range(self.n_seeds)]
-        alike = NetworkConfig.model_validate(self.model_dump(exclude={"n_seeds", "others"}))
-        return [*(with_seed(alike, seed) for seed in seeds), *self.others]
+from tasks.teacher import LINEAGE, TeacherConfig, networks_digest
+from tasks.training import NetworkConfig, build_network, train_without_teacher
 
 
-def with_seed(network: NetworkConfig, seed: int) -> NetworkConfig:
-    """The same settings, with another seed."""
-    training = network.training.model_copy(update={"seed": seed})
-    return network.model_copy(update={"training": training})
+class LostParentError(RuntimeError):
+    """The plan names a teacher that is no longer there."""
 
 
 @stage
-def train_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) -> Summary:
-    """Write `model.safetensors`, `model.json` and `curve.json`.
+def train_teacher(
+    run: StageRun, config: TeacherConfig, *, prepared: Artifact, planned: Artifact
+) -> Summary:
+    """Write `model.safetensors`, `model.json`, `curve.json` and `lineage.json`.
 
     Of an ensemble the first member's files lie there and the others' in `member-1/` and so on. A
     rerun after a kill goes on with the member that was being trained.
+
+    Args:
+        run: Where and how.
+        config: The networks.
+        prepared: Tonight's data.
+        planned: `plan.json` says whether to train anew, to go on from a parent, or to take it over.
+
+    Raises:
+        LostParentError: The parent was deleted since the plan was made.
     """
+    plan = read_json(planned.file("plan.json"))
+    data = Prepared(prepared)
+    parent = None if plan["parent"] is None else _parent(run, plan["parent"], planned)
     members = config.members()
     summaries: list[Summary] = []
     for number, member in enumerate(members):
-        out = member_folder(run.out, number)
-        out.mkdir(exist_ok=True)
-        part = replace(
-            run,
-            out=out,
-            scratch=run.scratch / f"member-{number}",
-            progress=_part(run.progress, number, len(members)),
-        )
-        summaries.append(_member(part, member, prepared))
+        part = _part(run, number, len(members))
+        finished = part.out / "summary.json"
+        if finished.exists():
+            summaries.append(read_json(finished))
+        elif parent is None:
+            summaries.append(train_without_teacher(part, member, data))
+        else:
+            before = member_folder(parent, number)
+            since = None if plan["way"] == "reuse" else plan["since"]
+            summaries.append(_taken_over(part, member, data, before, config.economy, since))
+    _write_lineage(run, config, data, plan["way"], parent)
     if len(members) == 1:
-        return summaries[0]
-    data = Prepared(prepared)
+        return {"way": plan["way"], **summaries[0]}
     validate = data.validator(config.training.validation_cases)
-    return _together(summaries, validate(load_teacher(run.out)))
+    return {"way": plan["way"], **_together(summaries, validate(load_teacher(run.out)))}
 
 
-def _member(run: StageRun, config: NetworkConfig, prepared: Artifact) -> Summary:
-    finished = run.out / "summary.json"
-    if finished.exists():
-        return read_json(finished)
-    return train_without_teacher(run, config, prepared)
+def _taken_over(
+    run: StageRun,
+    network: NetworkConfig,
+    data: Prepared,
+    parent: Path,
+    economy: EconomyConfig,
+    since: int | None,
+) -> Summary:
+    """Go on from a parent with what is new since a moment; None: leave it as it is."""
+    model = build_network(data, network)
+    model.take_over(load_model(parent))
+    if since is not None:
+        rate = network.training.learning_rate * economy.warm_learning_rate_share
+        changes = {"epochs": economy.warm_epochs, "learning_rate": rate, "validate_every": 1}
+        training = network.training.model_copy(update=changes)
+        recent = Recent(since, economy.replay_share)
+        warm = network.model_copy(update={"training": training})
+        return train_without_teacher(run, warm, data, model=model, recent=recent)
+    save_model(run.out, model.eval())
+    summary = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": 0,
+        "best_epoch": 0,
+        "validation_ndcg_at_10": data.validator(network.training.validation_cases)(model),
+    }
+    write_json(run.out / "curve.json", [])
+    write_json(run.out / "summary.json", summary)
+    return summary
 
 
-def _part(progress: Progress, number: int, n_parts: int) -> Progress:
+def _parent(run: StageRun, key: str, planned: Artifact) -> Path:
+    folder = run.out.parent / key
+    if not is_finished(folder):
+        msg = (
+            f"Tonight's plan goes on from the teacher {key}, which is no longer whole in "
+            f"{folder.parent}. Delete {planned.folder} and run the night again: it plans anew."
+        )
+        raise LostParentError(msg)
+    return folder
+
+
+def _part(run: StageRun, number: int, n_parts: int) -> StageRun:
+    """Surroundings of one of several networks."""
+    out = member_folder(run.out, number)
+    out.mkdir(exist_ok=True)
+    progress = _part_of(run.progress, number, n_parts)
+    return replace(run, out=out, scratch=run.scratch / f"member-{number}", progress=progress)
+
+
+def _part_of(progress: Progress, number: int, n_parts: int) -> Progress:
     """Progress of one of several equal parts."""
 
     def report(fraction: float, message: str) -> None:
@@ -80,6 +118,24 @@ def _part(progress: Progress, number: int, n_parts: int) -> Progress:
         progress((number + fraction) / n_parts, text)
 
     return report
+
+
+def _write_lineage(
+    run: StageRun, config: TeacherConfig, data: Prepared, way: str, parent: Path | None
+) -> None:
+    """What later nights have to know to go on from this teacher."""
+    through = data.split["trained_through"]
+    before = None if parent is None else read_json(parent / LINEAGE)
+    lineage = {
+        "way": way,
+        "parent": None if parent is None else parent.name,
+        "trained_through": before["trained_through"] if before and way == "reuse" else through,
+        "full_trained_through": before["full_trained_through"] if before else through,
+        "networks": networks_digest(config, data),
+        "n_items": data.split["n_items"],
+        "item_index_sha256": data.split["item_index_sha256"],
+    }
+    write_json(run.out / LINEAGE, lineage)
 
 
 def _together(summaries: Sequence[Summary], ndcg: float) -> Summary:

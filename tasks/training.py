@@ -6,12 +6,12 @@ import polars as pl
 import torch
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import write_json
 from recsys_core.distillation.soft_labels import SoftLabels
 from recsys_core.models.checkpoint import save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
-from recsys_core.training.batching import TrainingSet
+from recsys_core.training.batching import Recent, TrainingSet
 from recsys_core.training.competition import Competition
 from recsys_core.training.loop import Loss, TrainingConfig, fit
 from recsys_core.training.objectives import competition_of, next_item_loss
@@ -43,11 +43,25 @@ def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
     return model
 
 
-def train_without_teacher(run: StageRun, config: NetworkConfig, prepared: Artifact) -> Summary:
-    """Train a network on what really came next."""
-    data = Prepared(prepared)
-    model = build_network(data, config)
-    training_set = training_set_of(data, model, config.training)
+def train_without_teacher(
+    run: StageRun,
+    config: NetworkConfig,
+    data: Prepared,
+    *,
+    model: Recommender | None = None,
+    recent: Recent | None = None,
+) -> Summary:
+    """Train a network on what really came next.
+
+    Args:
+        run: Where and how.
+        config: The network.
+        data: Whose training events.
+        model: Goes on from its weights; None: a fresh network.
+        recent: Which users take part; None: all.
+    """
+    model = model or build_network(data, config)
+    training_set = training_set_of(data, model.max_length, config.training, recent=recent)
     competition = competition_of(training_set.item_counts(len(data.items)), config.training)
     loss = next_item_loss(config.training, competition)
     return train_and_save(
@@ -56,14 +70,20 @@ def train_without_teacher(run: StageRun, config: NetworkConfig, prepared: Artifa
 
 
 def training_set_of(
-    data: Prepared, model: Recommender, config: TrainingConfig, labels: SoftLabels | None = None
+    data: Prepared,
+    max_length: int,
+    config: TrainingConfig,
+    *,
+    labels: SoftLabels | None = None,
+    recent: Recent | None = None,
 ) -> TrainingSet:
-    """The training events, cut as long as the model reads."""
+    """The training events, cut as long as a model reads."""
     return TrainingSet(
         data.buckets,
-        max_length=model.config.max_length,
+        max_length=max_length,
         batch_size=config.batch_size,
         labels=labels,
+        recent=recent,
     )
 
 

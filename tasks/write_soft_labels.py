@@ -26,7 +26,11 @@ class SoftLabelConfig(Settings):
 
 @stage
 def write_soft_labels(
-    run: StageRun, config: SoftLabelConfig, *, prepared: Artifact, teacher: Artifact
+    run: StageRun,
+    config: SoftLabelConfig,
+    *,
+    prepared: Artifact,
+    teacher: Artifact,
 ) -> Summary:
     """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
 

@@ -189,12 +189,14 @@ class ResidentHistories:
         user_ids: The users in file order.
         items: item_idx of all events, oldest first within a user.
         is_target: Whether each of these events is of a kind that models learn to predict.
+        newest: Time of each user's newest training event, in microseconds since 1970; 0 for none.
         starts: Where each user's events begin in `items`; one more entry than users.
     """
 
     user_ids: pl.Series
     items: NDArray[np.int32]
     is_target: NDArray[np.bool_]
+    newest: NDArray[np.int64]
     starts: NDArray[np.int64]
 
     @property
@@ -207,7 +209,9 @@ def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
     """The events before each user's `train_end`, of these bucket files."""
     users = pl.concat(
         pl.scan_parquet(path).select(
-            "user_id", pl.col("item_idx", "is_target").list.head(pl.col("train_end"))
+            "user_id",
+            pl.col("item_idx", "is_target").list.head(pl.col("train_end")),
+            newest=pl.col("timestamp").list.head(pl.col("train_end")).list.last().fill_null(0),
         )
         for path in buckets
     ).collect()
@@ -218,6 +222,7 @@ def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
         user_ids=users["user_id"],
         items=events["item_idx"].to_numpy().astype(np.int32),
         is_target=events["is_target"].to_numpy(),
+        newest=users["newest"].to_numpy(),
         starts=np.concatenate(
             [np.zeros(1, np.int64), users["item_idx"].list.len().to_numpy().cumsum(dtype=np.int64)]
         ),

@@ -148,6 +148,32 @@ class Recommender(nn.Module):
             vectors = self._id_share(vectors) + self.content(items)
         return torch.cat([torch.zeros_like(vectors[:1]), vectors[1:]])
 
+    @torch.no_grad()
+    def take_over(self, parent: "Recommender") -> None:
+        """Begin as an earlier model of the same size over a prefix of the items.
+
+        Items that it lacks are left to their content.
+
+        Raises:
+            ValueError: The parent is of another size or has other content, or knows more items.
+        """
+        mine, theirs = self.state_dict(), parent.state_dict()
+        differing = [
+            name
+            for name in mine.keys() | theirs.keys()
+            if name != "id_embedding"
+            and (name not in mine or name not in theirs or mine[name].shape != theirs[name].shape)
+        ]
+        if differing or parent.n_items > self.n_items or parent.width != self.width:
+            msg = (
+                f"The earlier model does not fit: {parent.n_items} items for {self.n_items}, other "
+                f"shapes of {', '.join(sorted(differing)) or 'nothing else'}. Train anew."
+            )
+            raise ValueError(msg)
+        ids = torch.zeros_like(self.id_embedding)
+        ids[: parent.n_items + 1] = parent.id_embedding
+        self.load_state_dict({**theirs, "id_embedding": ids})
+
     def _id_share(self, ids: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
         """What ids may add to content: bounded in length, and in training sometimes nothing."""
         bound, dropped = self.config.id_bound, self.config.id_dropout

@@ -45,6 +45,18 @@ class Batch(NamedTuple):
     weights: Float[Tensor, " positions"] | None = None
 
 
+class Recent(NamedTuple):
+    """What a warm start trains on: who has new events, and a sample of the others.
+
+    Attributes:
+        since: New events are at or after this, in microseconds since 1970.
+        replay_share: Of the users without new events, so many take part in an epoch.
+    """
+
+    since: int
+    replay_share: float
+
+
 class TrainingSet:
     """The training events of a folder of history buckets.
 
@@ -53,7 +65,12 @@ class TrainingSet:
         max_length: Longest window, in input events.
         batch_size: Windows in a batch.
         labels: Soft labels for the same buckets, or None.
+        recent: Train on some of the users only; None: on all.
         resident_events: At most this many events are in memory at once.
+
+    Attributes:
+        n_windows: Windows in an epoch.
+        n_events: Events in an epoch, about.
 
     Raises:
         ValueError: No user has a training event that could be predicted from an earlier one.
@@ -66,12 +83,15 @@ class TrainingSet:
         max_length: int,
         batch_size: int,
         labels: SoftLabels | None = None,
+        recent: Recent | None = None,
         resident_events: int = 20_000_000,
     ) -> None:
         self._groups = group_buckets(buckets, resident_events)
         self._max_length = max_length
         self._batch_size = batch_size
         self._labels = labels
+        self._recent = recent
+        self.n_events = 0
         self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
         self.n_windows = 0
         self._counts = np.zeros(1, np.int64)
@@ -89,12 +109,20 @@ class TrainingSet:
         """Upper bound of the batches in an epoch; each group may end with a smaller one."""
         return self.n_windows // self._batch_size + len(self._groups)
 
+    def _taking_part(self, histories: ResidentHistories) -> tuple[NDArray[np.int64], int]:
+        """Users who are in every epoch, and how many of the others are drawn for one."""
+        users = _predictable(histories)
+        if self._recent is None:
+            return users, 0
+        is_new = histories.newest[users] >= self._recent.since
+        return users[is_new], round(self._recent.replay_share * int((~is_new).sum()))
+
     def item_counts(self, n_items: int) -> NDArray[np.int64]:
         """Training events of each item, of any kind, by item_idx: `[n_items + 1]`."""
         return np.pad(self._counts, (0, n_items + 1 - len(self._counts)))
 
     def epoch(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """One window of every user with something to predict, in random order."""
+        """One window of every user who takes part and has something to predict, in random order."""
         random = np.random.default_rng((seed, epoch))
         for group in random.permutation(len(self._groups)):
             yield from self._group_batches(int(group), random)
@@ -107,7 +135,12 @@ class TrainingSet:
                 yield batch
 
     def _count(self, histories: ResidentHistories) -> None:
-        self.n_windows += len(_predictable(histories))
+        users, n_replayed = self._taking_part(histories)
+        self.n_windows += len(users) + n_replayed
+        lengths = np.minimum(histories.lengths, self._max_length)
+        others = np.setdiff1d(_predictable(histories), users, assume_unique=True)
+        replayed = lengths[others].mean() * n_replayed if n_replayed else 0
+        self.n_events += int(lengths[users].sum() + replayed)
         counts = np.bincount(histories.items, minlength=len(self._counts))
         counts[: len(self._counts)] += self._counts
         self._counts = counts
@@ -125,7 +158,11 @@ class TrainingSet:
         self, histories: ResidentHistories, random: np.random.Generator
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Event ranges [start, end) of windows of similar length, batch after batch."""
-        users = random.permutation(_predictable(histories))
+        users, n_replayed = self._taking_part(histories)
+        if n_replayed:
+            others = np.setdiff1d(_predictable(histories), users, assume_unique=True)
+            users = np.concatenate([users, random.choice(others, n_replayed, replace=False)])
+        users = random.permutation(users)
         lengths = np.minimum(histories.lengths[users], self._max_length + 1)
         newest = histories.lengths[users] - lengths
         anywhere = random.integers(0, newest + 1)

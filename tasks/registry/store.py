@@ -81,6 +81,11 @@ def student_name(name: str) -> str:
     return f"{name}-student"
 
 
+def teacher_name(name: str) -> str:
+    """The name under which the teachers of a night's name are registered."""
+    return f"{name}-teacher"
+
+
 def champion_version(workspace: Path, config: RegistryConfig, name: str) -> int | None:
     """Version of the champion, None where there is none.
 
@@ -205,17 +210,41 @@ class Registry:
             tags: Further tags of the version.
             description: Markdown.
         """
-        from mlflow.exceptions import MlflowException
-
         from tasks.registry.package import save_package
 
-        for version in self.client.search_model_versions(f"name = '{name}'"):
-            if version.tags.get(STAGE_KEY) == key:
-                return int(version.version)
         package = scratch / "package"
         shutil.rmtree(package, ignore_errors=True)
-        save_package(package, folder)
-        self.client.log_artifacts(run_id, str(package), _MODEL)
+        if self._version_of_key(name, key) is None:
+            save_package(package, folder)
+        return self.register_files(
+            name, key=key, run_id=run_id, folder=package, tags=tags, description=description
+        )
+
+    def register_files(
+        self,
+        name: str,
+        *,
+        key: str,
+        run_id: str,
+        folder: Path,
+        tags: Mapping[str, str],
+        description: str,
+    ) -> int:
+        """Make a version of a folder of files, once for each key.
+
+        Args:
+            name: The registered model's name.
+            key: The version is tagged with it; where there is one already, it is returned.
+            run_id: The run that keeps the files.
+            folder: The files.
+            tags: Further tags of the version.
+            description: Markdown.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if (known := self._version_of_key(name, key)) is not None:
+            return known
+        self.client.log_artifacts(run_id, str(folder), _MODEL)
         if not self.client.search_registered_models(f"name = '{name}'"):
             try:
                 self.client.create_registered_model(name)
@@ -230,6 +259,12 @@ class Registry:
             description=description,
         )
         return int(version.version)
+
+    def _version_of_key(self, name: str, key: str) -> int | None:
+        for version in self.client.search_model_versions(f"name = '{name}'"):
+            if version.tags.get(STAGE_KEY) == key:
+                return int(version.version)
+        return None
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a registered model, the oldest first."""

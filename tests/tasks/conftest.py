@@ -15,7 +15,8 @@ from recsys_core.training.loop import TrainingConfig
 from tasks.night import Night
 from tasks.registry.store import Registry, RegistryConfig
 from tasks.stage import StageRun
-from tasks.train_teacher import TeacherConfig, train_teacher
+from tasks.teacher import TeacherConfig
+from tasks.train_teacher import train_teacher
 from tasks.training import NetworkConfig
 from tasks.write_soft_labels import SoftLabelConfig, write_soft_labels
 
@@ -48,7 +49,10 @@ def trained_teacher(
     folder = tmp_path_factory.mktemp("teacher")
     body = train_teacher.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
     config = TeacherConfig.model_validate(tiny_network.model_dump())
-    body(_run(folder), config=config, prepared=obvious_world)
+    plan = {"way": "full", "parent": None, "since": None, "last": None}
+    planned = Artifact("plan_teacher", "plan-key", tmp_path_factory.mktemp("plan"))
+    write_json(planned.folder / "plan.json", plan)
+    body(_run(folder), config=config, prepared=obvious_world, planned=planned)
     return Artifact("train_teacher", "teacher-key", folder)
 
 

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from recsys_core.artifacts import Artifact, read_json
+from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_teacher
 from tasks.control import control
 from tasks.distill import DistillationConfig, distill
 from tasks.prepared import Prepared
 from tasks.stage import StageRun
-from tasks.train_teacher import TeacherConfig, train_teacher
+from tasks.teacher import TeacherConfig
+from tasks.train_teacher import train_teacher
 from tasks.training import NetworkConfig, build_network
 
+FULL = {"way": "full", "parent": None, "since": None, "last": None}
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
 
@@ -52,9 +54,12 @@ def train(
             run = replace(run, progress=progress)
         if stage != "distill":
             body = {"train_teacher": train_teacher, "control": control}[stage].__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-            if stage == "train_teacher":
-                network = TeacherConfig.model_validate(network.model_dump() | teacher)
-            return run, body(run, config=network, prepared=obvious_world)
+            if stage == "control":
+                return run, body(run, config=network, prepared=obvious_world)
+            config = TeacherConfig.model_validate(network.model_dump() | teacher)
+            planned = Artifact("plan_teacher", "plan", run.scratch)
+            write_json(planned.folder / "plan.json", FULL)
+            return run, body(run, config=config, prepared=obvious_world, planned=planned)
         body = distill.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
         summary = body(
             run,
@@ -82,12 +87,14 @@ def test_a_stage_writes_the_model_that_it_summarises(
     stage: str,
 ) -> None:
     run, summary = train(stage, network=_narrow(tiny_network))
-    assert sorted(_bytes(run)) == list(FILES)
+    lineage = ["lineage.json"] if stage == "train_teacher" else []
+    assert sorted(_bytes(run)) == sorted([*FILES, *lineage])
     model = load_model(run.out)
     assert model.config == _narrow(tiny_network).model
     curve = read_json(run.out / "curve.json")
     assert [point["epoch"] for point in curve] == list(range(1, 11))
     best = max(curve, key=lambda point: point["validation_ndcg_at_10"] or 0)
+    assert summary.pop("way", "full") == "full"
     assert summary == {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": 10,

@@ -34,6 +34,7 @@ def test_each_position_is_labelled_once_with_enough_of_its_past(
         user_ids=pl.Series([str(user) for user in range(len(lengths))], dtype=pl.String),
         items=np.ones(sum(lengths), np.int32),
         is_target=np.ones(sum(lengths), np.bool_),
+        newest=np.zeros(len(lengths), np.int64),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
     labelled: list[int] = []

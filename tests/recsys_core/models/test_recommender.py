@@ -139,3 +139,25 @@ def test_mistakes_are_refused_with_a_sentence() -> None:
         Recommender(N_ITEMS, CONFIG, {"text": torch.zeros(20, 3)})
     with pytest.raises(ValueError, match="Histories of 11 events exceed max_length=10"):
         _encode(_model(), [1] * 11)
+
+
+def test_a_longer_catalogue_goes_on_from_the_shorter_one() -> None:
+    content = torch.rand(N_ITEMS + 4, 3)
+    parent = _model({"text": content[: N_ITEMS + 1]})
+    torch.manual_seed(9)
+    model = Recommender(N_ITEMS + 3, CONFIG, {"text": content}).eval()
+    model.take_over(parent)
+    torch.testing.assert_close(_encode(model, [1, 2, 3]), _encode(parent, [1, 2, 3]))
+    assert model.content is not None
+    torch.testing.assert_close(model.item_vectors()[-3:], model.content()[-3:])
+
+
+def test_a_parent_that_does_not_fit_is_refused() -> None:
+    model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
+    with pytest.raises(ValueError, match="does not fit"):
+        model.take_over(_model())
+    with pytest.raises(ValueError, match=r"other shapes of .*ffn"):
+        _model().take_over(_model(config=CONFIG.model_copy(update={"ffn_dim": 16})))
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="25 items for 20"):
+        _model().take_over(Recommender(25, CONFIG, None))

@@ -21,7 +21,7 @@ from recsys_core.distillation.soft_labels import (
     write_labels,
 )
 from recsys_core.training import batching
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batching import Batch, Recent, TrainingSet
 
 MAX_LENGTH = 6
 LENGTHS = [[2, 3, 30, 1, 7], [], [0, 8, 5, 2], [6, 9, 1, 4, 7, 7]]
@@ -257,7 +257,9 @@ def test_labels_of_other_histories_are_refused_before_training(
     shifted = [
         [
             (user, items[1:], max(end - 1, 0), end)
-            for user, items, end, _ in pl.read_parquet(path).drop("is_target").rows()
+            for user, items, end in pl.read_parquet(path)
+            .select("user_id", "item_idx", "train_end")
+            .rows()
         ]
         for path in buckets
     ]
@@ -268,3 +270,24 @@ def test_labels_of_other_histories_are_refused_before_training(
     write_json(labels.folder / "soft_labels.json", description)
     with pytest.raises(SoftLabelError, match="format 99, expected 1"):
         SoftLabels(labels.folder, item_index_sha256="index")
+
+
+def test_a_warm_start_sees_who_is_new_and_a_sample_of_the_others(buckets: list[Path]) -> None:
+    """A fixture's newest training event is as many microseconds old as it has events before."""
+    training_set = TrainingSet(
+        buckets, max_length=MAX_LENGTH, batch_size=4, recent=Recent(since=6, replay_share=0.5)
+    )
+    active = {user for user, length in _trainable().items() if length - 1 >= 6}
+    others = set(_trainable()) - active
+    replayed: set[int] = set()
+    for batches in _epochs(training_set, 40):
+        users = [window[0] // 100 for window in _windows(batches)]
+        assert len(users) == len(set(users)) == training_set.n_windows
+        assert active <= set(users)
+        drawn = set(users) - active
+        assert len(drawn) == round(len(others) / 2)
+        replayed |= drawn
+    assert replayed == others
+    whole = TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=4)
+    assert whole.n_events == sum(min(length, MAX_LENGTH) for length in _trainable().values())
+    assert 0 < training_set.n_events < whole.n_events

@@ -1,0 +1,161 @@
+"""Which earlier teacher a night goes on from, and what it takes over."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from recsys_core.artifacts import Artifact, publish, read_json, write_json
+from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.models.checkpoint import load_model
+from recsys_core.models.ensemble import load_teacher
+from tasks.plan_teacher import plan_teacher
+from tasks.stage import StageRun
+from tasks.teacher import TeacherConfig
+from tasks.train_teacher import LostParentError, train_teacher
+from tasks.training import NetworkConfig
+
+Nights = Callable[..., tuple[StageRun, dict[str, Any]]]
+
+
+@pytest.fixture
+def teacher(tiny_network: NetworkConfig) -> TeacherConfig:
+    fields = tiny_network.model_dump()
+    fields["training"] |= {"epochs": 3, "validate_every": 1}
+    return TeacherConfig.model_validate(fields)
+
+
+def _world(source: Artifact, folder: Path, day: int, n_new_items: int = 0) -> Artifact:
+    """The obvious world as of a day: its events just before, and perhaps more items."""
+    folder.mkdir()
+    (folder / "histories").mkdir()
+    end = day * 86_400_000_000
+    for path in source.file("histories").glob("*.parquet"):
+        shifted = pl.col("timestamp").list.eval(pl.element() + end - 100)
+        pl.read_parquet(path).with_columns(shifted).write_parquet(folder / "histories" / path.name)
+    items = pl.read_parquet(source.file("items.parquet"))
+    new = items.head(n_new_items).with_columns(
+        item_idx=pl.col("item_idx") + len(items),
+        item_id=pl.col("item_id") + "-new",
+        train_count=0,
+    )
+    items = pl.concat([items, new.cast(items.schema)])  # pyright: ignore[reportArgumentType]
+    items.write_parquet(folder / "items.parquet")
+    items.select("item_idx").write_parquet(folder / "embeddings.parquet")
+    split = read_json(source.file("split.json")) | {
+        "kind": "global_time",
+        "trained_through": f"1970-01-{day + 1:02d}T00:00:00+00:00",
+        "n_items": len(items),
+        "item_index_sha256": index_prefix_sha256(items["item_id"].to_list()),
+    }
+    write_json(folder / "split.json", split)
+    return Artifact("prepare", folder.name, folder)
+
+
+@pytest.fixture
+def night_of(
+    make_run: Callable[[str], StageRun], obvious_world: Artifact, tmp_path: Path
+) -> Nights:
+    """Plan and train a night's teacher in one workspace."""
+
+    def run_night(
+        day: int, config: TeacherConfig, *, n_new_items: int = 0, name: str = ""
+    ) -> tuple[StageRun, dict[str, Any]]:
+        name = name or f"day-{day}"
+        prepared = _world(obvious_world, tmp_path / f"world-{name}", day, n_new_items)
+        planning, training = make_run(f"plan_teacher/{name}"), make_run(f"train_teacher/{name}")
+        plan = plan_teacher.__wrapped__(planning, config=config, prepared=prepared)  # pyright: ignore[reportFunctionMemberAccess]
+        planned = Artifact("plan_teacher", name, planning.out)
+        summary = train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+            training, config=config, prepared=prepared, planned=planned
+        )
+        publish(Artifact("train_teacher", name, training.out), {}, summary)
+        return training, plan
+
+    return run_night
+
+
+def test_a_second_night_goes_on_from_the_first(night_of: Nights, teacher: TeacherConfig) -> None:
+    first, plan = night_of(5, teacher)
+    assert (plan["way"], plan["parent"]) == ("full", None)
+    second, plan = night_of(6, teacher, n_new_items=2)
+    assert (plan["way"], plan["parent"], plan["last"]) == ("warm", "day-5", "day-5")
+    assert plan["warm_events"] < plan["full_events"]
+    assert load_model(second.out).n_items == load_model(first.out).n_items + 2
+    assert len(read_json(second.out / "curve.json")) == teacher.economy.warm_epochs
+    assert read_json(second.out / "lineage.json") == read_json(first.out / "lineage.json") | {
+        "way": "warm",
+        "parent": "day-5",
+        "trained_through": "1970-01-07T00:00:00+00:00",
+        "n_items": 18,
+        "item_index_sha256": read_json(second.out / "lineage.json")["item_index_sha256"],
+    }
+
+
+def test_the_parent_is_the_newest_by_training_and_never_from_the_future(
+    night_of: Nights, teacher: TeacherConfig
+) -> None:
+    for day in (7, 3, 5):  # the last one to be trained is not the newest
+        night_of(day, teacher)
+    assert night_of(6, teacher, name="between")[1]["parent"] == "day-5"
+    assert night_of(8, teacher)[1]["parent"] == "day-7"
+    assert night_of(3, teacher, name="again")[1]["parent"] is None
+
+
+def test_other_networks_are_no_parent_but_the_last_teacher(
+    night_of: Nights, teacher: TeacherConfig
+) -> None:
+    night_of(5, teacher)
+    model = teacher.model.model_copy(update={"ffn_dim": 8})
+    _, plan = night_of(6, teacher.model_copy(update={"model": model}))
+    assert (plan["way"], plan["parent"], plan["last"]) == ("full", None, "day-5")
+
+
+def test_a_full_training_that_is_too_old_ends_the_chain(
+    night_of: Nights, teacher: TeacherConfig
+) -> None:
+    economy = teacher.economy.model_copy(update={"full_every_days": 3})
+    config = teacher.model_copy(update={"economy": economy})
+    ways = [night_of(day, config)[1]["way"] for day in (5, 6, 7, 8, 9)]
+    assert ways == ["full", "warm", "warm", "full", "warm"]
+
+
+def test_reuse_takes_weights_over_without_training(
+    night_of: Nights, teacher: TeacherConfig
+) -> None:
+    economy = teacher.economy.model_copy(update={"reuse_days": 2})
+    config = teacher.model_copy(update={"economy": economy, "n_seeds": 2})
+    first, _ = night_of(5, config)
+    second, plan = night_of(6, config, n_new_items=1)
+    assert plan["way"] == "reuse"
+    old, new = load_teacher(first.out), load_teacher(second.out)
+    with torch.inference_mode():
+        torch.testing.assert_close(new.item_vectors()[:17], old.item_vectors(), atol=0.02, rtol=0.1)
+    assert read_json(second.out / "curve.json") == []
+    through = read_json(second.out / "lineage.json")["trained_through"]
+    assert through == "1970-01-06T00:00:00+00:00", "it has learnt nothing of the new day"
+    assert night_of(7, config)[1]["way"] == "warm"
+
+
+def test_a_damaged_teacher_is_no_parent(night_of: Nights, teacher: TeacherConfig) -> None:
+    first, _ = night_of(5, teacher)
+    (first.out / "model.safetensors").unlink()
+    assert night_of(6, teacher)[1]["parent"] is None
+
+
+def test_a_parent_that_was_deleted_since_is_said(
+    night_of: Nights, teacher: TeacherConfig, tmp_path: Path
+) -> None:
+    run, _ = night_of(5, teacher)
+    plan = {"way": "warm", "parent": "no-such-key", "since": 0, "last": None}
+    write_json(run.scratch / "plan.json", plan)
+    with pytest.raises(LostParentError, match="no-such-key, which is no longer whole"):
+        train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+            run,
+            config=teacher,
+            prepared=Artifact("prepare", "world", tmp_path / "world-day-5"),
+            planned=Artifact("plan_teacher", "plan", run.scratch),
+        )
