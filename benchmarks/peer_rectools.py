@@ -85,7 +85,8 @@ def main() -> None:
     targets = validation.set_index("user_id")["item_id"]
     hits = found[found[Columns.Item] == found[Columns.User].map(targets)]
     ranks = hits[Columns.Rank].to_numpy()
-    ndcg = sum(1 / math.log2(rank + 1) for rank in ranks) / len(validation)
+    gains = [1 / math.log2(1 + float(rank)) for rank in ranks]  # pyright: ignore
+    ndcg = sum(gains) / len(validation)
     facts = {
         "epoch_seconds": clock.seconds,
         "sequences": int(train["user_id"].nunique()),
