@@ -119,11 +119,11 @@ def hand_over(prepared: Path, folder: Path) -> None:
         pl.col("item_idx").list.head("train_end").alias("item_id"),
         pl.col("position").list.head("train_end"),
     )
-    train.explode("item_id", "position").write_parquet(folder / "train.parquet")
+    train.explode("item_id", "position").write_csv(folder / "train.csv")
     held_out = users.filter(pl.col("validation_end") > pl.col("train_end"))
-    held_out.select(
-        "user_id", item_id=pl.col("item_idx").list.get(pl.col("train_end"))
-    ).write_parquet(folder / "validation.parquet")
+    held_out.select("user_id", item_id=pl.col("item_idx").list.get(pl.col("train_end"))).write_csv(
+        folder / "validation.csv"
+    )
 
 
 if __name__ == "__main__":

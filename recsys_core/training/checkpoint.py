@@ -14,8 +14,10 @@ from torch import Tensor
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.models.recommender import Recommender
+from recsys_core.training.parallel import Workers
 
 _FACTS = "training.json"
+_RANK_SEEDS = 7_919  # between the seeds of the processes of a training
 _EMA_WARMUP = 10  # steps after which the average leaves the initial weights behind
 
 
@@ -37,6 +39,7 @@ class TrainingState:
         model: Trained in place; its initial weights begin the average.
         optimizers: Over the model's parameters.
         folder: For the checkpoint; what an earlier call left is taken up.
+        workers: The processes of this training; None: this one alone.
         ema_decay: Decay of the weights' exponential moving average a step; 0 for none.
     """
 
@@ -45,11 +48,13 @@ class TrainingState:
         model: Recommender,
         optimizers: Sequence[torch.optim.Optimizer],
         folder: Path,
+        workers: Workers | None = None,
         *,
         ema_decay: float = 0.0,
     ) -> None:
         self._model, self._optimizers, self._folder = model, optimizers, folder
         self._ema_decay = ema_decay
+        self._workers = workers or Workers()
         self.evaluated = _copied(model).eval() if ema_decay else model
         self.curve: list[CurvePoint] = []
         self.best_weights = _copy(model)
@@ -68,8 +73,11 @@ class TrainingState:
 
     def begin_epoch(self, seed: int) -> None:
         """Seed what is random in an epoch; one that was left in its middle goes on there."""
+        rank = self._workers.rank
         if not self.epoch_steps:
-            torch.manual_seed(seed)
+            torch.manual_seed(seed + rank * _RANK_SEEDS)
+        elif rank:  # the saved state is the first process's
+            torch.manual_seed(seed + rank * _RANK_SEEDS + self.epoch_steps)
 
     def finish_step(self, mean_loss: float, n_positions: int) -> None:
         """Count a step that the optimizer has made, and let the average follow."""
@@ -100,7 +108,12 @@ class TrainingState:
         self.save()
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; of several processes the first one does."""
+        if self._workers.leads:
+            self._write()
+        self._workers.wait()
+
+    def _write(self) -> None:
         self._saves += 1
         slot = f"checkpoint-{self._saves % 2}.safetensors"
         tensors = _prefixed("model.", _copy(self._model)) | _prefixed("best.", self.best_weights)

@@ -19,6 +19,7 @@ from recsys_core.settings import Progress, Settings, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
 from recsys_core.training.competition import Competition, Narrowed
+from recsys_core.training.parallel import Workers
 
 Loss = Callable[
     [Float[Tensor, "positions dim"], Float[Tensor, "rows dim"], Narrowed], Float[Tensor, ""]
@@ -108,7 +109,8 @@ def fit(
 
     A checkpoint is written after every epoch and every `checkpoint_minutes`. Called again with the
     same arguments after a kill, training goes on behind the last one and ends with the same bits as
-    if undisturbed (CPU).
+    if undisturbed (CPU). Called by every process of a torch.distributed group, each works on its
+    share of every batch; the first one validates and writes.
 
     Args:
         model: On the device that it is trained on.
@@ -127,8 +129,9 @@ def fit(
     Raises:
         TrainingError: The loss or its gradient became NaN or infinite.
     """
+    workers = Workers.current()
     optimizers = _optimizers(model, config, sparse=competition.sampled)
-    state = TrainingState(model, optimizers, checkpoint, ema_decay=config.ema_decay)
+    state = TrainingState(model, optimizers, checkpoint, workers, ema_decay=config.ema_decay)
     n_steps = config.epochs * training_set.steps_per_epoch
     saved_at = clock()
     while state.next_epoch < config.epochs and state.stale < config.patience:
@@ -139,18 +142,19 @@ def fit(
             step = epoch * training_set.steps_per_epoch + state.epoch_steps
             rate = config.learning_rate * schedule(step, n_steps, config.warmup_share)
             narrowed = competition.narrow(batch, (config.seed, epoch, state.epoch_steps))
-            value, n_positions = _step(model, optimizers, narrowed, config, loss, rate)
+            value = _step(model, optimizers, narrowed, config, loss, rate, workers)
             if not math.isfinite(value):
                 raise TrainingError(_not_finite(step, config, checkpoint))
-            state.finish_step(value, n_positions)
+            state.finish_step(value, int((batch.targets > 0).sum()))
             share = min(state.epoch_steps / training_set.steps_per_epoch, 1)
             if clock() - saved_at >= 60 * config.checkpoint_minutes:
                 state.save()
                 saved_at = clock()
-            progress((epoch + share) / config.epochs, f"loss {state.mean_loss:.4f}")
+            if workers.leads:
+                progress((epoch + share) / config.epochs, f"loss {state.mean_loss:.4f}")
         ndcg = None
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            ndcg = validate(state.evaluated.eval())
+            ndcg = workers.agree(validate(state.evaluated.eval()) if workers.leads else math.nan)
             progress((epoch + 1) / config.epochs, f"epoch {epoch + 1}, NDCG@10 {ndcg:.4f}")
         state.finish_epoch(ndcg)
         saved_at = clock()
@@ -166,28 +170,39 @@ def _step(
     config: TrainingConfig,
     loss: Loss,
     learning_rate: float,
-) -> tuple[float, int]:
+    workers: Workers,
+) -> float:
     """One step down the gradient; none where loss or gradient are not finite.
 
     Returns:
-        The loss, NaN where no step was made, and the number of positions.
+        The loss of the batch, NaN where no step was made.
     """
     device = model.id_embedding.device
     items = None if narrowed.items is None else narrowed.items.to(device)
     item_vectors = model.item_vectors(items, sparse=narrowed.negatives is not None)
+    mine = narrowed._replace(batch=workers.rows_of(narrowed.batch))
+    share = workers.share_of(mine.batch, narrowed.batch)
     with _autocast(device, config.precision):
-        states = model.encode(narrowed.batch.history.to(device), item_vectors)
-    states = states.float()[narrowed.batch.targets.to(device) > 0]
-    value = loss(states, item_vectors, narrowed)
+        states = model.encode(mine.batch.history.to(device), item_vectors)
+    states = states.float()[mine.batch.targets.to(device) > 0]
+    # Without a position of its own a process still has gradients to add: zeros.
+    value = loss(states, item_vectors, mine) * share if len(states) else _zero(model, item_vectors)
     model.zero_grad(set_to_none=True)
     value.backward()
+    value = workers.add_up(model, value.detach())
     if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
-        return math.nan, len(states)
+        return math.nan
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
-    return value.item(), len(states)
+    return value.item()
+
+
+def _zero(model: Recommender, item_vectors: Tensor) -> Tensor:
+    """A loss of 0 with a gradient for every parameter, as sparse as the others' are."""
+    rest = (p.sum() for p in model.parameters() if p is not model.id_embedding)
+    return (item_vectors.sum() + sum(rest)) * 0
 
 
 def clip_gradients(model: Recommender, max_norm: float) -> Float[Tensor, ""]:
