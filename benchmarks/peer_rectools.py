@@ -88,7 +88,7 @@ def main() -> None:
     ndcg = float(gains.sum()) / len(validation)
     facts = {
         "epoch_seconds": clock.seconds,
-        "sequences": int(train["user_id"].nunique()),
+        "sequences": len(train["user_id"].unique()),
         "ndcg_at_10": ndcg,
         "peak_bytes": peak,
     }
