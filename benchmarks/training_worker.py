@@ -1,7 +1,8 @@
 """One training in a process of its own, for benchmarks.training_speed; prints a line of JSON.
 
-python -m benchmarks.training_worker ml-1m PREPARED EPOCHS PRECISION
+python -m benchmarks.training_worker ml-1m PREPARED EPOCHS PRECISION [DEVICE]
 python -m benchmarks.training_worker synthetic FOLDER EVENTS ITEMS
+python -m benchmarks.training_worker wide FOLDER DEVICE
 """
 
 import json
@@ -23,18 +24,19 @@ from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.objectives import competition_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=64, n_layers=2, n_heads=2, ffn_dim=128, max_length=200)
-PEAK_SIDE = 2048
+WIDE = ModelConfig(embedding_dim=512, n_layers=8, n_heads=8, ffn_dim=1024, max_length=200)
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 def main() -> None:
     """Train and print."""
     torch.set_num_threads(2)
     what, *arguments = sys.argv[1:]
-    facts = on_ml_1m(*arguments) if what == "ml-1m" else on_synthetic(*arguments)
-    print(json.dumps(facts))
+    on = {"ml-1m": on_ml_1m, "synthetic": on_synthetic, "wide": on_wide}
+    print(json.dumps(on[what](*arguments)))
 
 
-def on_ml_1m(prepared: str, epochs: str, precision: str) -> dict[str, Any]:
+def on_ml_1m(prepared: str, epochs: str, precision: str, device: str = "cpu") -> dict[str, Any]:
     """Speed, quality and share of the processor's GEMM peak on a prepared log."""
     from recsys_core.artifacts import Artifact
     from tasks.prepared import Prepared
@@ -43,11 +45,8 @@ def on_ml_1m(prepared: str, epochs: str, precision: str) -> dict[str, Any]:
     settings = {"epochs": epochs, "validate_every": epochs, "precision": precision}
     config = TrainingConfig.model_validate(settings)
     ndcg = data.validator(1_000_000)
-    facts = trained(data.buckets, len(data.items), config, SIZE, ndcg)
-    peak = gemm_peak()
-    facts["gemm_peak_flops"] = peak
-    facts["share_of_gemm_peak"] = facts["flops"] / min(facts["epoch_seconds"]) / peak
-    return facts
+    facts = trained(data.buckets, len(data.items), config, SIZE, ndcg, device)
+    return facts | share_of_peak(facts, device, precision)
 
 
 def on_synthetic(folder: str, n_events: str, n_items: str) -> dict[str, Any]:
@@ -56,6 +55,22 @@ def on_synthetic(folder: str, n_events: str, n_items: str) -> dict[str, Any]:
     write_synthetic(path, int(n_events), int(n_items))
     config = TrainingConfig(epochs=1, batch_size=128, precision="fp32", ema_decay=0.0)
     return trained([path], int(n_items), config, SIZE, lambda _: 0.0)
+
+
+def on_wide(folder: str, device: str) -> dict[str, Any]:
+    """Two epochs of a network for a GPU, width 512 and 8 layers, over 20,000 items."""
+    path = Path(folder) / "synthetic-wide.parquet"
+    write_synthetic(path, 3_000_000, 20_000)
+    config = TrainingConfig(epochs=2, batch_size=256, validate_every=2)
+    facts = trained([path], 20_000, config, WIDE, lambda _: 0.0, device)
+    return facts | share_of_peak(facts, device, "bf16")
+
+
+def share_of_peak(facts: dict[str, Any], device: str, precision: str) -> dict[str, float]:
+    """What the device does in a large matrix product, and how much of that training did."""
+    peak = gemm_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    reached = facts["flops"] / min(facts["epoch_seconds"])
+    return {"gemm_peak_flops": peak, "share_of_gemm_peak": reached / peak}
 
 
 def write_synthetic(path: Path, n_events: int, n_items: int) -> None:
@@ -83,10 +98,11 @@ def trained(
     config: TrainingConfig,
     size: ModelConfig,
     validate: Callable[[Any], float],
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train, and note what each epoch took and what it computed."""
     torch.manual_seed(config.seed)
-    model = Recommender(n_items, size, None)
+    model = Recommender(n_items, size, None).to(device)
     training_set = TimedTrainingSet(
         buckets, max_length=size.max_length, batch_size=config.batch_size
     )
@@ -109,12 +125,15 @@ def trained(
             checkpoint=Path(checkpoint),
             clock=time.monotonic,
         )
+    on_gpu = device == "cuda"
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "epoch_seconds": training_set.seconds,
         "sequences": training_set.n_windows,
+        "tokens": work.tokens // config.epochs,
         "ndcg_at_10": curve[-1].validation_ndcg_at_10,
         "flops": work.flops / config.epochs,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else resident,
     }
 
 
@@ -146,23 +165,28 @@ class Work:
         )
         self._per_pair = 12 * size.n_layers * dim
         self.flops = 0.0
+        self.tokens = 0
 
     def count(self, history: torch.Tensor) -> None:
         """Add a batch."""
         lengths = (history > 0).sum(dim=1).double()
+        self.tokens += int(lengths.sum())
         self.flops += float(lengths.sum()) * self._per_position
         self.flops += float((lengths * (lengths + 1) / 2).sum()) * self._per_pair
 
 
-def gemm_peak() -> float:
-    """Floating-point operations a second of a large fp32 matrix product: the best of several."""
-    matrix = torch.randn(PEAK_SIDE, PEAK_SIDE)
+def gemm_peak(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product: the best of several."""
+    side = PEAK_SIDE[device]
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(8):
         began = time.perf_counter()
         torch.mm(matrix, matrix)
+        if device == "cuda":
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
-    return 2 * PEAK_SIDE**3 / best
+    return 2 * side**3 / best
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses import (
-    CHUNK_POSITIONS,
     check_targets,
     chunked_loss,
     cross_entropy_to_gradient,
@@ -64,7 +63,7 @@ def distillation_loss(
     teacher_item_vectors: Float[Tensor, "teacher_items_and_padding teacher_dim"],
     kd_weight: float,
     temperature: float,
-    chunk_positions: int = CHUNK_POSITIONS,
+    chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × temperature² × KL(teacher ‖ student), full catalogue.
 

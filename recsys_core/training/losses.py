@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK_POSITIONS = 512
-"""Their logits over some thousand items just fit into a processor's cache."""
+_CHUNK_POSITIONS = 512  # on a CPU: logits over some thousand items just fit into its cache
+_GPU_CHUNK_LOGITS = 2**27  # half a gigabyte: a GPU is fast on few large products
 
 LossAndGradient = Callable[[Tensor, slice], Tensor]
 """Given the logits of some positions and which positions they are, return the loss of each and
@@ -26,7 +26,7 @@ def chunked_loss(
     loss_and_gradient: LossAndGradient,
     *,
     weights: Float[Tensor, " positions"] | None = None,
-    chunk_positions: int = CHUNK_POSITIONS,
+    chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted mean over positions of a loss on `states @ item_vectors.T`.
 
@@ -35,7 +35,7 @@ def chunked_loss(
         item_vectors: Vectors of the items that compete, without padding.
         loss_and_gradient: The loss on logits `[chunk, items]`, see `LossAndGradient`.
         weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once.
+        chunk_positions: How many positions' logits are held at once; None: as suits the device.
 
     Raises:
         ValueError: There are no positions, or not a weight for each.
@@ -55,15 +55,13 @@ class _ChunkedLoss(torch.autograd.Function):
         item_vectors: Tensor,
         loss_and_gradient: LossAndGradient,
         weights: Tensor | None,
-        chunk_positions: int,
+        chunk_positions: int | None,
     ) -> Tensor:
         states, item_vectors = states.detach().float(), item_vectors.detach().float()
         total = states.new_zeros(())
         states_gradient = torch.empty_like(states)
         items_gradient = torch.zeros_like(item_vectors)
-        room = states.new_empty(min(chunk_positions, len(states)), len(item_vectors))
-        for rows in chunks(len(states), chunk_positions):
-            logits = room[: rows.stop - rows.start]
+        for rows, logits in chunks(states, len(item_vectors), chunk_positions):
             torch.mm(states[rows], item_vectors.T, out=logits)
             losses = loss_and_gradient(logits, rows)
             if weights is not None:
@@ -88,7 +86,7 @@ def next_item_cross_entropy(
     targets: Int[Tensor, " positions"],
     *,
     weights: Float[Tensor, " positions"] | None = None,
-    chunk_positions: int = CHUNK_POSITIONS,
+    chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each position's next item under a softmax over all items given.
 
@@ -97,7 +95,7 @@ def next_item_cross_entropy(
         item_vectors: Vectors of the items that compete; row 0 is padding.
         targets: Row of the next item, from 1.
         weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once.
+        chunk_positions: How many positions' logits are held at once; None: as suits the device.
 
     Returns:
         Weighted mean over positions, in nats.
@@ -119,10 +117,23 @@ def next_item_cross_entropy(
     )
 
 
-def chunks(n: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that together are 0 … n."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+def chunks(
+    states: Float[Tensor, "positions dim"], n_items: int, size: int | None
+) -> Iterator[tuple[slice, Float[Tensor, "chunk items"]]]:
+    """Slices that together are all positions, each with the same room for its logits.
+
+    Args:
+        states: The positions, and where the room is.
+        n_items: Width of the logits.
+        size: Positions in a slice; None: as suits the device.
+    """
+    if size is None:
+        on_cpu = states.device.type == "cpu"
+        size = _CHUNK_POSITIONS if on_cpu else max(_CHUNK_POSITIONS, _GPU_CHUNK_LOGITS // n_items)
+    room = states.new_empty(min(size, len(states)), n_items)
+    for start in range(0, len(states), size):
+        rows = slice(start, min(start + size, len(states)))
+        yield rows, room[: rows.stop - start]
 
 
 def total_weight(states: Tensor, weights: Tensor | None) -> Tensor:

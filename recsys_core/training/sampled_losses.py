@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses import (
-    CHUNK_POSITIONS,
     check_positions,
     check_targets,
     chunks,
@@ -37,7 +36,7 @@ def sampled_softmax(
     negatives: Int[Tensor, " negatives"],
     log_expected: Float[Tensor, " negatives"],
     weights: Float[Tensor, " positions"] | None = None,
-    chunk_positions: int = CHUNK_POSITIONS,
+    chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Softmax cross-entropy whose normaliser is estimated from a sample.
 
@@ -52,7 +51,7 @@ def sampled_softmax(
         negatives: Rows of the items drawn, with repetitions.
         log_expected: Of each drawn item, log(number of draws × its probability).
         weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once.
+        chunk_positions: How many positions' logits are held at once; None: as suits the device.
 
     Returns:
         Weighted mean over positions, in nats.
@@ -93,7 +92,7 @@ def gbce(
     n_items: int,
     calibration: float = 0.75,
     weights: Float[Tensor, " positions"] | None = None,
-    chunk_positions: int = CHUNK_POSITIONS,
+    chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Generalised binary cross-entropy: −β·log σ(target) − Σ log(1 − σ(negative)).
 
@@ -108,7 +107,7 @@ def gbce(
         n_items: Items that they were drawn from.
         calibration: From 0 (plain cross-entropy) to 1 (scores are probabilities).
         weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once.
+        chunk_positions: How many positions' logits are held at once; None: as suits the device.
 
     Returns:
         Weighted mean over positions, in nats.
@@ -147,7 +146,7 @@ def _sampled_loss(
     *,
     shift: Tensor,
     weights: Tensor | None,
-    chunk_positions: int,
+    chunk_positions: int | None,
 ) -> Tensor:
     """The mean of a pair loss; `shift` is added to the negatives' logits."""
     check_positions(states, weights)
@@ -204,15 +203,13 @@ class _SampledLoss(torch.autograd.Function):
         hits: _Hits,
         shift: Tensor,
         weights: Tensor | None,
-        chunk_positions: int,
+        chunk_positions: int | None,
     ) -> Tensor:
         states, negatives = states.detach().float(), negatives.detach().float()
         total = states.new_zeros(())
         states_gradient, targets_gradient = torch.empty_like(states), torch.empty_like(states[:, 0])
         negatives_gradient = torch.zeros_like(negatives)
-        room = states.new_empty(min(chunk_positions, len(states)), len(negatives))
-        for rows in chunks(len(states), chunk_positions):
-            logits = room[: rows.stop - rows.start]
+        for rows, logits in chunks(states, len(negatives), chunk_positions):
             torch.addmm(shift, states[rows], negatives.T, out=logits)
             hits.erase(logits, rows)
             losses, by_target, factor = pair_loss(logits, target_logits[rows].detach())

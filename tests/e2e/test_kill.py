@@ -23,7 +23,9 @@ STAGES = (
     "ingest",
     "validate",
     "prepare",
+    "plan_teacher",
     "train_teacher",
+    "check_teacher",
     "write_soft_labels",
     "distill",
     "control",
@@ -100,8 +102,9 @@ def kill_during(folder: Path, stage: str) -> None:
             assert time.monotonic() < deadline, f"{stage} never began"
             time.sleep(0.001)
     finally:
-        os.killpg(night.pid, signal.SIGKILL)
-        night.wait()
+        if night.poll() is None:
+            os.killpg(night.pid, signal.SIGKILL)
+            night.wait()
     assert not list(outputs.glob("*/manifest.json")), f"{stage} was over before the kill"
 
 
@@ -110,7 +113,7 @@ def has_begun(outputs: Path) -> bool:
 
 
 def has_a_checkpoint(outputs: Path) -> bool:
-    return any(outputs.glob("*.scratch/checkpoint/training.json"))
+    return any(outputs.glob("*.scratch/**/checkpoint/training.json"))
 
 
 def has_a_bucket(outputs: Path) -> bool:
