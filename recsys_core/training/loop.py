@@ -3,16 +3,17 @@
 """The one training loop, for teacher, student, control and recovery after pruning."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, Settings, silent
@@ -81,8 +82,9 @@ class TrainingConfig(Settings):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Arithmetic of the encoder; the loss is always fp32. auto: bf16 on a GPU, fp32 "
-        "on a CPU, where the encoder's matrices are too small to gain",
+        description="Arithmetic of the encoder; the loss is fp32, with TF32 products on a GPU in "
+        "bf16. auto: bf16 on a GPU, fp32 on a CPU, where the encoder's matrices are too small to "
+        "gain",
     )
     seed: int = Field(
         default=1, ge=0, le=2**31, description="Decides initial weights, batches and dropout"
@@ -182,13 +184,18 @@ def _step(
     item_vectors = model.item_vectors(items, sparse=narrowed.negatives is not None)
     mine = narrowed._replace(batch=workers.rows_of(narrowed.batch))
     share = workers.share_of(mine.batch, narrowed.batch)
-    with _autocast(device, config.precision):
+    on_gpu = device.type == "cuda"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+    with _bf16_encoder(bf16, device):
         states = model.encode(mine.batch.history.to(device), item_vectors)
     states = states.float()[mine.batch.targets.to(device) > 0]
-    # Without a position of its own a process still has gradients to add: zeros.
-    value = loss(states, item_vectors, mine) * share if len(states) else _zero(model, item_vectors)
     model.zero_grad(set_to_none=True)
-    value.backward()
+    with _tensor_cores(bf16 and on_gpu):
+        # Without a position of its own a process still has gradients to add: zeros.
+        value = (
+            loss(states, item_vectors, mine) * share if len(states) else _zero(model, item_vectors)
+        )
+        value.backward()
     value = workers.add_up(model, value.detach())
     if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
         return math.nan
@@ -258,7 +265,27 @@ def _optimizers(
     return optimizers
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+@contextmanager
+def _bf16_encoder(on: bool, device: torch.device) -> Generator[None]:
+    """The encoder's arithmetic where bf16 is on; else nothing changes.
+
+    Without cuDNN's attention: it plans anew for every length of a batch, which takes longer than
+    the epoch.
+    """
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    if not on:
+        yield
+        return
+    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(kernels):
+        yield
+
+
+@contextmanager
+def _tensor_cores(on: bool) -> Generator[None]:
+    """Let a GPU multiply fp32 matrices in TF32: ten bits of each factor, sums in fp32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = on or before
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

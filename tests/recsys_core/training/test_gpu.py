@@ -73,7 +73,7 @@ def test_in_bf16_the_rule_is_found(train: Train, loss: str) -> None:
     _, curve = train("cuda", "gpu", loss=loss, n_negatives=8)
     ndcg = curve[-1].validation_ndcg_at_10
     assert ndcg is not None
-    assert ndcg > 0.9
+    assert ndcg > 0.8
 
 
 def test_in_fp32_the_curve_is_the_cpus(train: Train) -> None:
