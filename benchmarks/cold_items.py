@@ -92,7 +92,7 @@ def without(original: Any, hidden: NDArray[np.int32], folder: Path) -> Any:
     from recsys_core.artifacts import Artifact
 
     (folder / "histories").mkdir(parents=True, exist_ok=True)
-    lists = ["item_idx", "timestamp", "event_type", "is_target"]
+    lists = ["item_idx", "timestamp", "event_type", "target_weight"]
     gone = pl.col("item_idx").is_in(hidden.tolist())
     for path in original.file("histories").glob("bucket-*.parquet"):
         users = pl.read_parquet(path)

@@ -85,7 +85,7 @@ def write_synthetic(path: Path, n_events: int, n_items: int) -> None:
         user_id=pl.col("user").cast(pl.String),
         timestamp=pl.col("item_idx").cast(pl.List(pl.Int64)),
         event_type=pl.col("item_idx").list.eval(pl.element() * 0).cast(pl.List(pl.Int8)),
-        is_target=pl.col("item_idx").list.eval(pl.element() > 0),
+        target_weight=pl.col("item_idx").list.eval(pl.lit(1.0, pl.Float32)),
         train_end=pl.Series("n", lengths, dtype=pl.Int32),
         validation_end=pl.Series("n", lengths, dtype=pl.Int32),
     )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
 from recsys_core.evaluation.baselines import popularity_ranker
+from recsys_core.evaluation.histories import Histories
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
 from recsys_core.evaluation.statistics import paired_difference
@@ -96,11 +97,17 @@ def widened(model: AnyRecommender, n_items: int) -> Ranker:
     rank, n_known = model_ranker(model), model.n_items
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        known = rank([history[history <= n_known] for history in histories])
+        known = rank(_within(histories, n_known))
         lacking = np.full((len(known), n_items - n_known), -np.inf, np.float32)
         return np.concatenate([known, lacking], axis=1)
 
     return score
+
+
+def _within(histories: Sequence[NDArray[np.int32]], n_known: int) -> Sequence[NDArray[np.int32]]:
+    if isinstance(histories, Histories):
+        return histories.where(lambda items: items <= n_known)
+    return [history[history <= n_known] for history in histories]
 
 
 def _last_teacher(teacher: Artifact, planned: Artifact) -> Artifact | None:

@@ -85,6 +85,7 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
             teacher_item_vectors=known,
             kd_weight=config.kd_weight,
             temperature=config.temperature,
+            weights=None if batch.weights is None else batch.weights.to(device),
         )
 
     return loss

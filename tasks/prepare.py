@@ -22,6 +22,7 @@ from recsys_core.data.lake import Lake, Snapshot
 from recsys_core.data.lake_events import events_before, first_interactions, only_later_rows
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS
 from recsys_core.data.splits import SplitKind, TimeWindows
+from recsys_core.data.targets import TargetConfig, target_weights
 from recsys_core.settings import Settings
 from tasks.stage import StageRun, Summary, stage
 
@@ -48,11 +49,7 @@ class PrepareConfig(Settings):
     exclude_seen: bool = Field(
         default=True, description="Items in a user's history are not recommended again"
     )
-    target_event_types: tuple[str, ...] = Field(
-        default=(),
-        description="Kinds of events that models learn to predict and are judged by; the others "
-        "are part of histories only. Empty: all",
-    )
+    targets: TargetConfig = Field(default=TargetConfig(), description="What models predict")
     filters: FilterConfig = Field(
         default=FilterConfig(), description="Rare users, rare items and short sessions"
     )
@@ -112,7 +109,8 @@ def prepare(
             windows.end,
             interactions,
             item_index=index,
-            event_types=kinds,
+            event_types=target_weights(config.targets, kinds),
+            min_weight=config.targets.min_weight,
             since=base.interactions if base else None,
         ),
         run.out / "histories",
@@ -120,7 +118,6 @@ def prepare(
         kind=config.split,
         windows=windows,
         n_buckets=config.n_buckets,
-        target_codes=_target_codes(config, kinds),
         base=base.buckets if base else None,
         progress=run.progress,
     )
@@ -169,6 +166,7 @@ def prepare(
         "lake_version": interactions.version,
         "lake_rows": int(interactions.files()["rows"].sum()),
         "event_types": kinds["event_type"].to_list(),
+        "targets": config.targets.model_dump(mode="json"),
         "exclude_seen": config.exclude_seen,
         **totals,
     }
@@ -181,22 +179,6 @@ def prepare(
         raise ValueError(msg)
     write_json(run.out / "split.json", split)
     return {"n_items": len(index), "n_candidates": int(items["active"].sum()), **totals}
-
-
-def _target_codes(config: PrepareConfig, kinds: pl.DataFrame) -> list[int] | None:
-    """Codes of the target kinds; None for all.
-
-    Raises:
-        ValueError: A kind never occurred.
-    """
-    codes = dict(kinds.select("event_type", "code").iter_rows())
-    if unknown := [name for name in config.target_event_types if name not in codes]:
-        msg = (
-            f"prepare.target_event_types names {unknown[0]!r}, which never occurred; there are: "
-            f"{', '.join(sorted(codes))}."
-        )
-        raise ValueError(msg)
-    return [codes[name] for name in config.target_event_types] or None
 
 
 @dataclass(frozen=True)
@@ -227,6 +209,7 @@ def _base(
         prefix = index["item_id"].head(split["n_items"])
         if (
             split["n_buckets"] == config.n_buckets
+            and split.get("targets") == config.targets.model_dump(mode="json")
             and split["lake_version"] <= interactions.version
             and split["lake_rows"] == events  # nothing was too late for it
             and split["item_index_sha256"] == index_prefix_sha256(prefix)

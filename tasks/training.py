@@ -61,7 +61,9 @@ def train_without_teacher(
         recent: Which users take part; None: all.
     """
     model = model or build_network(data, config)
-    training_set = training_set_of(data, model.max_length, config.training, recent=recent)
+    training_set = training_set_of(
+        data, model.max_length, config.training, recent=recent, with_context=model.reads_context
+    )
     competition = competition_of(training_set.item_counts(len(data.items)), config.training)
     loss = next_item_loss(config.training, competition)
     return train_and_save(
@@ -76,6 +78,7 @@ def training_set_of(
     *,
     labels: SoftLabels | None = None,
     recent: Recent | None = None,
+    with_context: bool = False,
 ) -> TrainingSet:
     """The training events, cut as long as a model reads."""
     return TrainingSet(
@@ -84,6 +87,7 @@ def training_set_of(
         batch_size=config.batch_size,
         labels=labels,
         recent=recent,
+        with_context=with_context,
     )
 
 

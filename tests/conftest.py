@@ -28,7 +28,7 @@ from recsys_core.artifacts import Artifact, write_json  # noqa: E402 - after the
 from recsys_core.settings import silent  # noqa: E402
 from tasks.night import Night  # noqa: E402
 from tasks.stage import StageRun  # noqa: E402
-from tests.targets import ALL_TARGETS, TIMESTAMPS  # noqa: E402
+from tests.targets import PLAIN_EVENTS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -59,7 +59,7 @@ def write_buckets() -> Callable[[Path, Sequence[Sequence[User]]], list[Path]]:
         paths = [folder / f"bucket-{i:03d}.parquet" for i in range(len(buckets))]
         for users, path in zip(buckets, paths, strict=True):
             table = pl.DataFrame(sorted(users), schema=schema, orient="row")
-            table.with_columns(ALL_TARGETS, TIMESTAMPS).write_parquet(path)
+            table.with_columns(*PLAIN_EVENTS).write_parquet(path)
         return paths
 
     return write

@@ -120,9 +120,9 @@ def count_training_interactions(
     for path in buckets:
         events = (
             pl.scan_parquet(path)
-            .select(pl.col("item_idx", "timestamp", "is_target").list.head(pl.col("train_end")))
-            .explode("item_idx", "timestamp", "is_target", empty_as_null=False)
-            .filter("is_target")
+            .select(pl.col("item_idx", "timestamp", "target_weight").list.head(pl.col("train_end")))
+            .explode("item_idx", "timestamp", "target_weight", empty_as_null=False)
+            .filter(pl.col("target_weight") > 0)
             .collect()
         )
         items = events["item_idx"].to_numpy()

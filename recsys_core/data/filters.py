@@ -16,7 +16,7 @@ from pydantic import Field
 from recsys_core.settings import Progress, Settings, silent
 
 _MICROSECONDS_IN_MINUTE = 60_000_000
-_LISTS = ("item_idx", "timestamp", "event_type", "is_target")
+_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
 
 
 class FilterConfig(Settings):

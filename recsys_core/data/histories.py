@@ -4,7 +4,7 @@ The bucket is the unit of parallel work and of memory: nothing later needs more 
 as many as it chooses to hold, at a time.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -55,9 +55,11 @@ EVENTS = pl.Schema(
         "timestamp": TIMESTAMP,
         "arrival": pl.Int64(),
         "event_type": pl.Int8(),
+        "target_weight": pl.Float32(),
     }
 )
-"""An event on its way to a history; `event_type` is the kind's code."""
+"""An event on its way to a history; `event_type` is the kind's code, `target_weight` what it counts
+in the loss as a target, 0 where it is none."""
 
 
 def write_histories(
@@ -68,7 +70,6 @@ def write_histories(
     kind: SplitKind,
     windows: TimeWindows,
     n_buckets: int,
-    target_codes: Collection[int] | None = None,
     base: Sequence[Path] | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
@@ -85,7 +86,6 @@ def write_histories(
         kind: How to split, see `recsys_core.data.splits`.
         windows: The windows of a global-time split.
         n_buckets: How many files.
-        target_codes: Codes of the kinds of events that models learn to predict; None: all kinds.
         base: As many bucket files of an earlier night, whose events `events` then lacks. All that
             is new has a later arrival than all that is there.
         progress: Told after each chunk and bucket.
@@ -98,7 +98,7 @@ def write_histories(
     for chunk in one_ahead(_with_bucket(chunk, n_buckets) for chunk in events):
         unsorted.append(chunk)
         progress(0, f"{unsorted.n_rows:,} events")
-    derived = (*split_columns(kind, windows), _is_target(target_codes))
+    derived = split_columns(kind, windows)
     folder.mkdir(exist_ok=True)
     paths = [folder / f"bucket-{bucket:03d}.parquet" for bucket in range(n_buckets)]
     buckets = (
@@ -117,24 +117,18 @@ def _with_bucket(events: pl.DataFrame, n_buckets: int) -> pl.DataFrame:
     return events.with_columns(bucket=pl.Series(buckets, dtype=pl.Int32))
 
 
-_LISTS = ("item_idx", "timestamp", "event_type")
+_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
 HISTORIES = pl.Schema(
     {
         "user_id": pl.String(),
         "item_idx": pl.List(pl.Int32()),
         "timestamp": pl.List(pl.Int64()),
         "event_type": pl.List(pl.Int8()),
-        "is_target": pl.List(pl.Boolean()),
+        "target_weight": pl.List(pl.Float32()),
         "train_end": pl.Int32(),
         "validation_end": pl.Int32(),
     }
 )
-
-
-def _is_target(codes: Collection[int] | None) -> pl.Expr:
-    kind = pl.element()
-    test = kind.is_not_null() if codes is None else kind.is_in(list(codes))
-    return pl.col("event_type").list.eval(test).alias("is_target")
 
 
 def _bucket(events: pl.LazyFrame, base: Path | None, derived: Sequence[pl.Expr]) -> pl.DataFrame:
@@ -188,15 +182,17 @@ class ResidentHistories:
     Attributes:
         user_ids: The users in file order.
         items: item_idx of all events, oldest first within a user.
-        is_target: Whether each of these events is of a kind that models learn to predict.
-        newest: Time of each user's newest training event, in microseconds since 1970; 0 for none.
+        target_weights: How much each of these events counts in the loss; 0: it is no target.
+        kinds: Code of each event's kind.
+        times: When each event was, in microseconds since 1970.
         starts: Where each user's events begin in `items`; one more entry than users.
     """
 
     user_ids: pl.Series
     items: NDArray[np.int32]
-    is_target: NDArray[np.bool_]
-    newest: NDArray[np.int64]
+    target_weights: NDArray[np.float32]
+    kinds: NDArray[np.int8]
+    times: NDArray[np.int64]
     starts: NDArray[np.int64]
 
     @property
@@ -204,25 +200,26 @@ class ResidentHistories:
         """Number of training events of each user."""
         return np.diff(self.starts)
 
+    @property
+    def newest(self) -> NDArray[np.int64]:
+        """Time of each user's newest training event; 0 for a user without any."""
+        last = self.times[np.maximum(self.starts[1:] - 1, 0)] if len(self.times) else 0
+        return np.where(self.lengths > 0, last, 0)
+
 
 def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
     """The events before each user's `train_end`, of these bucket files."""
     users = pl.concat(
-        pl.scan_parquet(path).select(
-            "user_id",
-            pl.col("item_idx", "is_target").list.head(pl.col("train_end")),
-            newest=pl.col("timestamp").list.head(pl.col("train_end")).list.last().fill_null(0),
-        )
+        pl.scan_parquet(path).select("user_id", pl.col(*_LISTS).list.head(pl.col("train_end")))
         for path in buckets
     ).collect()
-    events = users.select("item_idx", "is_target").explode(
-        "item_idx", "is_target", empty_as_null=False
-    )
+    events = users.select(_LISTS).explode(*_LISTS, empty_as_null=False)
     return ResidentHistories(
         user_ids=users["user_id"],
         items=events["item_idx"].to_numpy().astype(np.int32),
-        is_target=events["is_target"].to_numpy(),
-        newest=users["newest"].to_numpy(),
+        target_weights=events["target_weight"].to_numpy(),
+        kinds=events["event_type"].to_numpy(),
+        times=events["timestamp"].to_numpy(),
         starts=np.concatenate(
             [np.zeros(1, np.int64), users["item_idx"].list.len().to_numpy().cumsum(dtype=np.int64)]
         ),

@@ -21,6 +21,7 @@ def events_before(
     *,
     item_index: pl.DataFrame,
     event_types: pl.DataFrame,
+    min_weight: float | None = None,
     since: Snapshot | None = None,
 ) -> Iterator[pl.DataFrame]:
     """All events before a moment, a chunk of `EVENTS` for each data file.
@@ -29,7 +30,8 @@ def events_before(
         moment: The night's end.
         interactions: The table at the night's version.
         item_index: `item_id`, `item_idx`.
-        event_types: `event_type`, `code`.
+        event_types: `event_type`, `code`, `target_weight`.
+        min_weight: Events of a lower weight are no targets; None: no bound.
         since: Leave out what is in this earlier version, for which `only_later_rows` holds.
     """
     index, kinds = item_index.lazy(), event_types.lazy()
@@ -37,13 +39,14 @@ def events_before(
     known: list[str] = []
     if since is not None:
         known, paths = _left(since, interactions), _left(interactions, since)
+    liked = pl.lit(value=True) if min_weight is None else pl.col("weight") >= min_weight
     for path in paths:
         rows = _rows(interactions, [path]).filter(_before(moment))
         new = rows.join(_rows(since, known), on=_ROW, how="anti") if since and known else rows
         yield (
             new.join(index, on="item_id")
             .join(kinds, on="event_type")
-            .with_columns(event_type=pl.col("code"))
+            .with_columns(event_type=pl.col("code"), target_weight=pl.col("target_weight") * liked)
             .select(EVENTS.names())
             .cast(EVENTS)
             .collect()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recsys_core.data.histories import ResidentHistories, read_training_histories
 from recsys_core.distillation.soft_labels import prefix_hashes, write_labels
 from recsys_core.models.ensemble import AnyRecommender
+from recsys_core.training.batching import event_context
 
 
 class _Windows(NamedTuple):
@@ -118,9 +119,11 @@ def _label_states(
             starts, ends, label_from = (part[first : first + batch_size, None] for part in windows)
             events = starts + np.arange((ends - starts).max())
             valid = events < ends
-            history = np.where(valid, histories.items[np.where(valid, events, 0)], 0)
+            inside = np.where(valid, events, 0)
+            history = np.where(valid, histories.items[inside], 0)
+            context = event_context(histories, inside).to(device) if model.reads_context else None
             states = model.encode(
-                torch.from_numpy(history.astype(np.int64)).to(device), item_vectors
+                torch.from_numpy(history.astype(np.int64)).to(device), item_vectors, context
             )
             chosen = valid & (events >= label_from)
             yield _Labels(

@@ -63,6 +63,7 @@ def distillation_loss(
     teacher_item_vectors: Float[Tensor, "teacher_items_and_padding teacher_dim"],
     kd_weight: float,
     temperature: float,
+    weights: Float[Tensor, " positions"] | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × temperature² × KL(teacher ‖ student), full catalogue.
@@ -80,9 +81,11 @@ def distillation_loss(
         teacher_item_vectors: The teacher's item vectors by item_idx.
         kd_weight: Weight of the KL; 0 leaves the cross-entropy.
         temperature: Positive and finite; used on both sides.
+        weights: How much each position counts; None: all alike.
+        chunk_positions: How many positions' logits are held at once; None: as suits the device.
 
     Returns:
-        Mean over positions, in nats.
+        Weighted mean over positions, in nats.
 
     Raises:
         ValueError: Shapes that do not belong together, or an impossible temperature.
@@ -117,7 +120,11 @@ def distillation_loss(
         return losses
 
     return chunked_loss(
-        states, item_vectors[1:], loss_and_gradient, chunk_positions=chunk_positions
+        states,
+        item_vectors[1:],
+        loss_and_gradient,
+        weights=weights,
+        chunk_positions=chunk_positions,
     )
 
 

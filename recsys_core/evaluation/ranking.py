@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_core.evaluation.histories import Histories, IntArray
 from recsys_core.settings import Progress, silent
 
-IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
 
@@ -24,6 +24,8 @@ n_items + 1]` by item_idx (column 0 is ignored). An item that the model lacks sc
 
 Split = Literal["validation", "test"]
 
+_LISTS = ("item_idx", "target_weight", "event_type", "timestamp")
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -33,8 +35,7 @@ class Cases:
         user_id: User of each case.
         positions: Place of the target among the user's events, from 0.
         targets: item_idx of the target.
-        histories: The user's events before the target; views of shared memory, so a user with
-            thousands of cases costs no more than the events themselves.
+        histories: The user's events before the target.
         train_lengths: How many of the user's events were training events.
         dropped: Events of the window that are no cases, by reason: "seen" (the target was in the
             history already), "not_candidate" (it was not in the catalogue then).
@@ -43,7 +44,7 @@ class Cases:
     user_id: list[str]
     positions: IntArray
     targets: IntArray
-    histories: list[IntArray]
+    histories: Sequence[IntArray]
     train_lengths: IntArray
     dropped: dict[str, int]
 
@@ -90,7 +91,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     """Read the cases of one bucket file of histories.
 
     Args:
-        bucket: Parquet: `user_id`, `item_idx`, `is_target`, `train_end`, `validation_end`.
+        bucket: File of `recsys_core.data.histories.HISTORIES`.
         items: The catalogue, see `candidate_mask`.
         split: "validation" ranks the events [train_end, validation_end), "test" those after; of
             both only targets.
@@ -109,7 +110,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     }[split]
     frame = (
         pl.scan_parquet(bucket)
-        .select("user_id", "item_idx", "is_target", "train_end", first=first, last=last)
+        .select("user_id", *_LISTS, "train_end", first=first, last=last)
         .filter(pl.col("last") > pl.col("first"))
         .collect()
     )
@@ -127,7 +128,10 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     positions = (starts[rows] + within).astype(np.int32)
     targets = events[offsets[rows] + positions]
 
-    asked = flatten_lists(frame["is_target"])[0][offsets[rows] + positions]
+    weights, kinds, times = (
+        frame[name].explode(empty_as_null=False).to_numpy() for name in _LISTS[1:]
+    )
+    asked = weights[offsets[rows] + positions] > 0
     seen = asked & ~_first_occurrence(events, offsets)[offsets[rows] + positions] & exclude_seen
     not_candidate = asked & ~seen & ~candidates[targets]
     kept = np.flatnonzero(asked & ~seen & ~not_candidate)
@@ -136,10 +140,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
         user_id=frame["user_id"].gather(rows[kept]).to_list(),
         positions=positions[kept],
         targets=targets[kept],
-        histories=[
-            events[begin : begin + position]
-            for begin, position in zip(begins.tolist(), positions[kept].tolist(), strict=True)
-        ],
+        histories=Histories(events, kinds, times, begins, begins + positions[kept]),
         train_lengths=frame["train_end"].to_numpy()[rows[kept]].astype(np.int32),
         dropped={"seen": int(seen.sum()), "not_candidate": int(not_candidate.sum())},
     )
@@ -184,7 +185,7 @@ def rank_targets(
                 f"is the padding), got an array of shape {scores.shape}."
             )
             raise ValueError(msg)
-        seen = histories if exclude_seen else []
+        seen: Sequence[IntArray] = histories if exclude_seen else []
         ranks[begin:end] = _rank_batch(scores, cases.targets[begin:end], candidates, seen)
         progress(end / len(cases), f"{end:,} of {len(cases):,} cases ranked")
     return ranks

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recsys_core.models.checkpoint import load_model
+from recsys_core.models.context import Context
 from recsys_core.models.recommender import Recommender
 
 
@@ -44,6 +45,11 @@ class Ensemble(nn.Module):
         return self._members[0].device
 
     @property
+    def reads_context(self) -> bool:
+        """Whether a member has to be told the kinds and times of events."""
+        return any(member.reads_context for member in self._members)
+
+    @property
     def _members(self) -> list[Recommender]:
         return cast("list[Recommender]", list(self.members))
 
@@ -55,11 +61,13 @@ class Ensemble(nn.Module):
         self,
         history: Int[Tensor, "batch length"],
         item_vectors: Float[Tensor, "items_and_padding width"],
+        context: Context | None = None,
     ) -> Float[Tensor, "batch length width"]:
         """The members' states side by side, each divided by their number."""
         parts = item_vectors.split([member.width for member in self._members], dim=1)
         states = [
-            member.encode(history, part) for member, part in zip(self._members, parts, strict=True)
+            member.encode(history, part, context)
+            for member, part in zip(self._members, parts, strict=True)
         ]
         return torch.cat(states, dim=-1) / len(states)
 

@@ -3,19 +3,22 @@
 """A recommender as a ranker: scores of the whole catalogue after each history."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys_core.evaluation.histories import Histories
 from recsys_core.evaluation.ranking import Ranker
+from recsys_core.models.context import Context
 from recsys_core.models.ensemble import AnyRecommender
 
 
 def pad_histories(
-    histories: Sequence[NDArray[np.int32]], max_length: int
+    histories: Sequence[NDArray[np.integer[Any]]], max_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The newest `max_length` events of each history, right-padded with 0.
+    """The newest `max_length` events of each history, or what else is known of them, right-padded.
 
     Returns:
         `[batch, length]` with length at least 1, and the lengths `[batch]`.
@@ -24,7 +27,7 @@ def pad_histories(
     lengths = np.array([len(history) for history in newest], np.int64)
     padded = np.zeros((len(newest), max(1, int(lengths.max(initial=0)))), np.int64)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(
-        [np.empty(0, np.int32), *newest]
+        [np.empty(0, np.int64), *newest]
     )
     return padded, lengths
 
@@ -45,7 +48,8 @@ def model_ranker(
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         padded, lengths = pad_histories(histories, model.max_length)
         with torch.inference_mode():
-            states = model.encode(torch.from_numpy(padded).to(device), item_vectors)
+            context = _context(histories, model) if model.reads_context else None
+            states = model.encode(torch.from_numpy(padded).to(device), item_vectors, context)
             last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(device)
             states = states[torch.arange(len(padded), device=device), last]
             scores = (states.float() @ item_vectors.T).cpu().numpy()
@@ -54,3 +58,16 @@ def model_ranker(
         return scores
 
     return score
+
+
+def _context(histories: Sequence[NDArray[np.int32]], model: AnyRecommender) -> Context:
+    if not isinstance(histories, Histories):
+        msg = (
+            "This model reads the kinds and times of events: rank `Histories`, not lists of items."
+        )
+        raise TypeError(msg)
+    known = (histories.of_kinds(), histories.of_times())
+    kinds, times = (
+        torch.from_numpy(pad_histories(values, model.max_length)[0]) for values in known
+    )
+    return Context(kinds, times).to(model.device)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys_core.models.context import N_GAP_BUCKETS, N_KINDS, Context, gap_buckets
 from recsys_core.models.dropout import Dropout
 from recsys_core.models.fusion import Content, ContentFusion
 from recsys_core.models.rotary import rotate, rotation_angles
@@ -59,9 +60,23 @@ class ModelConfig(Settings):
         description="How a state knows the order: a learned vector for each place, or rotary "
         "angles, which know distances only",
     )
+    event_kinds: bool = Field(
+        default=False,
+        description="Tell events of different kinds (click, purchase, …) apart. For teachers only",
+    )
+    time_gaps: bool = Field(
+        default=False,
+        description="Let attention know how long before an event the earlier ones were. For "
+        "teachers only, on data with real times",
+    )
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Share of activations dropped in training"
     )
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether it has to be told the kinds and times of events."""
+        return self.event_kinds or self.time_gaps
 
 
 class Recommender(nn.Module):
@@ -110,9 +125,12 @@ class Recommender(nn.Module):
             if config.positions == "learned"
             else None
         )
+        self.kind_embedding = (
+            nn.Parameter(torch.zeros(N_KINDS, dim)) if config.event_kinds else None
+        )
         self.input_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, config.n_heads, config.ffn_dim, config.dropout)
+            Block(dim, config.n_heads, config.ffn_dim, config.dropout, time_gaps=config.time_gaps)
             for _ in range(config.n_layers)
         )
         self.final_norm = nn.LayerNorm(dim)
@@ -121,6 +139,11 @@ class Recommender(nn.Module):
     def device(self) -> torch.device:
         """Where its weights are."""
         return self.id_embedding.device
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether it has to be told the kinds and times of events."""
+        return self.config.reads_context
 
     @property
     def max_length(self) -> int:
@@ -193,23 +216,37 @@ class Recommender(nn.Module):
         self,
         history: Int[Tensor, "batch length"],
         item_vectors: Float[Tensor, "items_and_padding dim"],
+        context: Context | None = None,
     ) -> Float[Tensor, "batch length dim"]:
         """State after each event of right-padded histories (oldest first, 0 is padding).
 
         Attention is causal and padding comes last, so no valid state depends on it.
 
+        Args:
+            history: item_idx.
+            item_vectors: What `item_vectors` returns.
+            context: Kinds and times of the events; asked for by a model that reads them.
+
         Raises:
-            ValueError: The histories are longer than max_length.
+            ValueError: The histories are longer than max_length, or their context is missing.
         """
+        if self.reads_context and context is None:
+            msg = "This model reads the kinds and times of events: give the histories' context."
+            raise ValueError(msg)
         length = history.shape[1]
         if length > self.config.max_length:
             msg = f"Histories of {length} events exceed max_length={self.config.max_length}."
             raise ValueError(msg)
         x = F.embedding(history, item_vectors) * self.config.embedding_dim**0.5
+        buckets = None
+        if context is not None and self.kind_embedding is not None:
+            x = x + F.embedding(context.kinds, self.kind_embedding)
+        if context is not None and self.config.time_gaps:
+            buckets = gap_buckets(context.times)
         x, angles = self.place(x)
         x = self.input_dropout(x)
         for block in self.blocks:
-            x = block(x, angles)
+            x = block(x, angles, buckets)
         return self.final_norm(x)
 
     def place(
@@ -226,10 +263,12 @@ class Recommender(nn.Module):
 class Block(nn.Module):
     """Gated causal self-attention, then a gated SwiGLU."""
 
-    def __init__(self, dim: int, n_heads: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, n_heads: int, ffn_dim: int, dropout: float, *, time_gaps: bool = False
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = CausalAttention(dim, n_heads)
+        self.attention = CausalAttention(dim, n_heads, time_gaps=time_gaps)
         self.attention_gate = nn.Linear(dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
         self.ffn = SwiGLU(dim, ffn_dim)
@@ -240,9 +279,10 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch length dim"],
         angles: Float[Tensor, "length half"] | None = None,
+        buckets: Int[Tensor, "batch length length"] | None = None,
     ) -> Float[Tensor, "batch length dim"]:
         """One block."""
-        update = self.dropout(self.attention(self.attention_norm(x), angles))
+        update = self.dropout(self.attention(self.attention_norm(x), angles, buckets))
         x = x + torch.sigmoid(self.attention_gate(x)) * update
         update = self.dropout(self.ffn(self.ffn_norm(x)))
         return x + torch.sigmoid(self.ffn_gate(x)) * update
@@ -256,9 +296,10 @@ class CausalAttention(nn.Module):
     the fused kernel from being used, which costs a CPU twice the time.
     """
 
-    def __init__(self, dim: int, n_heads: int) -> None:
+    def __init__(self, dim: int, n_heads: int, *, time_gaps: bool = False) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.gap_bias = nn.Parameter(torch.zeros(N_GAP_BUCKETS, n_heads)) if time_gaps else None
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
@@ -268,12 +309,19 @@ class CausalAttention(nn.Module):
         self,
         x: Float[Tensor, "batch length dim"],
         angles: Float[Tensor, "length half"] | None = None,
+        buckets: Int[Tensor, "batch length length"] | None = None,
     ) -> Float[Tensor, "batch length dim"]:
         """Attend, head by head."""
         query, key, value = (self.heads(layer(x)) for layer in (self.query, self.key, self.value))
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        if self.gap_bias is None or buckets is None:
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        else:
+            bias = F.embedding(buckets, self.gap_bias).permute(0, 3, 1, 2).to(query.dtype)
+            later = torch.ones_like(buckets[0], dtype=torch.bool).triu(1)
+            bias = bias.masked_fill(later, -torch.inf)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.output(mixed.transpose(1, 2).flatten(-2))
 
     def heads(

@@ -23,6 +23,7 @@ from recsys_core.data.histories import (
     read_training_histories,
 )
 from recsys_core.distillation.soft_labels import SoftLabels, StateLabels
+from recsys_core.models.context import Context
 
 _SORTED_BATCHES = 32  # windows for about this many batches are sorted by length together
 _TAIL_SHARE = 0.5  # how often a window is a user's newest events; else it begins anywhere
@@ -37,12 +38,14 @@ class Batch(NamedTuple):
         teacher_states: A row for each position with a target, in row-major order; NaN where a
             position has no label. None without soft labels.
         weights: How much each position with a target counts in the loss; None: all alike.
+        context: Kinds and times of the events; None where the model does not read them.
     """
 
     history: Int[Tensor, "batch length"]
     targets: Int[Tensor, "batch length"]
     teacher_states: Float[Tensor, "positions teacher_dim"] | None = None
     weights: Float[Tensor, " positions"] | None = None
+    context: Context | None = None
 
 
 class Recent(NamedTuple):
@@ -66,6 +69,7 @@ class TrainingSet:
         batch_size: Windows in a batch.
         labels: Soft labels for the same buckets, or None.
         recent: Train on some of the users only; None: on all.
+        with_context: Whether batches say of what kind events are, and when they were.
         resident_events: At most this many events are in memory at once.
 
     Attributes:
@@ -84,6 +88,7 @@ class TrainingSet:
         batch_size: int,
         labels: SoftLabels | None = None,
         recent: Recent | None = None,
+        with_context: bool = False,
         resident_events: int = 20_000_000,
     ) -> None:
         self._groups = group_buckets(buckets, resident_events)
@@ -91,6 +96,7 @@ class TrainingSet:
         self._batch_size = batch_size
         self._labels = labels
         self._recent = recent
+        self._with_context = with_context
         self.n_events = 0
         self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
         self.n_windows = 0
@@ -130,7 +136,7 @@ class TrainingSet:
     def _group_batches(self, group: int, random: np.random.Generator) -> Iterator[Batch]:
         histories, labels = self._load(group)
         for starts, ends in self._window_batches(histories, random):
-            batch = make_batch(histories, labels, starts, ends)
+            batch = make_batch(histories, labels, starts, ends, with_context=self._with_context)
             if batch.targets.any():
                 yield batch
 
@@ -183,7 +189,7 @@ class TrainingSet:
 
 def _predictable(histories: ResidentHistories) -> NDArray[np.int64]:
     """The users who have a target after their first event."""
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(histories.is_target)])
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(histories.target_weights > 0)])
     first, end = histories.starts[:-1], histories.starts[1:]
     return np.flatnonzero(before[end] > before[np.minimum(first + 1, end)])
 
@@ -193,6 +199,8 @@ def make_batch(
     labels: StateLabels | None,
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
+    *,
+    with_context: bool = False,
 ) -> Batch:
     """Cut windows out of resident histories: events [start, end), the last one a target only.
 
@@ -203,14 +211,27 @@ def make_batch(
     valid = np.arange(lengths.max()) < lengths[:, None]
     inside = np.where(valid, events, 0)
     history = np.where(valid, histories.items[inside], 0)
-    asked = valid & histories.is_target[inside + 1]
+    weights = np.where(valid, histories.target_weights[inside + 1], 0)
+    asked = weights > 0
     targets = np.where(asked, histories.items[inside + 1], 0)
     states = None
     if labels is not None:
         rows = events[asked]
         states = labels.states[rows] * labels.scales[rows, None]
+    weights = weights[asked]
+    alike = not len(weights) or weights.min() == weights.max()
     return Batch(
         torch.from_numpy(history.astype(np.int64)),
         torch.from_numpy(targets.astype(np.int64)),
         None if states is None else torch.from_numpy(states),
+        None if alike else torch.from_numpy(weights),
+        event_context(histories, inside) if with_context else None,
+    )
+
+
+def event_context(histories: ResidentHistories, events: NDArray[np.int64]) -> Context:
+    """Kinds and times of some events, `[batch, length]`."""
+    return Context(
+        torch.from_numpy(histories.kinds[events].astype(np.int64)),
+        torch.from_numpy(histories.times[events]),
     )

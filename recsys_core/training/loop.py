@@ -187,7 +187,12 @@ def _step(
     on_gpu = device.type == "cuda"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
     with _bf16_encoder(bf16, device):
-        states = model.encode(mine.batch.history.to(device), item_vectors)
+        context = mine.batch.context
+        states = model.encode(
+            mine.batch.history.to(device),
+            item_vectors,
+            None if context is None else context.to(device),
+        )
     states = states.float()[mine.batch.targets.to(device) > 0]
     model.zero_grad(set_to_none=True)
     with _tensor_cores(bf16 and on_gpu):
@@ -251,8 +256,11 @@ def _optimizers(
 
     Matrices decay; embeddings, norms and biases do not.
     """
-    embeddings = {id(model.id_embedding), id(model.position_embedding)}
-    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in embeddings]
+    matrices = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and not name.endswith(("_embedding", "_bias"))
+    ]
     apart = {id(p) for p in matrices} | ({id(model.id_embedding)} if sparse else set())
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},

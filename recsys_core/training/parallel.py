@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from recsys_core.models.context import Context
 from recsys_core.models.recommender import Recommender
 from recsys_core.training.batching import Batch
 
@@ -50,12 +51,13 @@ class Workers:
         length = max(1, int((history > 0).sum(dim=1).max())) if len(history) else 1
         of_row = torch.arange(len(batch.targets))[:, None].expand_as(batch.targets)
         chosen = of_row[batch.targets > 0] % self.size == self.rank
-        states, weights = batch.teacher_states, batch.weights
+        states, weights, context = batch.teacher_states, batch.weights, batch.context
         return Batch(
             history[:, :length],
             targets[:, :length],
             None if states is None else states[chosen],
             None if weights is None else weights[chosen],
+            None if context is None else Context(*(part[mine, :length] for part in context)),
         )
 
     def share_of(self, part: Batch, whole: Batch) -> float:

@@ -128,7 +128,7 @@ def _learned_from(folder: Path) -> object:
     paths = _buckets(folder)
     histories = read_training_histories(paths)
     users = {
-        user: (histories.items[a:b].tolist(), histories.is_target[a:b].tolist())
+        user: (histories.items[a:b].tolist(), histories.target_weights[a:b].tolist())
         for user, a, b in zip(
             histories.user_ids, histories.starts[:-1], histories.starts[1:], strict=True
         )

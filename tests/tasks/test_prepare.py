@@ -15,6 +15,7 @@ from recsys_core.data.item_versions import store_items
 from recsys_core.data.lake import Change, Lake, Snapshot
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
 from recsys_core.data.splits import SplitKind
+from recsys_core.data.targets import TargetConfig
 from recsys_core.models.content import HASHED_TEXT
 from recsys_core.models.recommender import ModelConfig, Recommender
 from tasks.night import Night
@@ -129,6 +130,7 @@ def test_histories_are_split_in_time_as_of_the_run_date(
         "lake_version": 1,
         "lake_rows": 8,
         "event_types": ["view"],
+        "targets": {"event_types": {}, "min_weight": None},
         "exclude_seen": True,
         "n_users": 3,
         "train_events": 4,
@@ -198,27 +200,51 @@ def test_target_kinds_are_a_setting(
     night: Night, make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
 ) -> None:
     artifact = ingested()
-    lake = Lake(night.lake)
     bought_kind = pl.DataFrame({"event_type": ["buy"], "code": [1]}, schema=EVENT_TYPES.schema)
-    lake.append(EVENT_TYPES, lambda _: bought_kind)
-    bought = [("u", "e", _at(2)), ("v", "a", _at(6))]
-    _store(lake, _rows(bought).with_columns(event_type=pl.lit("buy")))
-    facts = read_json(artifact.file("ingest.json"))
-    facts["versions"] = {table.name: lake.version(table.name) for table in TABLES}
-    write_json(artifact.file("ingest.json"), facts)
+    Lake(night.lake).append(EVENT_TYPES, lambda _: bought_kind)
+    bought = _rows([("u", "e", _at(2)), ("v", "a", _at(6))])
+    _add(night, artifact, bought.with_columns(event_type=pl.lit("buy")))
 
     run = make_run("prepare")
-    _prepare(run, artifact, CONFIG.model_copy(update={"target_event_types": ("buy",)}))
+    _prepare(run, artifact, _with_targets({"buy": 2.0}))
 
     rows = pl.concat(pl.read_parquet(path) for path in (run.out / "histories").iterdir())
-    targets = {user: kinds for user, kinds in rows.select("user_id", "is_target").rows()}
-    assert targets["u"] == [False, True, False, False, False]
-    assert targets["v"] == [True, False, False]
+    targets = {user: kinds for user, kinds in rows.select("user_id", "target_weight").rows()}
+    assert targets["u"] == [0, 2, 0, 0, 0]
+    assert targets["v"] == [2, 0, 0]
     items = pl.read_parquet(run.out / "items.parquet")
     assert items["train_count"].to_list() == [1, 0, 0, 0, 1]
 
     with pytest.raises(ValueError, match=r"names 'sold', which never occurred.*buy, view"):
-        _prepare(run, artifact, CONFIG.model_copy(update={"target_event_types": ("sold",)}))
+        _prepare(run, artifact, _with_targets({"sold": 1.0}))
+
+
+def _add(night: Night, ingested: Artifact, rows: pl.DataFrame) -> None:
+    """More interactions, which the night sees."""
+    lake = Lake(night.lake)
+    _store(lake, rows)
+    facts = read_json(ingested.file("ingest.json"))
+    facts["versions"] = {table.name: lake.version(table.name) for table in TABLES}
+    write_json(ingested.file("ingest.json"), facts)
+
+
+def _with_targets(event_types: dict[str, float], min_weight: float | None = None) -> PrepareConfig:
+    targets = TargetConfig(event_types=event_types, min_weight=min_weight)
+    return CONFIG.model_copy(update={"targets": targets})
+
+
+def test_events_of_a_low_rating_are_no_targets(
+    night: Night, make_run: Callable[[str], StageRun], ingested: Callable[..., Artifact]
+) -> None:
+    artifact = ingested()
+    rated = _rows([("u", "e", _at(2)), ("u", "a", _at(3))])
+    _add(night, artifact, rated.with_columns(weight=pl.Series([3.5, 4.0], dtype=pl.Float32)))
+    run = make_run("prepare")
+    _prepare(run, artifact, _with_targets({}, min_weight=4.0))
+    rows = pl.concat(pl.read_parquet(path) for path in (run.out / "histories").iterdir())
+    targets = dict(rows.select("user_id", "target_weight").iter_rows())
+    assert targets["u"] == [0, 0, 1, 0, 0, 0]
+    assert read_json(run.out / "split.json")["targets"] == {"event_types": {}, "min_weight": 4.0}
 
 
 def test_sessions_need_times(
@@ -342,6 +368,8 @@ def test_a_night_extends_the_last_ones_histories_to_the_same_bytes(
     assert _night_of(night, make_run, "anew/second") == extended
     other = CONFIG.model_copy(update={"n_buckets": 2})
     _night_of(night, make_run, "extended/other", other)
+    _night_of(night, make_run, "extended/weighty", _with_targets({"view": 3.0}))
+    assert "only what came since" not in caplog.text
     (path, *_) = lake.snapshot(INTERACTIONS, 1).files()["path"]
     lake.change(INTERACTIONS, lambda _: Change(remove=[path]))
     _night_of(night, make_run, "extended/third")

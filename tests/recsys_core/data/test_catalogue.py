@@ -153,7 +153,7 @@ def test_training_interactions_are_counted(
             {
                 "item_idx": [items],
                 "timestamp": [micro[: len(items)]],
-                "is_target": [[True] * len(items)],
+                "target_weight": [[1.0] * len(items)],
                 "train_end": [train_end],
             },
             schema_overrides={"item_idx": pl.List(pl.Int32), "train_end": pl.Int32},

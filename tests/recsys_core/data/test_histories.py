@@ -27,7 +27,7 @@ Event = tuple[str, int, int, int, str]
 
 def _frame(events: list[Event]) -> pl.DataFrame:
     rows = [
-        (user, item, WINDOWS.end - timedelta(seconds=ago), arrival, EVENT_TYPES.index(kind))
+        (user, item, WINDOWS.end - timedelta(seconds=ago), arrival, EVENT_TYPES.index(kind), 1.0)
         for user, item, ago, arrival, kind in events
     ]
     return pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row")
@@ -105,7 +105,7 @@ def test_events_are_in_order_and_ties_in_order_of_arrival(tmp_path: Path) -> Non
         "item_idx": pl.List(pl.Int32),
         "timestamp": pl.List(pl.Int64),
         "event_type": pl.List(pl.Int8),
-        "is_target": pl.List(pl.Boolean),
+        "target_weight": pl.List(pl.Float32),
         "train_end": pl.Int32,
         "validation_end": pl.Int32,
     }

@@ -14,7 +14,10 @@ MOMENT = datetime(2026, 1, 5, tzinfo=UTC)
 INDEX = pl.DataFrame(
     {"item_id": ["a", "b"], "item_idx": [1, 2]}, schema_overrides={"item_idx": pl.Int32}
 )
-KINDS = pl.DataFrame({"event_type": ["buy", "view"], "code": [0, 1]})
+KINDS = pl.DataFrame(
+    {"event_type": ["buy", "view"], "code": [0, 1], "target_weight": [1.0, 0.5]},
+    schema_overrides={"target_weight": pl.Float32},
+)
 
 Row = tuple[str, int, int]
 """item_id, hours before the moment, arrival."""

@@ -33,8 +33,9 @@ def test_each_position_is_labelled_once_with_enough_of_its_past(
     histories = ResidentHistories(
         user_ids=pl.Series([str(user) for user in range(len(lengths))], dtype=pl.String),
         items=np.ones(sum(lengths), np.int32),
-        is_target=np.ones(sum(lengths), np.bool_),
-        newest=np.zeros(len(lengths), np.int64),
+        target_weights=np.ones(sum(lengths), np.float32),
+        kinds=np.zeros(sum(lengths), np.int8),
+        times=np.zeros(sum(lengths), np.int64),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
     labelled: list[int] = []

@@ -30,8 +30,9 @@ def _histories(users: Mapping[str, Sequence[int]]) -> ResidentHistories:
     return ResidentHistories(
         user_ids=pl.Series("user_id", list(users), dtype=pl.String),
         items=np.array([item for items in users.values() for item in items], np.int32),
-        is_target=np.ones(sum(lengths), np.bool_),
-        newest=np.zeros(len(lengths), np.int64),
+        target_weights=np.ones(sum(lengths), np.float32),
+        kinds=np.zeros(sum(lengths), np.int8),
+        times=np.zeros(sum(lengths), np.int64),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
 

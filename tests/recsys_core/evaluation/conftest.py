@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.targets import ALL_TARGETS
+from tests.targets import PLAIN_EVENTS
 
 Users = dict[str, tuple[list[int], int, int]]
 
@@ -23,7 +23,7 @@ def write_bucket(tmp_path: Path) -> Callable[..., Path]:
             "validation_end": pl.Int32,
         }
         rows = [(user, *facts) for user, facts in users.items()]
-        table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(ALL_TARGETS)
+        table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(*PLAIN_EVENTS)
         table.write_parquet(tmp_path / name)
         return tmp_path / name
 

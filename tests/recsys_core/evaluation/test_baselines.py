@@ -14,7 +14,7 @@ from recsys_core.evaluation.baselines import (
 )
 from recsys_core.evaluation.metrics import ndcg_at_k
 from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
-from tests.targets import ALL_TARGETS
+from tests.targets import PLAIN_EVENTS
 
 DATA = Path(os.environ.get("RECDISTILL_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
@@ -121,7 +121,7 @@ def test_knn_is_a_strong_baseline_on_ml_1m(tmp_path):
             train_end=pl.col("item_idx").list.len().cast(pl.Int32) - 2,
             validation_end=pl.col("item_idx").list.len().cast(pl.Int32) - 1,
         )
-        .with_columns(ALL_TARGETS)
+        .with_columns(*PLAIN_EVENTS)
     )
     bucket = tmp_path / "bucket-000.parquet"
     histories.write_parquet(bucket)

@@ -170,7 +170,7 @@ def test_every_event_of_a_window_is_a_case_or_counted(write_bucket, catalogue):
 
 def test_events_that_are_no_targets_are_history_only(write_bucket, catalogue):
     bucket = write_bucket({"a": ([1, 2, 3, 1, 4], 2, 5)})
-    odd = pl.col("item_idx").list.eval(pl.element() % 2 == 1).alias("is_target")
+    odd = pl.col("item_idx").list.eval((pl.element() % 2).cast(pl.Float32)).alias("target_weight")
     pl.read_parquet(bucket).with_columns(odd).write_parquet(bucket)
     cases = read_cases(bucket, catalogue([1] * 4), "validation", exclude_seen=False)
     assert facts(cases) == [("a", 2, 3, [1, 2], 2), ("a", 3, 1, [1, 2, 3], 2)]

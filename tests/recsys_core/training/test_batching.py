@@ -207,9 +207,9 @@ def test_labels_belong_to_the_positions_of_their_batch(
 
 
 def _only_even_items_are_targets(paths: list[Path]) -> None:
-    even = pl.col("item_idx").list.eval(pl.element() % 2 == 0).alias("is_target")
+    even = pl.col("item_idx").list.eval((pl.element() % 2 == 0).cast(pl.Float32))
     for path in paths:
-        pl.read_parquet(path).with_columns(even).write_parquet(path)
+        pl.read_parquet(path).with_columns(target_weight=even).write_parquet(path)
 
 
 def test_other_kinds_of_events_are_history_and_never_asked_for(

@@ -21,7 +21,10 @@ from recsys_core.training.objectives import competition_of, next_item_loss
 from recsys_core.training.sampled_losses import sampled_softmax
 from recsys_core.training.validation import Validator
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 SIZE = ModelConfig(
     embedding_dim=16, n_layers=2, n_heads=2, ffn_dim=32, max_length=12, positions="rotary"

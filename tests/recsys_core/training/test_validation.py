@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
+from recsys_core.models.context import Context
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.validation import Validator
 
@@ -24,7 +25,10 @@ class _Knowing(Recommender):
         with torch.no_grad():
             self.id_embedding.copy_(torch.eye(17, SIZE.embedding_dim))
 
-    def encode(self, history: torch.Tensor, item_vectors: torch.Tensor) -> torch.Tensor:
+    def encode(
+        self, history: torch.Tensor, item_vectors: torch.Tensor, context: Context | None = None
+    ) -> torch.Tensor:
+        del context
         return item_vectors[self.follows[history]]
 
 
