@@ -125,6 +125,16 @@ class NightlyConfig(Settings):
     )
 
     @model_validator(mode="after")
+    def _student_that_can_be_served(self) -> Self:
+        if self.student.model.reads_context:
+            msg = (
+                "student.model.event_kinds and time_gaps must be false: the served student is "
+                "asked with item ids alone. They are for the teacher"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _student_that_can_be_quantized(self) -> Self:
         width = self.student.model.embedding_dim
         if width % MIN_BLOCK:

@@ -1,7 +1,7 @@
 """Evaluate: rank the full catalogue for every held-out event with every model of the night."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from recsys_core.evaluation.baselines import (
     item_similarities,
     popularity_ranker,
 )
+from recsys_core.evaluation.histories import Histories
 from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
@@ -202,17 +203,16 @@ def _summaries(
 
 def _latencies(data: Prepared, rankers: dict[str, Ranker]) -> dict[str, dict[str, float]]:
     """Median milliseconds of scoring the catalogue for one user, as measured in this process."""
-    histories = pl.scan_parquet(data.buckets).head(_LATENCY_REQUESTS).collect()["item_idx"]
-    requests = [[history.to_numpy().astype(np.int32)] for history in histories]
+    users = pl.scan_parquet(data.buckets).head(_LATENCY_REQUESTS).collect()
+    histories = Histories.whole(users)
+    requests = [histories[user : user + 1] for user in range(len(histories))]
     return {
         name: {"latency_ms_p50": _median_milliseconds(ranker, requests)}
         for name, ranker in rankers.items()
     }
 
 
-def _median_milliseconds(
-    ranker: Callable[[list[np.ndarray[Any, Any]]], object], requests: list[Any]
-) -> float:
+def _median_milliseconds(ranker: Ranker, requests: Sequence[Histories]) -> float:
     ranker(requests[0])
     seconds: list[float] = []
     for request in requests:

@@ -21,7 +21,11 @@ def tiny_settings(workspace: Path) -> dict[str, Any]:
             "world": {"n_users": 200, "n_items": 80},
         },
         "prepare": {"n_buckets": 2},
-        "teacher": {"model": model, "training": training, "content_features": 32},
+        "teacher": {
+            "model": model | {"event_kinds": True, "time_gaps": True},
+            "training": training,
+            "content_features": 32,
+        },
         "student": {"model": model, "training": training, "content_features": 32},
         "compression": {
             "recovery": {"epochs": 1, "validate_every": 1, "learning_rate": 1e-3},

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int32]
@@ -27,6 +28,17 @@ class Histories(Sequence[IntArray]):
     times: NDArray[np.int64]
     begins: NDArray[np.int64]
     ends: NDArray[np.int64]
+
+    @classmethod
+    def whole(cls, users: pl.DataFrame) -> "Histories":
+        """All events of some rows of a bucket file: a history a user."""
+        items, kinds, times = (
+            users[name].explode(empty_as_null=False).to_numpy()
+            for name in ("item_idx", "event_type", "timestamp")
+        )
+        ends = users["item_idx"].list.len().to_numpy().cumsum(dtype=np.int64)
+        begins = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)]
+        return cls(items, kinds, times, begins, ends)
 
     def __len__(self) -> int:
         return len(self.begins)

@@ -53,6 +53,7 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         ("[teacher.training]\nepoch = 3", "teacher.training.epoch: Extra inputs"),
         ("[distillation]\ntemperature = inf", "distillation.temperature"),
         ("[student.model]\nembedding_dim = 40\nn_heads = 2", "multiple of 16"),
+        ("[student.model]\ntime_gaps = true", "asked with item ids alone"),
         ("[student.model]\nembedding_dim = 128", "wider than the teacher"),
         ('[source]\ninteractions = "{data}/x.csv"', "--data"),
     ],
