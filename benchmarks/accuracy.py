@@ -12,7 +12,7 @@ in one of its own first: --only SEED.
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
@@ -52,9 +52,12 @@ def main() -> None:
     seeds = [args.only] if args.only else list(range(1, args.seeds + 1))
     rows: list[list[object]] = []
     by_seed: dict[int, tuple[float, float]] = {}
+    teachers: list[Artifact] = []
+    made, _ = trained_teacher(with_seed(config, seeds[0], quick=args.quick))
+    prepared = Prepared(made)
     for seed in seeds:
-        made, teacher = trained_teacher(with_seed(config, seed, quick=args.quick))
-        prepared = Prepared(made)
+        _, teacher = trained_teacher(with_seed(config, seed, quick=args.quick))
+        teachers.append(teacher)
         models = rankers(prepared, teacher, alone=seed != seeds[0])
         for name, ranker in models.items():
             ndcg, hit_rate = ranked(prepared, ranker, split)
@@ -72,6 +75,10 @@ def main() -> None:
         "teacher_hr_at_10": mean(hit_rates),
         "by_seed": {seed: ndcg for seed, (ndcg, _) in by_seed.items()},
     }
+    if len(seeds) > 1:
+        ndcg, hit_rate = ranked(prepared, together(teachers), split)
+        rows.append([f"all {len(seeds)} as one ensemble", ndcg, hit_rate])
+        figures["ensemble_ndcg_at_10"] = ndcg
     if args.final:
         record(LEDGER, figures, config.teacher.model_dump(mode="json"))
     finish("accuracy", ["model", f"{split} NDCG@10", "HR@10"], rows, figures, args.out)
@@ -98,6 +105,15 @@ def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, 
     if isinstance(whole, Ensemble):
         made["one network of the teacher"] = model_ranker(load_model(teacher.folder))
     return made if alone else made | baselines(data)
+
+
+def together(teachers: Sequence["Artifact"]) -> "Ranker":
+    """One ensemble of the teachers' first networks."""
+    from recsys_core.models.checkpoint import load_model
+    from recsys_core.models.ensemble import Ensemble
+    from recsys_core.models.ranker import model_ranker
+
+    return model_ranker(Ensemble([load_model(teacher.folder) for teacher in teachers]).eval())
 
 
 def ranked(data: "Prepared", ranker: "Ranker", split: "Split") -> tuple[float, float]:
