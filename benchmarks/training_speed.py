@@ -1,17 +1,18 @@
 """How fast networks train on a CPU, beside a peer and beside what the processor can do.
 
-    python -m benchmarks.training_speed [--data DIR] [--peer-python PYTHON] [--epochs 3]
+    python -m benchmarks.training_speed [--data DIR] [--peer-python PYTHON] [--epochs 3] [--part …]
 
 PYTHON is that of an environment with RecTools (see benchmarks/peer_rectools.py); without it the
 peer's row is left out. Each row is a process of its own with two threads, on ml-1m: width 64, 2
 layers, histories of 200, full softmax. Then synthetic logs of growing size, and a catalogue of a
-million items, where negatives are drawn.
+million items, where negatives are drawn. Where there is a GPU, ml-1m and a wide network on it, too.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flows.environment import set_default_environment
 
 GROWTH = (1_000_000, 3_000_000, 10_000_000)
 HERE = Path(__file__).parent
+OURS, PEER = "recdistill", "RecTools SASRec"
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("workspace/training-speed"))
     parser.add_argument("--peer-python", type=Path, help="of an environment with RecTools")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--part", choices=["all", "ml-1m", "growth"], default="all")
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from benchmarks.prepared import prepared_artifact
@@ -39,40 +42,63 @@ def main() -> None:
     config = load_config(args.config, data=args.data).model_copy(
         update={"workspace": args.workspace}
     )
-    prepared = prepared_artifact(config)
-    epochs = 1 if args.quick else args.epochs
     figures: dict[str, Any] = {}
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory(dir=args.workspace) as scratch:
         folder = Path(scratch)
-        for precision in ("fp32", "bf16"):
-            ours = worker("ml-1m", str(prepared.folder), str(epochs), precision)
-            figures[precision] = ours
-            rows.append(row(f"recdistill, {precision}", ours))
-        if args.peer_python:
-            hand_over(prepared.folder, folder)
-            script = [str(args.peer_python), str(HERE / "peer_rectools.py")]
-            peer = run([*script, str(folder), str(epochs)])
-            figures["peer"] = peer
-            rows.append(row("RecTools SASRec", peer))
-        for n_events in GROWTH[:1] if args.quick else GROWTH:
-            grown = worker("synthetic", str(folder), str(n_events), "20000")
-            figures[f"events_{n_events}"] = grown
-            rows.append(row(f"{n_events / 1e6:.0f} M events, 20 k items", grown))
-        wide = worker("synthetic", str(folder), str(GROWTH[0]), "1000000")
-        figures["items_1000000"] = wide
-        rows.append(row("1 M events, 1 M items, drawn negatives", wide))
+        if args.part != "growth":
+            prepared = prepared_artifact(config).folder
+            measured = on_ml_1m(
+                prepared, folder, 1 if args.quick else args.epochs, args.peer_python
+            )
+            for name, facts in measured:
+                figures[name] = facts
+                rows.append(row(name, facts))
+        if args.part != "ml-1m":
+            for name, facts in growing(folder, GROWTH[:1] if args.quick else GROWTH):
+                figures[name] = facts
+                rows.append(row(name, facts))
     figures |= ratios(figures)
     columns = ["", "s / epoch", "sequences / s", "NDCG@10", "peak GB", "share of GEMM peak"]
     finish("training_speed", columns, rows, figures, args.out)
 
 
+def on_ml_1m(
+    prepared: Path, folder: Path, epochs: int, peer_python: Path | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Ours, the peer's, and on a GPU where there is one."""
+    import torch
+
+    log = ("ml-1m", str(prepared), str(epochs))
+    for precision in ("fp32", "bf16"):
+        yield f"{OURS} {precision}", worker(*log, precision)
+    if peer_python:
+        hand_over(prepared, folder)
+        script = [str(peer_python), str(HERE / "peer_rectools.py")]
+        yield PEER, run([*script, str(folder), str(epochs)])
+    if torch.cuda.is_available():
+        for precision in ("fp32", "bf16"):
+            yield f"{OURS} {precision}, GPU", worker(*log, precision, "cuda")
+        yield "width 512, 8 layers, bf16, GPU", worker("wide", str(folder), "cuda")
+
+
+def growing(folder: Path, sizes: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Logs of growing size, and many items."""
+    for n_events in sizes:
+        grown = worker("synthetic", str(folder), str(n_events), "20000")
+        yield f"{n_events / 1e6:.0f} M events, 20 k items", grown
+    many = worker("synthetic", str(folder), str(sizes[0]), "1000000")
+    yield "1 M events, 1 M items, drawn negatives", many
+
+
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
     """The figures that are asked for, of what was measured in this run."""
-    ours = figures["fp32"]
+    ours = figures.get(f"{OURS} fp32")
+    if ours is None:
+        return {}
     found: dict[str, float] = {"share_of_gemm_peak": ours["share_of_gemm_peak"]}
-    if "peer" in figures:
-        peer = figures["peer"]
+    if PEER in figures:
+        peer = figures[PEER]
         found["ratio_vs_rectools"] = sequences_per_second(ours) / sequences_per_second(peer)
         found["memory_ratio_vs_rectools"] = ours["peak_bytes"] / peer["peak_bytes"]
     return found
