@@ -27,18 +27,18 @@ def prepared_artifact(config: "NightlyConfig") -> "Artifact":
 
 def trained_teacher(config: "NightlyConfig") -> tuple["Artifact", "Artifact"]:
     """The prepared data and the teacher of a configuration, made where they are missing."""
-    prepared, teacher = made_by(config, teacher=True)
+    prepared, _, teacher = made_by(config, teacher=True)
     return prepared, teacher
 
 
-def made_by(config: "NightlyConfig", *, teacher: bool) -> list["Artifact"]:
-    """The outputs of the prepare stage and, if asked for, of the teacher's."""
+def made_by(config: "NightlyConfig", *, teacher: bool, day: date = RUN_DATE) -> list["Artifact"]:
+    """The outputs of the prepare stage and, if asked for, of the teacher's two stages."""
     made: list[Artifact] = []
 
     @flow(name="benchmark", persist_result=False)
     def stages() -> None:
-        run_date = RUN_DATE.isoformat()
-        night = open_night(config, RUN_DATE)
+        run_date = day.isoformat()
+        night = open_night(config, day)
         ingested = ingest(night, config.events, run_date=run_date, sources=night.sources)
         validated = validate(night, config.validation, ingested=ingested)
         prepared = prepare(
@@ -52,6 +52,7 @@ def made_by(config: "NightlyConfig", *, teacher: bool) -> list["Artifact"]:
         made.append(prepared)
         if teacher:
             planned = plan_teacher(night, config.teacher, prepared=prepared)
+            made.append(planned)
             made.append(train_teacher(night, config.teacher, prepared=prepared, planned=planned))
 
     stages()

@@ -1,0 +1,128 @@
+"""Two weeks of nights: a teacher trained anew every night, beside one that goes on from the last.
+
+    python -m benchmarks.nights [--nights 14]
+
+Both see the same synthetic world grow by a day a night. Printed are, for each night, which way the
+second teacher went, what it cost in training events as a share of the first one's, and the NDCG@10
+of both on the night's test window. The world is made up, so no test set is climbed.
+"""
+
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.harness import finish, options
+from flows.environment import set_default_environment
+
+if TYPE_CHECKING:
+    from flows.config import NightlyConfig
+
+FIRST_NIGHT = date(2026, 3, 1)
+EPOCHS = 16
+
+
+class Night(NamedTuple):
+    """What a teacher cost and was worth."""
+
+    way: str
+    events: float
+    seconds: float
+    ndcg: float
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = options(__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/nights"))
+    parser.add_argument("--nights", type=int, default=14)
+    args = parser.parse_args()
+    set_default_environment(args.workspace)
+    from recsys_core.data.synthetic import write_world
+
+    configs = {way: settings(args.workspace, way, quick=args.quick) for way in ("full", "auto")}
+    world = configs["full"].synthetic
+    rows: list[list[object]] = []
+    warm: list[tuple[Night, Night]] = []
+    for number in range(2 if args.quick else args.nights):
+        day = FIRST_NIGHT + timedelta(days=number)
+        first = FIRST_NIGHT - timedelta(days=world.days)
+        write_world(world.folder, world.world, first_day=first, through=day - timedelta(days=1))
+        full, auto = (night(config, day) for config in configs.values())
+        rows.append(
+            [
+                str(day),
+                auto.way,
+                auto.events / full.events,
+                auto.seconds / full.seconds,
+                full.ndcg,
+                auto.ndcg,
+            ]
+        )
+        if auto.way == "warm":
+            warm.append((full, auto))
+    figures: dict[str, Any] = {
+        "warm_nights": len(warm),
+        "warm_cost_share": mean(auto.events / full.events for full, auto in warm),
+        "warm_seconds_share": mean(auto.seconds / full.seconds for full, auto in warm),
+        "warm_ndcg_share": mean(auto.ndcg for _, auto in warm)
+        / mean(full.ndcg for full, _ in warm),
+    }
+    rows.append(
+        [
+            "mean of the warm nights",
+            None,
+            figures["warm_cost_share"],
+            figures["warm_seconds_share"],
+            mean(full.ndcg for full, _ in warm),
+            mean(auto.ndcg for _, auto in warm),
+        ]
+    )
+    columns = ["night", "way", "events, share", "seconds, share", "NDCG@10 full", "NDCG@10 auto"]
+    finish("nights", columns, rows, figures, args.out)
+
+
+def settings(workspace: Path, way: str, *, quick: bool) -> "NightlyConfig":
+    """The default night, its teacher trained anew every night or as the economy decides."""
+    from flows.config import NightlyConfig
+
+    world = {"n_users": 300, "n_items": 100} if quick else {}
+    fields = {
+        "workspace": str(workspace / way),
+        "synthetic": {"folder": str(workspace / "world"), "world": world},
+        "teacher": {
+            "training": {"epochs": 2 if quick else EPOCHS, "validate_every": 2},
+            "economy": {"retrain": way},
+        },
+    }
+    return NightlyConfig.model_validate(fields)
+
+
+def night(config: "NightlyConfig", day: date) -> Night:
+    """Train a night's teacher and rank the test window with it."""
+    from benchmarks.accuracy import ranked
+    from benchmarks.prepared import made_by
+    from recsys_core.artifacts import read_json
+    from recsys_core.models.ensemble import load_teacher
+    from recsys_core.models.ranker import model_ranker
+    from tasks.prepared import Prepared
+
+    prepared, *_ = made_by(config, teacher=False, day=day)
+    began = time.perf_counter()
+    _, planned, teacher = made_by(config, teacher=True, day=day)
+    seconds = time.perf_counter() - began
+    plan = read_json(planned.file("plan.json"))
+    ndcg, _ = ranked(Prepared(prepared), model_ranker(load_teacher(teacher.folder)), "test")
+    economy, training = config.teacher.economy, config.teacher.training
+    an_epoch = {
+        "full": plan["full_events"] / training.epochs,
+        "warm": plan["warm_events"] / economy.warm_epochs,
+        "reuse": 0.0,
+    }
+    epochs = len(read_json(teacher.file("curve.json")))  # training may have stopped early
+    return Night(plan["way"], an_epoch[plan["way"]] * epochs, seconds, ndcg)
+
+
+if __name__ == "__main__":
+    main()
