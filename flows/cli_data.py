@@ -34,17 +34,17 @@ def synthetic(
     allow_repeats: Annotated[
         bool, typer.Option("--allow-repeats", help="Users may have an item again; faster.")
     ] = False,
+    modalities: Annotated[
+        bool, typer.Option("--modalities", help="Items have vectors of a text and an image.")
+    ] = False,
 ) -> None:
     """Write a synthetic world with a known truth, or extend one by the days that it lacks."""
     from recsys_core.data.synthetic import WorldConfig, write_world
 
     last = through.date() if through else today("UTC") - timedelta(days=1)
-    sizes = {"n_users": users, "n_items": items}
-    world = WorldConfig(
-        seed=seed,
-        allow_repeats=allow_repeats,
-        **{name: size for name, size in sizes.items() if size is not None},
-    )
+    laws = {"n_users": users, "n_items": items, "seed": seed, "allow_repeats": allow_repeats}
+    given = {name: value for name, value in laws.items() if value is not None}
+    world = WorldConfig.model_validate({**given, "modalities": modalities})
     with share_bar("days") as progress:
         write_world(
             out,

@@ -8,8 +8,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from recsys_core.compression.quantization import MIN_BLOCK
-from recsys_core.data.sources import SourceConfig
+from recsys_core.data.sources import ItemColumns, SourceConfig
 from recsys_core.data.synthetic import WorldConfig
+from recsys_core.data.synthetic_modalities import MODALITIES
 from recsys_core.evaluation.gate import GateConfig
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.settings import Settings
@@ -48,6 +49,7 @@ class SyntheticSource(Settings):
             format="parquet",
             interactions=self.folder / "interactions",
             items=self.folder / "items.parquet",
+            item_columns=ItemColumns(embeddings=MODALITIES if self.world.modalities else ()),
         )
 
 

@@ -97,6 +97,10 @@ class WorldConfig(Settings):
         description="Probability that an event in the user's favourite category is a purchase, "
         "not a click; in other categories lower, as taste is.",
     )
+    modalities: bool = Field(
+        default=False,
+        description="Give items two columns of vectors, text and image, which some items lack.",
+    )
     allow_repeats: bool = Field(
         default=False, description="Let users have an item again; faster for very large worlds."
     )
@@ -118,6 +122,7 @@ class Purpose(IntEnum):
     TREND = 3
     TRANSITIONS = 4
     EVENTS = 5
+    MODALITIES = 6
 
 
 def generator(config: WorldConfig, purpose: Purpose, day: int = 0) -> np.random.Generator:

@@ -1,0 +1,70 @@
+"""What each kind of content brings: an ablation on a synthetic world with texts and images.
+
+    python -m benchmarks.modalities [--epochs N]
+
+A text tells an item's category, an image its series; either is noisy, and some items lack it (see
+recsys_core/data/synthetic_modalities.py). Networks that read none, one or both of them are trained
+without 5 % of the items; then they rank each user's first event with one of those, and the usual
+validation events.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from benchmarks.cold_items import K, cold_cases, hidden_items, recall, trained, varied, without
+from benchmarks.harness import finish, options
+from flows.environment import set_default_environment
+
+SUBSETS: dict[str, tuple[str, ...]] = {
+    "ids only": (),
+    "text": ("text",),
+    "image": ("image",),
+    "text and image": ("text", "image"),
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = options(__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/modalities"))
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--id-dropout", type=float, default=0.1, help="id_dropout of the networks")
+    args = parser.parse_args()
+    set_default_environment(args.workspace)
+    from benchmarks.prepared import RUN_DATE, prepared_artifact
+    from flows.config import NightlyConfig
+    from recsys_core.data.synthetic import write_world
+    from tasks.prepared import Prepared
+
+    world = {"modalities": True} | ({"n_users": 300, "n_items": 200} if args.quick else {})
+    synthetic = {"folder": args.workspace / "world", "world": world}
+    config = NightlyConfig.model_validate({"workspace": args.workspace, "synthetic": synthetic})
+    write_world(
+        config.synthetic.folder,
+        config.synthetic.world,
+        first_day=RUN_DATE.replace(year=RUN_DATE.year - 1, month=12),
+        through=RUN_DATE.replace(year=RUN_DATE.year - 1, month=12, day=31),
+    )
+    original = prepared_artifact(config)
+    hidden = hidden_items(Prepared(original))
+    made = without(original, hidden, args.workspace / "hidden")
+    cold = cold_cases(Prepared(original), hidden)
+    vectors = pl.read_parquet(original.file("embeddings.parquet"))
+    epochs = 1 if args.quick else args.epochs
+    rows: list[list[object]] = []
+    figures: dict[str, Any] = {"hidden_items": len(hidden), "cold_cases": len(cold)}
+    for name, columns in SUBSETS.items():
+        vectors.select("item_idx", *columns).write_parquet(made.file("embeddings.parquet"))
+        data = Prepared(made)
+        changes = {"id_dropout": args.id_dropout if columns else 0.0, "content_features": 0}
+        model = trained(data, varied(config.teacher, epochs, changes), args.workspace / name)
+        found, warm = recall(data, cold, model), data.validator(1_000_000)(model)
+        rows.append([name, found, warm])
+        figures[name] = {"cold_recall_at_50": found, "warm_ndcg_at_10": warm}
+    finish("modalities", ["content", f"cold recall@{K}", "warm NDCG@10"], rows, figures, args.out)
+
+
+if __name__ == "__main__":
+    main()
