@@ -13,7 +13,7 @@ from recsys_core.evaluation.histories import Histories
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
 from recsys_core.evaluation.statistics import paired_difference
-from recsys_core.models.ensemble import AnyRecommender, load_teacher
+from recsys_core.models.ensemble import AnyRecommender, load_teacher, member_folder
 from recsys_core.models.ranker import model_ranker
 from recsys_core.settings import Settings
 from tasks.prepared import Prepared
@@ -178,17 +178,11 @@ def _registered(
     registry, name = Registry(run.night.workspace, config), teacher_name(run.night.name)
     run_id = registry.open_run(run.night.name, f"{run_date} teacher", run.key)
     metrics = {f"validation/{of}/ndcg_at_10": value for of, value in facts["ndcg_at_10"].items()}
-    curve = read_json(teacher.file("curve.json"))
     registry.log_night(
         run_id,
         params={},
         metrics={label.replace(" ", "_"): value for label, value in metrics.items()},
-        curves={
-            f"curve/teacher/{metric}": [
-                (point["epoch"], point[metric]) for point in curve if point[metric] is not None
-            ]
-            for metric in ("loss", "validation_ndcg_at_10")
-        },
+        curves=dict(_curves(teacher)),
         artifacts=[],
     )
     lineage = facts["lineage"]
@@ -203,3 +197,18 @@ def _registered(
     )
     registry.finish_run(run_id)
     return version
+
+
+def _curves(teacher: Artifact) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """`curve/teacher/loss` and so on, by epoch; of an ensemble `curve/teacher-1/loss` too."""
+    number = 0
+    while (path := member_folder(teacher.folder, number) / "curve.json").exists():
+        name = f"teacher-{number}" if number else "teacher"
+        points = read_json(path)
+        for metric in ("loss", "validation_ndcg_at_10"):
+            known = [(point["epoch"], point[metric]) for point in points]
+            yield (
+                f"curve/{name}/{metric}",
+                [(epoch, value) for epoch, value in known if value is not None],
+            )
+        number += 1

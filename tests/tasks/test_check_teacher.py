@@ -1,5 +1,6 @@
 """The teacher check: against recent popularity and the last teacher, before anything is built."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_a_good_teacher_is_registered_with_its_lineage(
     expected = load_model(trained_teacher.folder)
     torch.testing.assert_close(model.item_vectors(), expected.item_vectors(), atol=0, rtol=0)
     assert check(trained_teacher)["version"] == 1, "a rerun registers nothing twice"
+
+
+def test_the_curves_of_all_members_are_logged(
+    check: Check, trained_teacher: Artifact, workspace: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "train_teacher" / "two"
+    shutil.copytree(trained_teacher.folder, folder)
+    shutil.copytree(trained_teacher.folder, folder / "member-1")
+    points = [{"epoch": 1, "loss": 2.5, "validation_ndcg_at_10": None}]
+    write_json(folder / "member-1" / "curve.json", points)
+    check(Artifact("train_teacher", "two", folder))
+    client = Registry(workspace, RegistryConfig()).client
+    run_id = client.get_model_version("test-teacher", "1").run_id
+    assert run_id is not None
+    run = client.get_run(run_id)
+    assert run.data.metrics["curve/teacher-1/loss"] == 2.5
+    assert "curve/teacher/loss" in run.data.metrics
+    assert "curve/teacher-1/validation_ndcg_at_10" not in run.data.metrics
 
 
 def test_a_teacher_below_popularity_stops_the_night(
