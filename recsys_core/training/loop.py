@@ -17,10 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, Settings, silent
-from recsys_core.training.batching import TrainingSet
+from recsys_core.training.batching import Batch, TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
 from recsys_core.training.competition import Competition, Narrowed
-from recsys_core.training.parallel import Workers
+from recsys_core.training.parallel import Workers, share_of
 
 Loss = Callable[
     [Float[Tensor, "positions dim"], Float[Tensor, "rows dim"], Narrowed], Float[Tensor, ""]
@@ -31,6 +31,9 @@ Validate = Callable[[Recommender], float]
 """NDCG@10 on validation users."""
 
 Clock = Callable[[], float]
+
+
+_CPU_POSITIONS = 16_384  # more at once take memory and bring no speed
 
 
 class TrainingConfig(Settings):
@@ -182,26 +185,17 @@ def _step(
     device = model.id_embedding.device
     items = None if narrowed.items is None else narrowed.items.to(device)
     item_vectors = model.item_vectors(items, sparse=narrowed.negatives is not None)
-    mine = narrowed._replace(batch=workers.rows_of(narrowed.batch))
-    share = workers.share_of(mine.batch, narrowed.batch)
-    on_gpu = device.type == "cuda"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
-    with _bf16_encoder(bf16, device):
-        context = mine.batch.context
-        states = model.encode(
-            mine.batch.history.to(device),
-            item_vectors,
-            None if context is None else context.to(device),
-        )
-    states = states.float()[mine.batch.targets.to(device) > 0]
+    # The parts add up their gradients in a leaf, so that item vectors are made once.
+    leaf = item_vectors.detach().requires_grad_()
     model.zero_grad(set_to_none=True)
-    with _tensor_cores(bf16 and on_gpu):
-        # Without a position of its own a process still has gradients to add: zeros.
-        value = (
-            loss(states, item_vectors, mine) * share if len(states) else _zero(model, item_vectors)
-        )
-        value.backward()
-    value = workers.add_up(model, value.detach())
+    value = torch.zeros((), device=device)
+    for part in _parts(workers.rows_of(narrowed.batch), device):
+        if share := share_of(part, narrowed.batch):
+            value += _backward(model, leaf, narrowed._replace(batch=part), config, loss, share)
+    if leaf.grad is None:  # a process without a position of its own still adds gradients: zeros
+        _zero(model, leaf).backward()
+    item_vectors.backward(leaf.grad)
+    value = workers.add_up(model, value)
     if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
         return math.nan
     for optimizer in optimizers:
@@ -209,6 +203,43 @@ def _step(
             group["lr"] = learning_rate
         optimizer.step()
     return value.item()
+
+
+def _backward(
+    model: Recommender,
+    item_vectors: Tensor,
+    part: Narrowed,
+    config: TrainingConfig,
+    loss: Loss,
+    share: float,
+) -> Tensor:
+    """Add a part's gradients to the others'.
+
+    Returns:
+        What it adds to the loss of the batch.
+    """
+    device, context = model.device, part.batch.context
+    on_gpu = device.type == "cuda"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+    with _bf16_encoder(bf16, device):
+        states = model.encode(
+            part.batch.history.to(device),
+            item_vectors,
+            None if context is None else context.to(device),
+        )
+    states = states.float()[part.batch.targets.to(device) > 0]
+    with _tensor_cores(bf16 and on_gpu):
+        value = loss(states, item_vectors, part) * share
+        value.backward()
+    return value.detach()
+
+
+def _parts(batch: Batch, device: torch.device) -> list[Batch]:
+    """A batch as parts that are worked on one after the other, to hold fewer activations."""
+    if device.type != "cpu":
+        return [batch]
+    n_parts = max(1, -(-batch.history.numel() // _CPU_POSITIONS))
+    return [Workers(rank, n_parts).rows_of(batch) for rank in range(n_parts)]
 
 
 def _zero(model: Recommender, item_vectors: Tensor) -> Tensor:

@@ -60,10 +60,6 @@ class Workers:
             None if context is None else Context(*(part[mine, :length] for part in context)),
         )
 
-    def share_of(self, part: Batch, whole: Batch) -> float:
-        """How much of a batch's weight lies in this process's rows."""
-        return _mass(part) / _mass(whole) if self.size > 1 else 1.0
-
     def add_up(self, model: Recommender, loss: Tensor) -> Tensor:
         """Sum gradients and loss over the processes; the gradients in place.
 
@@ -94,6 +90,11 @@ class Workers:
         """Go on when all processes are here."""
         if self.size > 1:
             distributed.barrier()
+
+
+def share_of(part: Batch, whole: Batch) -> float:
+    """How much of a batch's weight lies in some of its rows."""
+    return _mass(part) / _mass(whole)
 
 
 def _mass(batch: Batch) -> float:

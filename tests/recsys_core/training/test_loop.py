@@ -69,13 +69,14 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         folder: str = "checkpoint",
         *,
         config: TrainingConfig = CONFIG,
+        size: ModelConfig = SIZE,
         validate: Validate = _fingerprint,
         progress: Progress = silent,
         loss: loop.Loss | None = None,
         clock: loop.Clock = _stopped,
     ) -> Fit:
         torch.manual_seed(0)
-        model = Recommender(16, SIZE, None)
+        model = Recommender(16, size, None)
         torch.manual_seed(torch.seed() % 1000)  # what came before must not matter
         training_set = TrainingSet(
             buckets, max_length=SIZE.max_length, batch_size=config.batch_size, resident_events=200
@@ -114,6 +115,22 @@ def test_the_same_seed_gives_the_same_bits(train: Train, precision: str) -> None
     assert [point.epoch for point in first.curve] == [1, 2, 3, 4]
     assert [point.validation_ndcg_at_10 is None for point in first.curve] == [True, False] * 2
     assert first.curve[-1].loss < first.curve[0].loss < math.log(16) + 0.1
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+def test_a_batch_in_parts_is_the_same_batch(
+    train: Train, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    config = CONFIG.model_copy(update={"loss": loss, "n_negatives": 12})
+    size = SIZE.model_copy(update={"dropout": 0.0})
+    whole = train("whole", config=config, size=size)
+    monkeypatch.setattr(loop, "_CPU_POSITIONS", 20)
+    parts = train("parts", config=config, size=size)
+    assert [point.loss for point in parts.curve] == pytest.approx(
+        [point.loss for point in whole.curve], rel=1e-5
+    )
+    for name, tensor in whole.weights.items():
+        torch.testing.assert_close(parts.weights[name], tensor, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])

@@ -12,7 +12,7 @@ import torch
 
 from recsys_core.artifacts import Artifact
 from recsys_core.training.batching import Batch
-from recsys_core.training.parallel import Workers
+from recsys_core.training.parallel import Workers, share_of
 
 SCRIPT = Path(__file__).with_name("distributed_training.py")
 
@@ -70,7 +70,7 @@ def test_rows_are_dealt_out_whole() -> None:
     ]
     assert parts[1].teacher_states is not None
     assert parts[1].teacher_states.tolist() == [[4, 5]]
-    shares = [Workers(rank, 3).share_of(part, batch) for rank, part in enumerate(parts)]
+    shares = [share_of(part, batch) for part in parts]
     assert shares == pytest.approx([16 / 28, 3 / 28, 9 / 28])
 
 
