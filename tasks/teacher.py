@@ -27,6 +27,11 @@ class TeacherConfig(NetworkConfig):
     others: tuple[NetworkConfig, ...] = Field(
         default=(), description="Further networks, of other sizes"
     )
+    transfer_from: Path | None = Field(
+        default=None,
+        description="Folder of a teacher of other data (model.safetensors, model.json), with these "
+        "sizes and the same kinds of content, that full training begins with; its ids are not used",
+    )
     economy: EconomyConfig = Field(
         default=EconomyConfig(), description="When training is full, and when it goes on"
     )

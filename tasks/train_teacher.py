@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
-from recsys_core.models.checkpoint import load_model, save_model
+from recsys_core.artifacts import Artifact, is_finished, read_json, sha256_file, write_json
+from recsys_core.models.checkpoint import SHAPE, WEIGHTS, load_model, save_model
 from recsys_core.models.ensemble import load_teacher, member_folder
+from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress
 from recsys_core.training.batching import Recent
 from recsys_core.training.economy import EconomyConfig
@@ -18,6 +19,10 @@ from tasks.training import NetworkConfig, build_network, train_without_teacher
 
 class LostParentError(RuntimeError):
     """The plan names a teacher that is no longer there."""
+
+
+class TransferError(ValueError):
+    """What `transfer_from` names is no teacher that this one can begin with."""
 
 
 @stage
@@ -37,6 +42,7 @@ def train_teacher(
 
     Raises:
         LostParentError: The parent was deleted since the plan was made.
+        TransferError: There is no teacher in `transfer_from`, or it does not fit.
     """
     plan = read_json(planned.file("plan.json"))
     data = Prepared(prepared)
@@ -49,7 +55,8 @@ def train_teacher(
         if finished.exists():
             summaries.append(read_json(finished))
         elif parent is None:
-            summaries.append(train_without_teacher(part, member, data))
+            model = _fresh(member, data, config.transfer_from, number)
+            summaries.append(train_without_teacher(part, member, data, model=model))
         else:
             before = member_folder(parent, number)
             since = None if plan["way"] == "reuse" else plan["since"]
@@ -59,6 +66,29 @@ def train_teacher(
         return {"way": plan["way"], **summaries[0]}
     validate = data.validator(config.training.validation_cases)
     return {"way": plan["way"], **_together(summaries, validate(load_teacher(run.out)))}
+
+
+def _fresh(
+    network: NetworkConfig, data: Prepared, source: Path | None, number: int
+) -> Recommender:
+    """A member to be trained in full, with initial weights or those learned on other data."""
+    model = build_network(data, network)
+    if source is None:
+        return model
+    folder = member_folder(source, number)
+    try:
+        model.transfer(load_model(folder))
+    except FileNotFoundError as error:
+        msg = (
+            f"teacher.transfer_from: {folder} holds no teacher ({WEIGHTS} and {SHAPE}). Name the "
+            "folder of a finished train_teacher stage, or where a registered teacher was "
+            "downloaded to."
+        )
+        raise TransferError(msg) from error
+    except ValueError as error:
+        msg = f"teacher.transfer_from: {folder}: {error}"
+        raise TransferError(msg) from error
+    return model
 
 
 def _taken_over(
@@ -131,11 +161,17 @@ def _write_lineage(
         "parent": None if parent is None else parent.name,
         "trained_through": before["trained_through"] if before and way == "reuse" else through,
         "full_trained_through": before["full_trained_through"] if before else through,
+        "transferred_from": before.get("transferred_from") if before else _source(config),
         "networks": networks_digest(config, data),
         "n_items": data.split["n_items"],
         "item_index_sha256": data.split["item_index_sha256"],
     }
     write_json(run.out / LINEAGE, lineage)
+
+
+def _source(config: TeacherConfig) -> str | None:
+    """Checksum of the weights that full training began with."""
+    return config.transfer_from and sha256_file(config.transfer_from / WEIGHTS)
 
 
 def _together(summaries: Sequence[Summary], ndcg: float) -> Summary:

@@ -180,22 +180,48 @@ class Recommender(nn.Module):
         Raises:
             ValueError: The parent is of another size or has other content, or knows more items.
         """
-        mine, theirs = self.state_dict(), parent.state_dict()
+        if parent.n_items > self.n_items:
+            msg = (
+                f"The earlier model does not fit: it knows {parent.n_items} items, not "
+                f"{self.n_items}. Train anew."
+            )
+            raise ValueError(msg)
+        self._take_networks(parent)
+        self.id_embedding.zero_()[: parent.n_items + 1] = parent.id_embedding
+
+    @torch.no_grad()
+    def transfer(self, source: "Recommender") -> None:
+        """Begin as a model of the same size that knows other items by the same kinds of content.
+
+        Everything but its ids is taken over; all items are left to their content.
+
+        Raises:
+            ValueError: The source is of another size or has other content, or none.
+        """
+        if source.content is None:
+            msg = "The model to begin with knows items by their ids alone, which mean nothing here."
+            raise ValueError(msg)
+        self._take_networks(source)
+        self.id_embedding.zero_()
+
+    def _take_networks(self, other: "Recommender") -> None:
+        """Load all weights of another model but its id embedding."""
+        mine, theirs = self.state_dict(), other.state_dict()
+        del mine["id_embedding"], theirs["id_embedding"]
         differing = [
             name
             for name in mine.keys() | theirs.keys()
-            if name != "id_embedding"
-            and (name not in mine or name not in theirs or mine[name].shape != theirs[name].shape)
+            if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
         ]
-        if differing or parent.n_items > self.n_items or parent.width != self.width:
+        kinds, known = ([] if of.content is None else of.content.names for of in (self, other))
+        if differing or kinds != known:
             msg = (
-                f"The earlier model does not fit: {parent.n_items} items for {self.n_items}, other "
-                f"shapes of {', '.join(sorted(differing)) or 'nothing else'}. Train anew."
+                f"The other model does not fit: it has other shapes of "
+                f"{', '.join(sorted(differing)) or 'nothing'}, and content {known}, not {kinds}. "
+                "Train anew, or give this model its sizes and kinds of content."
             )
             raise ValueError(msg)
-        ids = torch.zeros_like(self.id_embedding)
-        ids[: parent.n_items + 1] = parent.id_embedding
-        self.load_state_dict({**theirs, "id_embedding": ids})
+        self.load_state_dict({**theirs, "id_embedding": self.id_embedding})
 
     def _id_share(self, ids: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
         """What ids may add to content: bounded in length, and in training sometimes nothing."""

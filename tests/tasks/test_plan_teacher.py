@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 import torch
 
-from recsys_core.artifacts import Artifact, publish, read_json, write_json
+from recsys_core.artifacts import Artifact, publish, read_json, sha256_file, write_json
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import load_teacher
 from tasks.plan_teacher import plan_teacher
 from tasks.stage import StageRun
 from tasks.teacher import TeacherConfig
-from tasks.train_teacher import LostParentError, train_teacher
+from tasks.train_teacher import LostParentError, TransferError, train_teacher
 from tasks.training import NetworkConfig
 
 Nights = Callable[..., tuple[StageRun, dict[str, Any]]]
@@ -159,3 +159,34 @@ def test_a_parent_that_was_deleted_since_is_said(
             prepared=Artifact("prepare", "world", tmp_path / "world-day-5"),
             planned=Artifact("plan_teacher", "plan", run.scratch),
         )
+
+
+def test_full_training_begins_with_what_was_learned_elsewhere(
+    night_of: Nights, teacher: TeacherConfig, tmp_path: Path
+) -> None:
+    elsewhere, _ = night_of(5, teacher)
+    source = tmp_path / "elsewhere"
+    elsewhere.out.rename(source)
+    fresh, _ = night_of(6, teacher)
+    fresh.out.rename(tmp_path / "fresh")
+    second, plan = night_of(6, teacher.model_copy(update={"transfer_from": source}), name="second")
+    assert plan["way"] == "full"
+    losses = [read_json(of / "curve.json")[0]["loss"] for of in (tmp_path / "fresh", second.out)]
+    assert losses[1] < 0.9 * losses[0]
+    lineage = read_json(second.out / "lineage.json")
+    assert lineage["transferred_from"] == sha256_file(source / "model.safetensors")
+    third, plan = night_of(7, teacher)
+    assert plan["way"] == "warm"
+    transferred = read_json(third.out / "lineage.json")["transferred_from"]
+    assert transferred == lineage["transferred_from"]
+
+
+def test_what_can_not_be_transferred_is_said(
+    night_of: Nights, teacher: TeacherConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(TransferError, match=r"holds no teacher \(model.safetensors and model.json"):
+        night_of(5, teacher.model_copy(update={"transfer_from": tmp_path}))
+    first, _ = night_of(6, teacher)
+    wider = teacher.model_copy(update={"content_features": 9, "transfer_from": first.out})
+    with pytest.raises(TransferError, match=r"transfer_from: .*other shapes of content\.project"):
+        night_of(7, wider)

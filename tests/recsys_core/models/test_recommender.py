@@ -159,5 +159,28 @@ def test_a_parent_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"other shapes of .*ffn"):
         _model().take_over(_model(config=CONFIG.model_copy(update={"ffn_dim": 16})))
     torch.manual_seed(0)
-    with pytest.raises(ValueError, match="25 items for 20"):
+    with pytest.raises(ValueError, match="it knows 25 items, not 20"):
         _model().take_over(Recommender(25, CONFIG, None))
+
+
+def test_what_was_learned_on_other_items_is_transferred_by_content() -> None:
+    source = _model({"text": torch.eye(N_ITEMS + 1, 30)})
+    torch.manual_seed(9)
+    order = [0, 7, 5, 6, 20]
+    model = Recommender(4, CONFIG, {"text": torch.eye(N_ITEMS + 1, 30)[order]}).eval()
+    model.transfer(source)
+    assert source.content is not None
+    placed = source.content()
+    torch.testing.assert_close(model.item_vectors()[1:], placed[order[1:]])
+    state = model.encode(torch.tensor([[1, 2]]), model.item_vectors())
+    torch.testing.assert_close(state, source.encode(torch.tensor([[7, 5]]), placed))
+
+
+def test_a_source_of_transfer_that_does_not_fit_is_refused() -> None:
+    model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
+    with pytest.raises(ValueError, match="by their ids alone"):
+        model.transfer(_model())
+    with pytest.raises(ValueError, match=r"content \['image'\], not \['text'\]"):
+        model.transfer(_model({"image": torch.rand(N_ITEMS + 1, 3)}))
+    with pytest.raises(ValueError, match="other shapes of content.projections.0.weight"):
+        model.transfer(_model({"text": torch.rand(N_ITEMS + 1, 4)}))
