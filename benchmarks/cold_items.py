@@ -140,8 +140,23 @@ def cold_cases(data: "Prepared", hidden: NDArray[np.int32]) -> "Cases":
     return Cases(users, lengths, np.array(targets, np.int32), histories, lengths, {})
 
 
-def trained(data: "Prepared", network: "NetworkConfig", folder: Path) -> "Recommender":
-    """A network trained on the prepared data."""
+def trained(
+    data: "Prepared",
+    network: "NetworkConfig",
+    folder: Path,
+    *,
+    validate_on: "Prepared | None" = None,
+    source: "Recommender | None" = None,
+) -> "Recommender":
+    """A network trained on the prepared data.
+
+    Args:
+        data: What it learns from.
+        network: Its settings.
+        folder: For checkpoints.
+        validate_on: Whose validation events say when to stop; None: those of `data`.
+        source: Begins with what this model learned on other items; None: with initial weights.
+    """
     import time
 
     from recsys_core.training.loop import fit
@@ -149,6 +164,8 @@ def trained(data: "Prepared", network: "NetworkConfig", folder: Path) -> "Recomm
     from tasks.training import build_network, training_set_of
 
     model = build_network(data, network)
+    if source is not None:
+        model.transfer(source)
     training_set = training_set_of(data, model.max_length, network.training)
     competition = competition_of(training_set.item_counts(len(data.items)), network.training)
     fit(
@@ -157,7 +174,7 @@ def trained(data: "Prepared", network: "NetworkConfig", folder: Path) -> "Recomm
         network.training,
         competition=competition,
         loss=next_item_loss(network.training, competition),
-        validate=data.validator(network.training.validation_cases),
+        validate=(validate_on or data).validator(network.training.validation_cases),
         checkpoint=folder,
         clock=time.monotonic,
     )

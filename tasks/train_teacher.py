@@ -68,9 +68,7 @@ def train_teacher(
     return {"way": plan["way"], **_together(summaries, validate(load_teacher(run.out)))}
 
 
-def _fresh(
-    network: NetworkConfig, data: Prepared, source: Path | None, number: int
-) -> Recommender:
+def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: int) -> Recommender:
     """A member to be trained in full, with initial weights or those learned on other data."""
     model = build_network(data, network)
     if source is None:

@@ -1,0 +1,143 @@
+"""Beginning with what was learned on another log: two markets that share content, not ids.
+
+    python -m benchmarks.transfer [--epochs N]
+
+A synthetic world's users are parted into two markets. Each carries three quarters of the items,
+drawn by itself, and gives them ids of its own; titles and categories are all that they share. A
+teacher of the first market is where training on 1, 5 and 25 % of the second one's users begins,
+and is compared with training from nothing on the same users. All rank the test window of all the
+second market's users; training stops by their validation events. The world is made up, so no test
+set is climbed.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import finish, options
+from flows.environment import set_default_environment
+
+if TYPE_CHECKING:
+    from flows.config import NightlyConfig
+    from recsys_core.artifacts import Artifact
+
+SHARES = (0.01, 0.05, 0.25)
+CARRIED = 0.75
+FIRST_DAY, LAST_DAY = date(1999, 12, 1), date(1999, 12, 31)
+SEED = 7
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = options(__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/transfer"))
+    parser.add_argument("--epochs", type=int, default=12, help="epochs on all of a market's users")
+    args = parser.parse_args()
+    set_default_environment(args.workspace)
+    from benchmarks.accuracy import ranked
+    from benchmarks.cold_items import trained, varied
+    from benchmarks.prepared import prepared_artifact
+    from recsys_core.models.ranker import model_ranker
+    from tasks.prepared import Prepared
+    from tasks.training import build_network
+
+    configs = markets(args.workspace, n_users=400 if args.quick else 4800)
+    first, second = (prepared_artifact(config) for config in configs)
+    teacher, data = configs[0].teacher, Prepared(second)
+    epochs = 1 if args.quick else args.epochs
+    changes = {"id_dropout": 0.2, "content_features": 1024}
+    network = varied(teacher, epochs, changes)
+    source = trained(Prepared(first), network, args.workspace / "first")
+    untouched = build_network(data, network)
+    untouched.transfer(source)
+    zero_shot, _ = ranked(data, model_ranker(untouched.eval()), "test")
+    rows: list[list[object]] = [["none", None, zero_shot, None]]
+    figures: dict[str, Any] = {"0": {"transferred": zero_shot}}
+    for share in SHARES:
+        part = Prepared(some_users(second, share, args.workspace / f"{share:.0%}"))
+        # Few users are few steps an epoch: the fewer, the more epochs, until it stops improving.
+        often = varied(teacher, round(epochs / share**0.5), changes)
+        patient = {"validate_every": max(1, often.training.epochs // 12), "patience": 3}
+        training = often.training.model_copy(update=patient)
+        often = often.model_copy(update={"training": training})
+        found: dict[str, float] = {}
+        for name, begin in {"from nothing": None, "transferred": source}.items():
+            folder = args.workspace / f"{share:.0%} {name}"
+            model = trained(part, often, folder, validate_on=data, source=begin)
+            found[name], _ = ranked(data, model_ranker(model.eval()), "test")
+        gain = found["transferred"] / found["from nothing"]
+        rows.append([f"{share:.0%}", found["from nothing"], found["transferred"], gain])
+        figures[f"{share}"] = {**found, "ratio": gain}
+    columns = ["users trained on", "from nothing", "transferred", "ratio"]
+    finish("transfer", columns, rows, figures, args.out)
+
+
+def markets(workspace: Path, *, n_users: int) -> list["NightlyConfig"]:
+    """Write the two markets' sources; a night's configuration for each."""
+    from flows.config import NightlyConfig
+    from recsys_core.data.synthetic import WorldConfig, write_world
+
+    folder = workspace / "world"
+    write_world(folder, WorldConfig(n_users=n_users), first_day=FIRST_DAY, through=LAST_DAY)
+    events = pl.read_parquet(folder / "interactions" / "*.parquet")
+    items = pl.read_parquet(folder / "items.parquet")
+    random = np.random.default_rng(SEED)
+    users = events["user_id"].unique().sort()
+    of_first = users.filter(pl.Series(random.random(len(users)) < 0.5))
+    configs: list[NightlyConfig] = []
+    for market in ("first", "second"):
+        carried = items.filter(pl.Series(random.random(len(items)) < CARRIED))
+        names = random.permutation(len(carried))
+        ids = carried.select(
+            "item_id", new_id=pl.concat_str(pl.lit(f"{market}-"), pl.Series(names).cast(pl.String))
+        )
+        is_own = pl.col("user_id").is_in(of_first.implode())
+        own = events.filter(is_own if market == "first" else ~is_own)
+        out = workspace / market
+        out.mkdir(parents=True, exist_ok=True)
+        for table, name in ((own, "interactions"), (carried, "items")):
+            renamed = table.join(ids, on="item_id", maintain_order="left")
+            renamed = renamed.with_columns(item_id="new_id").drop("new_id")
+            renamed.write_parquet(out / f"{name}.parquet")
+        fields = {
+            "workspace": out / "workspace",
+            "source": {
+                "format": "parquet",
+                "interactions": out / "interactions.parquet",
+                "items": out / "items.parquet",
+            },
+        }
+        configs.append(NightlyConfig.model_validate(fields))
+    return configs
+
+
+def some_users(original: "Artifact", share: float, folder: Path) -> "Artifact":
+    """The prepared data of a random share of the users; all items, counted anew."""
+    from recsys_core.artifacts import Artifact
+
+    (folder / "histories").mkdir(parents=True, exist_ok=True)
+    counts = pl.DataFrame(schema={"item_idx": pl.Int32, "train_count": pl.UInt32})
+    random = np.random.default_rng(SEED)
+    for path in sorted(original.file("histories").glob("bucket-*.parquet")):
+        users = pl.read_parquet(path)
+        chosen = users.filter(pl.Series(random.random(len(users)) < share))
+        chosen.write_parquet(folder / "histories" / path.name)
+        events = chosen.select(pl.col("item_idx").list.head(pl.col("train_end"))).explode(
+            "item_idx"
+        )
+        counts.extend(events.group_by("item_idx").agg(train_count=pl.len()))
+    items = pl.read_parquet(original.file("items.parquet"))
+    counts = counts.group_by("item_idx").sum().cast({"train_count": items.schema["train_count"]})
+    items = items.drop("train_count").join(counts, on="item_idx", how="left", maintain_order="left")
+    items = items.with_columns(pl.col("train_count").fill_null(0))
+    items.write_parquet(folder / "items.parquet")
+    for name in ("embeddings.parquet", "split.json"):
+        (folder / name).write_bytes(original.file(name).read_bytes())
+    return Artifact("prepare", f"{share:.0%}", folder)
+
+
+if __name__ == "__main__":
+    main()
