@@ -25,6 +25,7 @@ from recsys_core.data.splits import SplitKind, TimeWindows
 from recsys_core.data.targets import TargetConfig, target_weights
 from recsys_core.settings import Settings
 from tasks.stage import StageRun, Summary, stage
+from tasks.text_content import sentence_vectors
 
 
 class PrepareConfig(Settings):
@@ -52,6 +53,12 @@ class PrepareConfig(Settings):
     targets: TargetConfig = Field(default=TargetConfig(), description="What models predict")
     filters: FilterConfig = Field(
         default=FilterConfig(), description="Rare users, rare items and short sessions"
+    )
+    text_encoder: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A sentence-transformers model, by folder or by its name on the hub, whose "
+        "vectors of titles and categories are content too; needs the extra recdistill[text]",
     )
     n_buckets: int = Field(
         default=8, ge=1, le=4096, description="Files that the users are spread over"
@@ -148,12 +155,17 @@ def prepare(
     items.join(counts, on="item_idx", maintain_order="left").write_parquet(
         run.out / "items.parquet", compression="zstd"
     )
-    item_embeddings(
+    embeddings = item_embeddings(
         index,
         lake.scan(ITEMS.name, versions[ITEMS.name]),
         windows=windows,
         timezone=timezone,
-    ).write_parquet(run.out / "embeddings.parquet", compression="zstd")
+    )
+    encoder = None
+    if config.text_encoder:
+        sentences, encoder = sentence_vectors(run, config.text_encoder, items)
+        embeddings = embeddings.with_columns(sentences)
+    embeddings.write_parquet(run.out / "embeddings.parquet", compression="zstd")
     totals = _totals(run)
     split = {
         "kind": config.split,
@@ -168,6 +180,7 @@ def prepare(
         "event_types": kinds["event_type"].to_list(),
         "targets": config.targets.model_dump(mode="json"),
         "exclude_seen": config.exclude_seen,
+        "text_encoder": encoder,
         **totals,
     }
     if not totals["train_events"]:

@@ -36,6 +36,14 @@ User = tuple[str, list[int], int, int]
 """user_id, item_idx of the events, train_end, validation_end."""
 
 
+@pytest.fixture(scope="session")
+def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers model of one small layer with random weights, saved."""
+    from tests.sentence_model import save_sentence_model
+
+    return save_sentence_model(tmp_path_factory.mktemp("sentence-model"))
+
+
 @pytest.fixture
 def production_checks() -> Iterator[None]:
     """Without the shape checks, so that what refuses a mistake is the code itself."""

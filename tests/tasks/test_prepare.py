@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -132,6 +133,7 @@ def test_histories_are_split_in_time_as_of_the_run_date(
         "event_types": ["view"],
         "targets": {"event_types": {}, "min_weight": None},
         "exclude_seen": True,
+        "text_encoder": None,
         "n_users": 3,
         "train_events": 4,
         "validation_events": 1,
@@ -374,3 +376,26 @@ def test_a_night_extends_the_last_ones_histories_to_the_same_bytes(
     lake.change(INTERACTIONS, lambda _: Change(remove=[path]))
     _night_of(night, make_run, "extended/third")
     assert "only what came since" not in caplog.text
+
+
+def test_titles_are_encoded_once_by_a_sentence_model(
+    night: Night,
+    make_run: Callable[[str], StageRun],
+    ingested: Callable[..., Artifact],
+    sentence_model: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    ingested()
+    config = CONFIG.model_copy(update={"text_encoder": str(sentence_model)})
+    first = _night_of(night, make_run, "encoded/first", config)
+    assert "0 are known from an earlier night" in caplog.text
+    vectors = pl.read_parquet(first["embeddings.parquet"])["sentences"]
+    assert vectors.is_null().to_list() == [False, True, True, False, False]
+    assert vectors.drop_nulls().list.len().to_list() == [16, 16, 16]
+    assert _night_of(night, make_run, "encoded/second", config) == first
+    assert "3 are known from an earlier night" in caplog.text
+    out = make_run("encoded/second").out
+    content = Prepared(Artifact("prepare", "second", out)).content(8)
+    assert content is not None
+    assert content["sentences"].shape == (6, 16)

@@ -1,0 +1,110 @@
+# pyright: basic
+# (sentence-transformers is an extra: it need not be there to be read)
+"""Titles and categories as vectors of a sentence-transformers model (extra `recdistill[text]`)."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_core.settings import Progress, silent
+
+_CHUNK = 4_096
+_PROBE = "How this sentence is encoded tells whether two models are the same."
+
+
+class TextEncoderError(ValueError):
+    """The model can't be used; the message says why and what to do."""
+
+
+class TextEncoder:
+    """A sentence-transformers model. No code that it ships is run, and no pickle is read.
+
+    Args:
+        name: A local folder, or the model's name on the hub, from where it is downloaded once.
+        device: "cpu" or "cuda".
+
+    Raises:
+        TextEncoderError: The extra is not installed, or there is no such model.
+
+    Source: Reimers and Gurevych 2019, arXiv:1908.10084.
+    """
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        if find_spec("sentence_transformers") is None:
+            msg = "A text encoder needs the extra: pip install 'recdistill[text]'."
+            raise TextEncoderError(msg)
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self._model = SentenceTransformer(
+                name,
+                device=device,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            msg = (
+                f"The text encoder {name!r} can't be loaded: {reason} Name a folder that "
+                "sentence-transformers saved with safetensors, or a model of the hub, which needs "
+                "a network the first time."
+            )
+            raise TextEncoderError(msg) from error
+
+    def fingerprint(self) -> str:
+        """Equal for equal weights, wherever they were loaded from."""
+        return hashlib.sha256(self.encode([_PROBE]).tobytes()).hexdigest()
+
+    def encode(self, texts: Sequence[str], progress: Progress = silent) -> NDArray[np.float32]:
+        """Vectors of texts, `[n_texts, width]`, each of length 1."""
+        chunks: list[NDArray[np.float32]] = []
+        for start in range(0, len(texts), _CHUNK):
+            chunk = list(texts[start : start + _CHUNK])
+            vectors = self._model.encode(
+                chunk, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+            )
+            chunks.append(np.asarray(vectors, np.float32))
+            progress(min(1.0, (start + _CHUNK) / len(texts)), "texts of items")
+        return np.concatenate(chunks)
+
+
+def item_texts(items: pl.DataFrame) -> pl.Series:
+    """What there is to read of each item: its title, then its categories; null where nothing is.
+
+    Args:
+        items: `title` and `categories`.
+    """
+    categories = pl.col("categories").list.join(", ")
+    text = pl.concat_str(
+        "title", pl.when(categories != "").then(categories), separator=". ", ignore_nulls=True
+    )
+    return items.select(text=pl.when(text.str.strip_chars() != "").then(text))["text"]
+
+
+def text_vectors(
+    texts: pl.Series, encoder: TextEncoder, known: pl.DataFrame, progress: Progress = silent
+) -> pl.Series:
+    """A column of vectors, of which only texts that are not known yet are encoded.
+
+    Args:
+        texts: Of the items, by item_idx - 1; null where an item has none.
+        encoder: The model.
+        known: `text` (unique) and `vector` of an earlier night by the same model; may be empty.
+        progress: Told how far the encoding is.
+
+    Returns:
+        Lists of float32, null where the text is.
+    """
+    table = pl.DataFrame({"text": texts})
+    unknown = table["text"].drop_nulls().unique(maintain_order=True)
+    unknown = unknown.filter(~unknown.is_in(known["text"].implode()))
+    vectors = known.select("text", "vector")
+    if len(unknown):
+        encoded = pl.Series("vector", encoder.encode(unknown.to_list(), progress))
+        encoded = encoded.cast(pl.List(pl.Float32))
+        vectors = pl.concat([vectors, pl.DataFrame({"text": unknown, "vector": encoded})])
+    return table.join(vectors, on="text", how="left", maintain_order="left")["vector"]
