@@ -117,22 +117,20 @@ def markets(workspace: Path, *, n_users: int) -> list["NightlyConfig"]:
 def some_users(original: "Artifact", share: float, folder: Path) -> "Artifact":
     """The prepared data of a random share of the users; all items, counted anew."""
     from recsys_core.artifacts import Artifact
+    from recsys_core.data.catalogue import count_training_interactions
 
     (folder / "histories").mkdir(parents=True, exist_ok=True)
-    counts = pl.DataFrame(schema={"item_idx": pl.Int32, "train_count": pl.UInt32})
     random = np.random.default_rng(SEED)
+    buckets: list[Path] = []
     for path in sorted(original.file("histories").glob("bucket-*.parquet")):
         users = pl.read_parquet(path)
-        chosen = users.filter(pl.Series(random.random(len(users)) < share))
-        chosen.write_parquet(folder / "histories" / path.name)
-        events = chosen.select(pl.col("item_idx").list.head(pl.col("train_end"))).explode(
-            "item_idx"
-        )
-        counts.extend(events.group_by("item_idx").agg(train_count=pl.len()))
+        buckets.append(folder / "histories" / path.name)
+        users.filter(pl.Series(random.random(len(users)) < share)).write_parquet(buckets[-1])
     items = pl.read_parquet(original.file("items.parquet"))
-    counts = counts.group_by("item_idx").sum().cast({"train_count": items.schema["train_count"]})
-    items = items.drop("train_count").join(counts, on="item_idx", how="left", maintain_order="left")
-    items = items.with_columns(pl.col("train_count").fill_null(0))
+    counts = count_training_interactions(buckets, n_items=len(items), since=None)
+    items = items.drop("train_count", "recent_count").join(
+        counts, on="item_idx", maintain_order="left"
+    )
     items.write_parquet(folder / "items.parquet")
     for name in ("embeddings.parquet", "split.json"):
         (folder / name).write_bytes(original.file(name).read_bytes())

@@ -5,7 +5,7 @@ from recsys_core.training.batching import Recent
 from recsys_core.training.economy import decide, popularity_drift
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
-from tasks.teacher import TeacherConfig, earlier_teachers, networks_digest
+from tasks.teacher import TeacherConfig, earlier_teachers, networks_digest, transfer_source
 from tasks.training import training_set_of
 
 
@@ -16,6 +16,9 @@ def plan_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) ->
     The parent is the teacher with the newest `trained_through` of those that fit: of the same
     networks, over a prefix of tonight's item index, trained on nothing after tonight's training
     events. Once written the plan stays, whatever other nights train in the meantime.
+
+    Raises:
+        TransferError: There is no teacher in `transfer_from`.
     """
     data = Prepared(prepared)
     earlier = earlier_teachers(run.out.parent.with_name("train_teacher"), data)
@@ -43,6 +46,7 @@ def plan_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) ->
         "drift": drift,
         "full_events": full_events,
         "warm_events": warm_events,
+        "transferred_from": None if decision.parent else transfer_source(config),
     }
     write_json(run.out / "plan.json", plan)
     return plan

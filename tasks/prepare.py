@@ -164,6 +164,12 @@ def prepare(
     encoder = None
     if config.text_encoder:
         sentences, encoder = sentence_vectors(run, config.text_encoder, items)
+        if sentences.name in embeddings.columns:
+            msg = (
+                f"The catalogue's column {sentences.name!r} has the name of the text encoder's "
+                "vectors. Rename it in the source, or leave prepare.text_encoder out."
+            )
+            raise ValueError(msg)
         embeddings = embeddings.with_columns(sentences)
     embeddings.write_parquet(run.out / "embeddings.parquet", compression="zstd")
     totals = _totals(run)

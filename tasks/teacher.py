@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from recsys_core.artifacts import MANIFEST, digest, is_finished, read_json
+from recsys_core.artifacts import MANIFEST, digest, is_finished, read_json, sha256_file
 from recsys_core.data.item_index import index_prefix_sha256
+from recsys_core.models.checkpoint import SHAPE, WEIGHTS
 from recsys_core.training.economy import EconomyConfig, Parent
 from tasks.prepared import Prepared
 from tasks.training import NetworkConfig
@@ -49,10 +50,33 @@ def _with_seed(network: NetworkConfig, seed: int) -> NetworkConfig:
     return network.model_copy(update={"training": training})
 
 
+class TransferError(ValueError):
+    """What `transfer_from` names is no teacher that this one can begin with."""
+
+
+def transfer_source(config: TeacherConfig) -> str | None:
+    """Checksum of the weights that full training begins with; None for random ones.
+
+    Raises:
+        TransferError: There are none in `transfer_from`.
+    """
+    folder = config.transfer_from
+    if folder is None:
+        return None
+    if not (folder / WEIGHTS).is_file() or not (folder / SHAPE).is_file():
+        msg = (
+            f"teacher.transfer_from: {folder} holds no teacher ({WEIGHTS} and {SHAPE}). Name the "
+            "folder of a finished train_teacher stage, or where a registered teacher was "
+            "downloaded to."
+        )
+        raise TransferError(msg)
+    return sha256_file(folder / WEIGHTS)
+
+
 def networks_digest(config: TeacherConfig, data: Prepared) -> str:
     """Equal where weights of one night mean the same in another."""
     sizes = [member.model_dump(exclude={"training"}) for member in config.members()]
-    return digest([sizes, data.embedding_widths()])
+    return digest([sizes, data.embedding_widths(), data.split.get("text_encoder")])
 
 
 class EarlierTeacher:

@@ -1,11 +1,14 @@
 """Train the teacher: one large network or several, anew or from last night's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from recsys_core.artifacts import Artifact, is_finished, read_json, sha256_file, write_json
-from recsys_core.models.checkpoint import SHAPE, WEIGHTS, load_model, save_model
+from safetensors import SafetensorError
+
+from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
+from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.ensemble import load_teacher, member_folder
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress
@@ -13,16 +16,12 @@ from recsys_core.training.batching import Recent
 from recsys_core.training.economy import EconomyConfig
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
-from tasks.teacher import LINEAGE, TeacherConfig, networks_digest
+from tasks.teacher import LINEAGE, TeacherConfig, TransferError, networks_digest
 from tasks.training import NetworkConfig, build_network, train_without_teacher
 
 
 class LostParentError(RuntimeError):
     """The plan names a teacher that is no longer there."""
-
-
-class TransferError(ValueError):
-    """What `transfer_from` names is no teacher that this one can begin with."""
 
 
 @stage
@@ -42,7 +41,7 @@ def train_teacher(
 
     Raises:
         LostParentError: The parent was deleted since the plan was made.
-        TransferError: There is no teacher in `transfer_from`, or it does not fit.
+        TransferError: The teacher in `transfer_from` does not fit, or is damaged.
     """
     plan = read_json(planned.file("plan.json"))
     data = Prepared(prepared)
@@ -61,7 +60,7 @@ def train_teacher(
             before = member_folder(parent, number)
             since = None if plan["way"] == "reuse" else plan["since"]
             summaries.append(_taken_over(part, member, data, before, config.economy, since))
-    _write_lineage(run, config, data, plan["way"], parent)
+    _write_lineage(run, config, data, plan, parent)
     if len(members) == 1:
         return {"way": plan["way"], **summaries[0]}
     validate = data.validator(config.training.validation_cases)
@@ -76,14 +75,7 @@ def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: 
     folder = member_folder(source, number)
     try:
         model.transfer(load_model(folder))
-    except FileNotFoundError as error:
-        msg = (
-            f"teacher.transfer_from: {folder} holds no teacher ({WEIGHTS} and {SHAPE}). Name the "
-            "folder of a finished train_teacher stage, or where a registered teacher was "
-            "downloaded to."
-        )
-        raise TransferError(msg) from error
-    except ValueError as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         msg = f"teacher.transfer_from: {folder}: {error}"
         raise TransferError(msg) from error
     return model
@@ -149,9 +141,14 @@ def _part_of(progress: Progress, number: int, n_parts: int) -> Progress:
 
 
 def _write_lineage(
-    run: StageRun, config: TeacherConfig, data: Prepared, way: str, parent: Path | None
+    run: StageRun,
+    config: TeacherConfig,
+    data: Prepared,
+    plan: Mapping[str, Any],
+    parent: Path | None,
 ) -> None:
     """What later nights have to know to go on from this teacher."""
+    way = plan["way"]
     through = data.split["trained_through"]
     before = None if parent is None else read_json(parent / LINEAGE)
     lineage = {
@@ -159,17 +156,12 @@ def _write_lineage(
         "parent": None if parent is None else parent.name,
         "trained_through": before["trained_through"] if before and way == "reuse" else through,
         "full_trained_through": before["full_trained_through"] if before else through,
-        "transferred_from": before.get("transferred_from") if before else _source(config),
+        "transferred_from": (before or plan).get("transferred_from"),
         "networks": networks_digest(config, data),
         "n_items": data.split["n_items"],
         "item_index_sha256": data.split["item_index_sha256"],
     }
     write_json(run.out / LINEAGE, lineage)
-
-
-def _source(config: TeacherConfig) -> str | None:
-    """Checksum of the weights that full training began with."""
-    return config.transfer_from and sha256_file(config.transfer_from / WEIGHTS)
 
 
 def _together(summaries: Sequence[Summary], ndcg: float) -> Summary:

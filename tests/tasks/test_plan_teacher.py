@@ -13,9 +13,10 @@ from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import load_teacher
 from tasks.plan_teacher import plan_teacher
+from tasks.prepared import Prepared
 from tasks.stage import StageRun
-from tasks.teacher import TeacherConfig
-from tasks.train_teacher import LostParentError, TransferError, train_teacher
+from tasks.teacher import TeacherConfig, TransferError, networks_digest
+from tasks.train_teacher import LostParentError, train_teacher
 from tasks.training import NetworkConfig
 
 Nights = Callable[..., tuple[StageRun, dict[str, Any]]]
@@ -190,3 +191,19 @@ def test_what_can_not_be_transferred_is_said(
     wider = teacher.model_copy(update={"content_features": 9, "transfer_from": first.out})
     with pytest.raises(TransferError, match=r"transfer_from: .*other shapes of content\.project"):
         night_of(7, wider)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/model.json").write_bytes((first.out / "model.json").read_bytes())
+    weights = (first.out / "model.safetensors").read_bytes()
+    (tmp_path / "damaged/model.safetensors").write_bytes(weights[: len(weights) // 2])
+    damaged = wider.model_copy(update={"transfer_from": tmp_path / "damaged"})
+    with pytest.raises(TransferError, match=r"transfer_from: .*damaged"):
+        night_of(8, damaged)
+
+
+def test_weights_mean_nothing_to_another_text_encoder(
+    teacher: TeacherConfig, obvious_world: Artifact
+) -> None:
+    data = Prepared(obvious_world)
+    before = networks_digest(teacher, data)
+    data.split["text_encoder"] = "another"
+    assert networks_digest(teacher, data) != before

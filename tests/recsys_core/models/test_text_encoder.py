@@ -1,11 +1,13 @@
 # pyright: basic
 """Titles read by a sentence-transformers model: a small one with random weights, made here."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from recsys_core.models.text_encoder import (
     TextEncoder,
@@ -51,8 +53,15 @@ def test_known_texts_are_not_encoded_again(encoder: TextEncoder) -> None:
     np.testing.assert_allclose(vectors[0], encoder.encode(["starship one"])[0], atol=1e-6)
 
 
-def test_a_fingerprint_is_of_the_weights(encoder: TextEncoder, sentence_model: Path) -> None:
-    assert TextEncoder(str(sentence_model)).fingerprint() == encoder.fingerprint()
+def test_a_fingerprint_is_of_the_weights(
+    encoder: TextEncoder, sentence_model: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(sentence_model, tmp_path / "copy")
+    assert TextEncoder(str(copy)).fingerprint() == encoder.fingerprint()
+    weights = load_file(copy / "model.safetensors")
+    changed = {name: tensor + 1 for name, tensor in weights.items()}
+    save_file(changed, copy / "model.safetensors", metadata={"format": "pt"})
+    assert TextEncoder(str(copy)).fingerprint() != encoder.fingerprint()
 
 
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
