@@ -10,6 +10,7 @@ from pydantic import Field
 from recsys_core.artifacts import MANIFEST, digest, is_finished, read_json, sha256_file
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import SHAPE, WEIGHTS
+from recsys_core.models.ensemble import member_folder
 from recsys_core.training.economy import EconomyConfig, Parent
 from tasks.prepared import Prepared
 from tasks.training import NetworkConfig
@@ -54,20 +55,24 @@ class TransferError(ValueError):
     """What `transfer_from` names is no teacher that this one can begin with."""
 
 
-def transfer_source(config: TeacherConfig) -> str | None:
-    """Checksum of the weights that full training begins with; None for random ones.
+def transfer_source(config: TeacherConfig) -> list[str] | None:
+    """Checksums of the weights that full training begins with, by member; None for random ones.
 
     Raises:
-        TransferError: There are none in `transfer_from`.
+        TransferError: A member has none in `transfer_from`.
     """
-    folder = config.transfer_from
-    if folder is None:
+    if config.transfer_from is None:
         return None
+    members = range(len(config.members()))
+    return [_weights_checksum(member_folder(config.transfer_from, number)) for number in members]
+
+
+def _weights_checksum(folder: Path) -> str:
     if not (folder / WEIGHTS).is_file() or not (folder / SHAPE).is_file():
         msg = (
             f"teacher.transfer_from: {folder} holds no teacher ({WEIGHTS} and {SHAPE}). Name the "
             "folder of a finished train_teacher stage, or where a registered teacher was "
-            "downloaded to."
+            "downloaded to, with as many networks as this one."
         )
         raise TransferError(msg)
     return sha256_file(folder / WEIGHTS)

@@ -16,7 +16,7 @@ from recsys_core.training.batching import Recent
 from recsys_core.training.economy import EconomyConfig
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
-from tasks.teacher import LINEAGE, TeacherConfig, TransferError, networks_digest
+from tasks.teacher import LINEAGE, TeacherConfig, TransferError, networks_digest, transfer_source
 from tasks.training import NetworkConfig, build_network, train_without_teacher
 
 
@@ -41,9 +41,12 @@ def train_teacher(
 
     Raises:
         LostParentError: The parent was deleted since the plan was made.
-        TransferError: The teacher in `transfer_from` does not fit, or is damaged.
+        TransferError: The teacher in `transfer_from` does not fit, is damaged, or is another one
+            than when the night was planned.
     """
     plan = read_json(planned.file("plan.json"))
+    if plan["parent"] is None and plan["transferred_from"] != transfer_source(config):
+        raise TransferError(_exchanged(config, planned))
     data = Prepared(prepared)
     parent = None if plan["parent"] is None else _parent(run, plan["parent"], planned)
     members = config.members()
@@ -79,6 +82,14 @@ def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: 
         msg = f"teacher.transfer_from: {folder}: {error}"
         raise TransferError(msg) from error
     return model
+
+
+def _exchanged(config: TeacherConfig, planned: Artifact) -> str:
+    return (
+        f"teacher.transfer_from: the weights in {config.transfer_from} are others than those that "
+        f"tonight's plan names. Put those back, or delete {planned.folder} and run the night "
+        "again: it plans anew."
+    )
 
 
 def _taken_over(

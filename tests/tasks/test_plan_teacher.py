@@ -175,7 +175,7 @@ def test_full_training_begins_with_what_was_learned_elsewhere(
     losses = [read_json(of / "curve.json")[0]["loss"] for of in (tmp_path / "fresh", second.out)]
     assert losses[1] < 0.9 * losses[0]
     lineage = read_json(second.out / "lineage.json")
-    assert lineage["transferred_from"] == sha256_file(source / "model.safetensors")
+    assert lineage["transferred_from"] == [sha256_file(source / "model.safetensors")]
     third, plan = night_of(7, teacher)
     assert plan["way"] == "warm"
     transferred = read_json(third.out / "lineage.json")["transferred_from"]
@@ -198,6 +198,26 @@ def test_what_can_not_be_transferred_is_said(
     damaged = wider.model_copy(update={"transfer_from": tmp_path / "damaged"})
     with pytest.raises(TransferError, match=r"transfer_from: .*damaged"):
         night_of(8, damaged)
+
+
+def test_weights_exchanged_since_the_plan_are_said(
+    night_of: Nights, make_run: Callable[[str], StageRun], teacher: TeacherConfig, tmp_path: Path
+) -> None:
+    source = tmp_path / "elsewhere"
+    night_of(5, teacher.model_copy(update={"n_seeds": 2}))[0].out.rename(source)
+    config = teacher.model_copy(update={"transfer_from": source, "n_seeds": 2})
+    prepared = Artifact("prepare", "world-day-5", tmp_path / "world-day-5")
+    planning, training = make_run("plan_teacher/pinned"), make_run("train_teacher/pinned")
+    plan_teacher.__wrapped__(planning, config=config, prepared=prepared)  # pyright: ignore[reportFunctionMemberAccess]
+    (source / "model.safetensors").replace(source / "member-1/model.safetensors")
+    (source / "model.safetensors").hardlink_to(source / "member-1/model.safetensors")
+    with pytest.raises(TransferError, match=r"elsewhere are others than .*plan_teacher/pinned"):
+        train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+            training,
+            config=config,
+            prepared=prepared,
+            planned=Artifact("plan_teacher", "pinned", planning.out),
+        )
 
 
 def test_weights_mean_nothing_to_another_text_encoder(
