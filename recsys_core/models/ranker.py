@@ -14,6 +14,8 @@ from recsys_core.evaluation.ranking import Ranker
 from recsys_core.models.context import Context
 from recsys_core.models.ensemble import AnyRecommender
 
+_CPU_POSITIONS = 8192  # more at once take memory and bring no speed
+
 
 def pad_histories(
     histories: Sequence[NDArray[np.integer[Any]]], max_length: int
@@ -41,23 +43,34 @@ def model_ranker(
         model: In evaluation mode.
         cold_start_scores: `[n_items + 1]` by item_idx; all zero where None.
     """
-    device = model.device
     with torch.inference_mode():
         item_vectors = model.item_vectors()
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        padded, lengths = pad_histories(histories, model.max_length)
-        with torch.inference_mode():
-            context = _context(histories, model) if model.reads_context else None
-            states = model.encode(torch.from_numpy(padded).to(device), item_vectors, context)
-            last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(device)
-            states = states[torch.arange(len(padded), device=device), last]
-            scores = (states.float() @ item_vectors.T).cpu().numpy()
-        empty = lengths == 0
+        scores = np.empty((len(histories), len(item_vectors)), np.float32)
+        size = len(histories) or 1
+        if model.device.type == "cpu":
+            size = max(1, _CPU_POSITIONS // model.max_length)
+        for begin in range(0, len(histories), size):
+            part = histories[begin : begin + size]
+            scores[begin : begin + size] = _score(part, model, item_vectors)
+        empty = [len(history) == 0 for history in histories]
         scores[empty] = 0 if cold_start_scores is None else cold_start_scores
         return scores
 
     return score
+
+
+@torch.inference_mode()
+def _score(
+    histories: Sequence[NDArray[np.int32]], model: AnyRecommender, item_vectors: torch.Tensor
+) -> NDArray[np.float32]:
+    padded, lengths = pad_histories(histories, model.max_length)
+    context = _context(histories, model) if model.reads_context else None
+    states = model.encode(torch.from_numpy(padded).to(model.device), item_vectors, context)
+    last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(model.device)
+    states = states[torch.arange(len(padded), device=model.device), last]
+    return (states.float() @ item_vectors.T).cpu().numpy()
 
 
 def _context(histories: Sequence[NDArray[np.int32]], model: AnyRecommender) -> Context:

@@ -43,6 +43,16 @@ def test_scores_are_those_of_each_history_alone() -> None:
             np.testing.assert_allclose(row, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_many_histories_are_scored_in_parts() -> None:
+    model, random = _model(), np.random.default_rng(1)
+    lengths = random.integers(0, 6, 5000)  # more than fit a part
+    histories = [random.integers(1, 10, length).astype(np.int32) for length in lengths]
+    rank = model_ranker(model)
+    scores = rank(histories)
+    for at in (0, 2047, 2048, 4999):
+        np.testing.assert_allclose(scores[at], rank(histories[at : at + 1])[0], rtol=1e-4)
+
+
 def test_an_empty_history_gets_the_cold_start_scores() -> None:
     model = _model()
     cold = np.arange(10, dtype=np.float32)
