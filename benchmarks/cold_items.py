@@ -161,6 +161,7 @@ def trained(
 
     from recsys_core.training.loop import fit
     from recsys_core.training.objectives import competition_of, next_item_loss
+    from recsys_core.training.unseen import place_unseen_items
     from tasks.training import build_network, training_set_of
 
     model = build_network(data, network)
@@ -168,15 +169,19 @@ def trained(
         model.transfer(source)
     training_set = training_set_of(data, model.max_length, network.training)
     competition = competition_of(training_set.item_counts(len(data.items)), network.training)
+    loss = next_item_loss(network.training, competition)
     fit(
         model,
         training_set,
         network.training,
         competition=competition,
-        loss=next_item_loss(network.training, competition),
+        loss=loss,
         validate=(validate_on or data).validator(network.training.validation_cases),
         checkpoint=folder,
         clock=time.monotonic,
+    )
+    place_unseen_items(
+        model, data.unseen_items, training_set, network.training, competition=competition, loss=loss
     )
     return model
 

@@ -14,7 +14,7 @@ from recsys_core.distillation.soft_labels import SoftLabels
 from recsys_core.models.ensemble import load_teacher
 from recsys_core.settings import Settings
 from recsys_core.training.competition import FullCompetition, Narrowed
-from recsys_core.training.loop import Loss
+from recsys_core.training.gradients import Loss
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
 from tasks.training import NetworkConfig, build_network, train_and_save, training_set_of

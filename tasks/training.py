@@ -2,7 +2,6 @@
 
 import time
 
-import polars as pl
 import torch
 from pydantic import Field
 
@@ -13,8 +12,10 @@ from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
 from recsys_core.training.batching import Recent, TrainingSet
 from recsys_core.training.competition import Competition
-from recsys_core.training.loop import Loss, TrainingConfig, fit
+from recsys_core.training.gradients import Loss
+from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.unseen import place_unseen_items
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary
 
@@ -27,7 +28,7 @@ class NetworkConfig(Settings):
     content_features: int = Field(
         default=256,
         ge=0,
-        le=65536,
+        le=8192,
         description="Width of the hashed titles and categories; 0 for none",
     )
 
@@ -39,7 +40,7 @@ def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
     """
     torch.manual_seed(config.training.seed)
     model = Recommender(len(data.items), config.model, data.content(config.content_features))
-    model.forget_ids(data.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy())
+    model.forget_ids(data.unseen_items)
     return model
 
 
@@ -115,6 +116,15 @@ def train_and_save(
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,
+        progress=run.progress,
+    )
+    place_unseen_items(
+        model,
+        data.unseen_items,
+        training_set,
+        config,
+        competition=competition,
+        loss=loss,
         progress=run.progress,
     )
     save_model(run.out, model)

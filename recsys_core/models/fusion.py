@@ -61,8 +61,14 @@ class ContentFusion(nn.Module):
         weights = torch.softmax(logits.masked_fill(~present, lowest), dim=1) * present
         return (weights[..., None] * torch.stack(projected, dim=1)).sum(dim=1)
 
+    @property
+    def weights(self) -> dict[str, Float[Tensor, "dim _width"]]:
+        """The projections' weights by modality."""
+        layers = cast("list[nn.Linear]", list(self.projections))
+        return {name: layer.weight for name, layer in zip(self.names, layers, strict=True)}
+
     @torch.no_grad()
     def clear(self) -> None:
         """Make all content vectors zero."""
-        for layer in cast("list[nn.Linear]", list(self.projections)):
-            layer.weight.zero_()
+        for weight in self.weights.values():
+            weight.zero_()

@@ -3,8 +3,7 @@
 """The one training loop, for teacher, student, control and recovery after pruning."""
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -13,27 +12,19 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, Settings, silent
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
 from recsys_core.training.competition import Competition, Narrowed
-from recsys_core.training.parallel import Workers, share_of
-
-Loss = Callable[
-    [Float[Tensor, "positions dim"], Float[Tensor, "rows dim"], Narrowed], Float[Tensor, ""]
-]
-"""Loss of the states at the positions that have a target, in row-major order."""
+from recsys_core.training.gradients import Loss, Precision, backward
+from recsys_core.training.parallel import Workers
 
 Validate = Callable[[Recommender], float]
 """NDCG@10 on validation users."""
 
 Clock = Callable[[], float]
-
-
-_CPU_POSITIONS = 16_384  # more at once take memory and bring no speed
 
 
 class TrainingConfig(Settings):
@@ -83,7 +74,7 @@ class TrainingConfig(Settings):
         ge=1,
         description="Held-out events that a validation ranks, at most about this many",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Precision = Field(
         default="auto",
         description="Arithmetic of the encoder; the loss is fp32, with TF32 products on a GPU in "
         "bf16. auto: bf16 on a GPU, fp32 on a CPU, where the encoder's matrices are too small to "
@@ -182,20 +173,10 @@ def _step(
     Returns:
         The loss of the batch, NaN where no step was made.
     """
-    device = model.id_embedding.device
-    items = None if narrowed.items is None else narrowed.items.to(device)
+    items = None if narrowed.items is None else narrowed.items.to(model.device)
     item_vectors = model.item_vectors(items, sparse=narrowed.negatives is not None)
-    # The parts add up their gradients in a leaf, so that item vectors are made once.
-    leaf = item_vectors.detach().requires_grad_()
     model.zero_grad(set_to_none=True)
-    value = torch.zeros((), device=device)
-    for part in _parts(workers.rows_of(narrowed.batch), device):
-        if share := share_of(part, narrowed.batch):
-            value += _backward(model, leaf, narrowed._replace(batch=part), config, loss, share)
-    if leaf.grad is None:  # a process without a position of its own still adds gradients: zeros
-        _zero(model, leaf).backward()
-    item_vectors.backward(leaf.grad)
-    value = workers.add_up(model, value)
+    value = backward(model, item_vectors, narrowed, loss, workers, precision=config.precision)
     if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
         return math.nan
     for optimizer in optimizers:
@@ -203,49 +184,6 @@ def _step(
             group["lr"] = learning_rate
         optimizer.step()
     return value.item()
-
-
-def _backward(
-    model: Recommender,
-    item_vectors: Tensor,
-    part: Narrowed,
-    config: TrainingConfig,
-    loss: Loss,
-    share: float,
-) -> Tensor:
-    """Add a part's gradients to the others'.
-
-    Returns:
-        What it adds to the loss of the batch.
-    """
-    device, context = model.device, part.batch.context
-    on_gpu = device.type == "cuda"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
-    with _bf16_encoder(bf16, device):
-        states = model.encode(
-            part.batch.history.to(device),
-            item_vectors,
-            None if context is None else context.to(device),
-        )
-    states = states.float()[part.batch.targets.to(device) > 0]
-    with _tensor_cores(bf16 and on_gpu):
-        value = loss(states, item_vectors, part) * share
-        value.backward()
-    return value.detach()
-
-
-def _parts(batch: Batch, device: torch.device) -> list[Batch]:
-    """A batch as parts that are worked on one after the other, to hold fewer activations."""
-    if device.type != "cpu":
-        return [batch]
-    n_parts = max(1, -(-batch.history.numel() // _CPU_POSITIONS))
-    return [Workers(rank, n_parts).rows_of(batch) for rank in range(n_parts)]
-
-
-def _zero(model: Recommender, item_vectors: Tensor) -> Tensor:
-    """A loss of 0 with a gradient for every parameter, as sparse as the others' are."""
-    rest = (p.sum() for p in model.parameters() if p is not model.id_embedding)
-    return (item_vectors.sum() + sum(rest)) * 0
 
 
 def clip_gradients(model: Recommender, max_norm: float) -> Float[Tensor, ""]:
@@ -302,29 +240,3 @@ def _optimizers(
     if sparse:
         optimizers.append(torch.optim.SparseAdam([model.id_embedding], betas=betas))
     return optimizers
-
-
-@contextmanager
-def _bf16_encoder(on: bool, device: torch.device) -> Generator[None]:
-    """The encoder's arithmetic where bf16 is on; else nothing changes.
-
-    Without cuDNN's attention: it plans anew for every length of a batch, which takes longer than
-    the epoch.
-    """
-    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    if not on:
-        yield
-        return
-    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(kernels):
-        yield
-
-
-@contextmanager
-def _tensor_cores(on: bool) -> Generator[None]:
-    """Let a GPU multiply fp32 matrices in TF32: ten bits of each factor, sums in fp32."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = on or before
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

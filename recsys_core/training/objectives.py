@@ -11,7 +11,8 @@ from recsys_core.training.competition import (
     Narrowed,
     SampledCompetition,
 )
-from recsys_core.training.loop import Loss, TrainingConfig
+from recsys_core.training.gradients import Loss
+from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses import next_item_cross_entropy
 from recsys_core.training.sampled_losses import gbce, sampled_softmax
 

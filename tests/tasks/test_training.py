@@ -18,7 +18,7 @@ from tasks.teacher import TeacherConfig
 from tasks.train_teacher import train_teacher
 from tasks.training import NetworkConfig, build_network
 
-FULL = {"way": "full", "parent": None, "since": None, "last": None}
+FULL = {"way": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
 

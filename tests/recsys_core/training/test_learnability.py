@@ -17,7 +17,8 @@ from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.competition import FullCompetition, Narrowed
-from recsys_core.training.loop import Loss, TrainingConfig, fit
+from recsys_core.training.gradients import Loss
+from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.losses import next_item_cross_entropy
 from recsys_core.training.validation import Validator
 

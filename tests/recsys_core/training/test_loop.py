@@ -12,10 +12,11 @@ import torch
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Progress, silent
-from recsys_core.training import checkpoint, loop
+from recsys_core.training import checkpoint, gradients, loop
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.competition import Narrowed
+from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import (
     TrainingConfig,
     TrainingError,
@@ -72,7 +73,7 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         size: ModelConfig = SIZE,
         validate: Validate = _fingerprint,
         progress: Progress = silent,
-        loss: loop.Loss | None = None,
+        loss: Loss | None = None,
         clock: loop.Clock = _stopped,
     ) -> Fit:
         torch.manual_seed(0)
@@ -124,7 +125,7 @@ def test_a_batch_in_parts_is_the_same_batch(
     config = CONFIG.model_copy(update={"loss": loss, "n_negatives": 12})
     size = SIZE.model_copy(update={"dropout": 0.0})
     whole = train("whole", config=config, size=size)
-    monkeypatch.setattr(loop, "_CPU_POSITIONS", 20)
+    monkeypatch.setattr(gradients, "_CPU_POSITIONS", 20)
     parts = train("parts", config=config, size=size)
     assert [point.loss for point in parts.curve] == pytest.approx(
         [point.loss for point in whole.curve], rel=1e-5

@@ -1,0 +1,125 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (torch leaves parts of its own signatures untyped)
+"""Items that nobody has had: content learns to place them once the network stands.
+
+While ids and content learn together ids take over, and an item without one lies where it does not
+belong. Dropping ids throughout training helps (Volkovs et al. 2017, DropoutNet) but costs the known
+items accuracy. So everything else stands still at the end, and content alone learns: a ridge
+regression finds the projections that come closest to the known items' vectors, and the training's
+own loss improves on them, over vectors some of which are content alone. Ids then make up the
+difference, so the vectors of known items stay what they were.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_core.models.recommender import Recommender
+from recsys_core.settings import Progress, silent
+from recsys_core.training.batching import TrainingSet
+from recsys_core.training.competition import Competition
+from recsys_core.training.gradients import Loss, backward
+from recsys_core.training.loop import TrainingConfig, TrainingError, schedule
+from recsys_core.training.parallel import Workers
+
+_SHARE = 0.1  # of the items in a batch that are content alone
+_LEARNING_RATE = 3e-3  # features have length 1 whatever the network, so one rate suits all
+_LEAST_STEPS = 100
+_RIDGE = 10.0  # so many items of average popularity have to agree on what a word is worth
+_ROWS = 8192
+
+
+def place_unseen_items(
+    model: Recommender,
+    unseen: NDArray[np.int32],
+    training_set: TrainingSet,
+    config: TrainingConfig,
+    *,
+    competition: Competition,
+    loss: Loss,
+    progress: Progress = silent,
+) -> None:
+    """Let content place the items without a training event, in place.
+
+    Costs the encoder's forward pass and the loss of an epoch, or of as many as make 100 steps. A
+    model without content, or whose `id_bound` has kept its content to the point, is left alone.
+
+    Args:
+        model: Trained.
+        unseen: item_idx of the items.
+        training_set: What the model was trained on.
+        config: How it was trained.
+        competition: Which items competed.
+        loss: What was minimised.
+        progress: Told after each step.
+
+    Raises:
+        TrainingError: The loss became NaN or infinite.
+    """
+    content = model.content
+    if content is None or not len(unseen) or model.config.id_bound is not None:
+        return
+    model.eval().requires_grad_(False)
+    known = model.item_vectors()
+    counts = torch.from_numpy(training_set.item_counts(model.n_items)).to(model.device)
+    for name, features in content.content.items():
+        content.weights[name].copy_(_ridge_regression(features, known, counts))
+    content.requires_grad_(True)
+    optimizer = torch.optim.AdamW(content.parameters(), weight_decay=0.0)
+    generator = torch.Generator().manual_seed(config.seed)
+    workers = Workers.current()
+    n_epochs = math.ceil(_LEAST_STEPS / training_set.steps_per_epoch)
+    n_steps = n_epochs * training_set.steps_per_epoch
+    step = 0
+    for epoch in range(config.epochs, config.epochs + n_epochs):
+        for batch in training_set.epoch(epoch, config.seed):
+            narrowed = competition.narrow(batch, (config.seed, epoch, step))
+            items = None if narrowed.items is None else narrowed.items.to(model.device)
+            rows = known if items is None else known[items]
+            alone = torch.rand(len(rows), 1, generator=generator) < _SHARE
+            vectors = torch.where(alone.to(model.device), content(items), rows)
+            model.zero_grad(set_to_none=True)
+            value = backward(
+                model,
+                vectors,
+                narrowed,
+                loss,
+                workers,
+                precision=config.precision,
+                read_vectors=rows,
+            )
+            if not value.isfinite():
+                msg = f"The loss of placing unseen items is not finite at step {step}."
+                raise TrainingError(msg)
+            optimizer.param_groups[0]["lr"] = _LEARNING_RATE * schedule(
+                step, n_steps, config.warmup_share
+            )
+            optimizer.step()
+            step += 1
+            progress(1.0, f"placing {len(unseen):,} unseen items, step {step} of {n_steps}")
+    model.requires_grad_(True)
+    with torch.no_grad():
+        model.id_embedding.copy_(known - content())
+    model.forget_ids(unseen)
+
+
+def _ridge_regression(
+    features: Float[Tensor, "items width"],
+    vectors: Float[Tensor, "items dim"],
+    counts: Int[Tensor, " items"],
+) -> Float[Tensor, "dim width"]:
+    """The linear map from features to vectors, an item weighing as much as it has events."""
+    has_events = torch.nonzero(counts * features.any(dim=1)).ravel()
+    width = features.shape[1]
+    gram = _RIDGE * torch.eye(width, dtype=torch.float64, device=features.device)
+    moments = gram.new_zeros(width, vectors.shape[1])
+    mean = counts[has_events].double().mean()
+    for rows in has_events.split(_ROWS):
+        weighted = features[rows].double() * (counts[rows] / mean)[:, None]
+        gram += weighted.T @ features[rows].double()
+        moments += weighted.T @ vectors[rows].double()
+    return torch.linalg.solve(gram, moments).T.to(vectors.dtype)

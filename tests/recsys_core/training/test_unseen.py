@@ -1,0 +1,120 @@
+"""Items that nobody has had lie where items of like content do; known ones stay where they were."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_core.artifacts import Artifact
+from recsys_core.models.recommender import ModelConfig, Recommender
+from recsys_core.settings import Progress, silent
+from recsys_core.training.batching import TrainingSet
+from recsys_core.training.gradients import Loss
+from recsys_core.training.loop import TrainingConfig, TrainingError, fit
+from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.unseen import place_unseen_items
+
+SIZE = ModelConfig(embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=16, max_length=8, dropout=0.1)
+UNSEEN = np.array([17, 18, 19], np.int32)
+TWINS = [3, 11, 14]  # known items with the content of the unseen ones
+
+Place = Callable[..., tuple[Recommender, torch.Tensor]]
+
+
+@pytest.fixture
+def place(obvious_world: Artifact, tmp_path: Path) -> Place:
+    """Train on the circle of 16 items, three more of like content unseen, and place those.
+
+    Returns the model, and its item vectors as they were before.
+    """
+    buckets = sorted(obvious_world.file("histories").glob("*.parquet"))
+
+    def run(
+        size: ModelConfig = SIZE,
+        *,
+        loss: str = "softmax",
+        placing_loss: Loss | None = None,
+        progress: Progress = silent,
+    ) -> tuple[Recommender, torch.Tensor]:
+        config = TrainingConfig.model_validate(
+            {"epochs": 15, "batch_size": 16, "learning_rate": 1e-2, "validate_every": 15}
+            | {"precision": "fp32", "loss": loss, "n_negatives": 12}
+        )
+        torch.manual_seed(0)
+        content = torch.eye(17)[[*range(17), *TWINS]]
+        content[0] = 0
+        model = Recommender(19, size, {"text": content})
+        model.forget_ids(UNSEEN)
+        training_set = TrainingSet(buckets, max_length=8, batch_size=16)
+        competition = competition_of(training_set.item_counts(19), config)
+        objective = next_item_loss(config, competition)
+        fit(
+            model,
+            training_set,
+            config,
+            competition=competition,
+            loss=objective,
+            validate=lambda _: 0.0,
+            checkpoint=tmp_path / "checkpoint",
+            clock=float,
+        )
+        _leave_everything_to_ids(model)
+        before = model.item_vectors().detach().clone()
+        place_unseen_items(
+            model,
+            UNSEEN,
+            training_set,
+            config,
+            competition=competition,
+            loss=placing_loss or objective,
+            progress=progress,
+        )
+        return model, before
+
+    return run
+
+
+@torch.no_grad()
+def _leave_everything_to_ids(model: Recommender) -> None:
+    """The worst that training can do: content says nothing, not even of unseen items."""
+    assert model.content is not None
+    model.id_embedding += model.content()
+    model.content.clear()
+    model.forget_ids(UNSEEN)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+def test_unseen_items_come_to_lie_by_their_likes(place: Place, loss: str) -> None:
+    model, before = place(loss=loss)
+    after = model.item_vectors().detach()
+    torch.testing.assert_close(after[:17], before[:17], atol=1e-6, rtol=1e-5)
+    assert not before[UNSEEN].any()
+    assert torch.cosine_similarity(after[UNSEEN], after[TWINS]).min() > 0.8
+    nearest = (after[UNSEEN] @ after[1:17].T).argmax(dim=1) + 1
+    assert nearest.tolist() == TWINS
+    assert model.content is not None
+    torch.testing.assert_close(after[UNSEEN], model.content()[UNSEEN])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_it_is_the_same_every_time_and_tells_how_far_it_is(place: Place) -> None:
+    told: list[str] = []
+    model, _ = place(progress=lambda _, message: told.append(message))
+    again, _ = place()
+    assert torch.equal(model.item_vectors(), again.item_vectors())
+    assert told[0] == "placing 3 unseen items, step 1 of 100"
+
+
+def test_a_bounded_model_is_left_alone(place: Place) -> None:
+    model, before = place(SIZE.model_copy(update={"id_bound": 0.1}))
+    assert torch.equal(model.item_vectors(), before)
+
+
+def test_a_broken_loss_is_said(place: Place) -> None:
+    def broken(states: torch.Tensor, vectors: torch.Tensor, _: object) -> torch.Tensor:
+        return (states.sum() + vectors.sum()) * torch.nan
+
+    with pytest.raises(TrainingError, match="placing unseen items is not finite at step 0"):
+        place(placing_loss=broken)
