@@ -2,13 +2,14 @@
 
     python -m benchmarks.cold_items [--config FILE.toml] [--data DIR] [--epochs N]
 
-Hides 5 % of the items from training, histories and validation entirely, trains a network on the
+Hides 5 % of the items from training, histories and validation entirely, trains networks on the
 rest, and then asks for each user's first event with a hidden item: is it among the first 50 of the
 full catalogue? The same network with random vectors in the place of the hidden items' says what
-that would be worth without content, and a network without content what it costs the others.
+that would be worth without content. Hidden items compete in the validation of the others too, where
+none of them is ever right. Without a configuration the synthetic world is used.
 """
 
-from collections.abc import Mapping
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ from benchmarks.harness import finish, options
 from flows.environment import set_default_environment
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from recsys_core.evaluation.ranking import Cases
     from recsys_core.models.recommender import Recommender
     from tasks.prepared import Prepared
-    from tasks.training import NetworkConfig
 
 HIDDEN_SHARE = 0.05
 K = 50
@@ -33,51 +35,49 @@ SEED = 5
 def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
-    parser.add_argument("--config", type=Path, default=Path("infra/configs/ml-1m.toml"))
+    parser.add_argument("--config", type=Path, help="a TOML file; none: the synthetic world")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/cold-items"))
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--id-dropout", type=float, default=0.1, help="id_dropout of the network")
+    parser.add_argument(
+        "--id-dropout", type=float, default=0.1, help="id_dropout of the network that has one"
+    )
     args = parser.parse_args()
     set_default_environment(args.workspace)
-    from benchmarks.prepared import prepared_artifact
+    from benchmarks.networks import placed, trained, varied
+    from benchmarks.prepared import prepared_artifact, synthetic_night
     from flows.config import load_config
     from tasks.prepared import Prepared
 
-    config = load_config(args.config, data=args.data)
-    config = config.model_copy(update={"workspace": args.workspace})
+    config = (
+        load_config(args.config, data=args.data).model_copy(update={"workspace": args.workspace})
+        if args.config
+        else synthetic_night(args.workspace)
+    )
     original = prepared_artifact(config)
     hidden = hidden_items(Prepared(original))
     data = Prepared(without(original, hidden, args.workspace / "hidden"))
     cold = cold_cases(Prepared(original), hidden)
     epochs = 1 if args.quick else args.epochs
+    dropped = f"{args.id_dropout:.0%} of ids dropped in training"
     variants: dict[str, dict[str, Any]] = {
-        f"content, {args.id_dropout:.0%} of ids dropped": {"id_dropout": args.id_dropout},
-        "content": {"id_dropout": 0.0},
-        "ids only": {"id_dropout": 0.0, "content_features": 0},
+        "ids only": {"content_features": 0},
+        "content": {},
+        dropped: {"id_dropout": args.id_dropout},
     }
     rows: list[list[object]] = []
     figures: dict[str, Any] = {"hidden_items": len(hidden), "cold_cases": len(cold)}
     for name, changes in variants.items():
-        model = trained(data, varied(config.teacher, epochs, changes), args.workspace / name)
-        found = recall(data, cold, model)
-        lost = recall(data, cold, model, random=hidden)
-        warm = data.validator(1_000_000)(model)
-        ratio = found / lost if lost else None
-        rows.append([name, found, lost, ratio, warm])
-        figures[name] = {"cold_recall_at_50": found, "random": lost, "warm_ndcg_at_10": warm}
-    columns = ["network", f"cold recall@{K}", "random vectors", "ratio", "warm NDCG@10"]
+        network = varied(config.teacher, epochs, changes)
+        model = trained(data, network, args.workspace / name)
+        networks = [(name, model)]
+        if model.content is not None:
+            networks += [(f"{name}, then placed", placed(copy.deepcopy(model), data, network))]
+        for title, one in networks:
+            figures[title] = compared(data, cold, one, hidden)
+            rows.append([title, *figures[title].values()])
+    columns = ["network", f"cold recall@{K}", "random vectors", "ratio"]
+    columns += ["known NDCG@10", "with random vectors"]
     finish("cold_items", columns, rows, figures, args.out)
-
-
-def varied(network: "NetworkConfig", epochs: int, changes: Mapping[str, Any]) -> "NetworkConfig":
-    """One network of the teacher with other content settings."""
-    from tasks.training import NetworkConfig
-
-    fields = network.model_dump(include={"model", "training", "content_features"})
-    fields["training"] |= {"epochs": epochs, "validate_every": epochs}
-    fields["model"] |= {"id_dropout": changes["id_dropout"]}
-    fields["content_features"] = changes.get("content_features", fields["content_features"])
-    return NetworkConfig.model_validate(fields)
 
 
 def hidden_items(data: "Prepared") -> NDArray[np.int32]:
@@ -140,78 +140,45 @@ def cold_cases(data: "Prepared", hidden: NDArray[np.int32]) -> "Cases":
     return Cases(users, lengths, np.array(targets, np.int32), histories, lengths, {})
 
 
-def trained(
-    data: "Prepared",
-    network: "NetworkConfig",
-    folder: Path,
-    *,
-    validate_on: "Prepared | None" = None,
-    source: "Recommender | None" = None,
-) -> "Recommender":
-    """A network trained on the prepared data.
-
-    Args:
-        data: What it learns from.
-        network: Its settings.
-        folder: For checkpoints.
-        validate_on: Whose validation events say when to stop; None: those of `data`.
-        source: Begins with what this model learned on other items; None: with initial weights.
-    """
-    import time
-
-    from recsys_core.training.loop import fit
-    from recsys_core.training.objectives import competition_of, next_item_loss
-    from recsys_core.training.unseen import place_unseen_items
-    from tasks.training import build_network, training_set_of
-
-    model = build_network(data, network)
-    if source is not None:
-        model.transfer(source)
-    training_set = training_set_of(data, model.max_length, network.training)
-    competition = competition_of(training_set.item_counts(len(data.items)), network.training)
-    loss = next_item_loss(network.training, competition)
-    fit(
-        model,
-        training_set,
-        network.training,
-        competition=competition,
-        loss=loss,
-        validate=(validate_on or data).validator(network.training.validation_cases),
-        checkpoint=folder,
-        clock=time.monotonic,
-    )
-    place_unseen_items(
-        model, data.unseen_items, training_set, network.training, competition=competition, loss=loss
-    )
-    return model
+def compared(
+    data: "Prepared", cold: "Cases", model: "Recommender", hidden: NDArray[np.int32]
+) -> dict[str, float | None]:
+    """Recall of hidden items and NDCG of the others, and both with random vectors."""
+    found, known = recall(data, cold, model), data.validator(1_000_000)(model)
+    vectors = model.item_vectors
+    changed = with_random_vectors(model, hidden)
+    model.item_vectors = lambda *_, **__: changed  # pyright: ignore[reportAttributeAccessIssue]
+    chance, beside = recall(data, cold, model), data.validator(1_000_000)(model)
+    model.item_vectors = vectors
+    return {
+        "cold_recall_at_50": found,
+        "random": chance,
+        "ratio": found / chance if chance else None,
+        "known_ndcg_at_10": known,
+        "known_ndcg_at_10_with_random": beside,
+    }
 
 
-def recall(
-    data: "Prepared",
-    cases: "Cases",
-    model: "Recommender",
-    random: NDArray[np.int32] | None = None,
-) -> float:
-    """Recall of the cases' targets; with random vectors, of the usual length, for some items."""
+def with_random_vectors(model: "Recommender", items: NDArray[np.int32]) -> "Tensor":
+    """Item vectors with random ones, of the usual length, for some items."""
     import torch
 
+    vectors = model.item_vectors().detach().clone()
+    generator = torch.Generator().manual_seed(SEED)
+    drawn = torch.randn(len(items), vectors.shape[1], generator=generator)
+    usual = vectors[1:].norm(dim=1).median()
+    vectors[torch.from_numpy(items).long()] = drawn / drawn.norm(dim=1, keepdim=True) * usual
+    return vectors
+
+
+def recall(data: "Prepared", cases: "Cases", model: "Recommender") -> float:
+    """Recall of the cases' targets."""
     from recsys_core.evaluation.metrics import recall_at_k
     from recsys_core.evaluation.ranking import candidate_mask, rank_targets
     from recsys_core.models.ranker import model_ranker
 
-    vectors = model.item_vectors
-    if random is not None:
-        changed = vectors().detach().clone()
-        generator = torch.Generator().manual_seed(SEED)
-        drawn = torch.randn(len(random), changed.shape[1], generator=generator)
-        usual = changed[1:].norm(dim=1).median()
-        changed[torch.from_numpy(random).long()] = drawn / drawn.norm(dim=1, keepdim=True) * usual
-        model.item_vectors = lambda *_, **__: changed  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        candidates = candidate_mask(data.items, "validation")
-        ranks = rank_targets(model_ranker(model), cases, candidates, exclude_seen=data.exclude_seen)
-    finally:
-        model.item_vectors = vectors
+    candidates = candidate_mask(data.items, "validation")
+    ranks = rank_targets(model_ranker(model), cases, candidates, exclude_seen=data.exclude_seen)
     return float(recall_at_k(ranks, K).mean())
 
 

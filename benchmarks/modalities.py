@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks.cold_items import K, cold_cases, hidden_items, recall, trained, varied, without
+from benchmarks.cold_items import K, cold_cases, hidden_items, recall, without
 from benchmarks.harness import finish, options
 from flows.environment import set_default_environment
 
@@ -30,23 +30,14 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--workspace", type=Path, default=Path("workspace/modalities"))
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--id-dropout", type=float, default=0.1, help="id_dropout of the networks")
     args = parser.parse_args()
     set_default_environment(args.workspace)
-    from benchmarks.prepared import RUN_DATE, prepared_artifact
-    from flows.config import NightlyConfig
-    from recsys_core.data.synthetic import write_world
+    from benchmarks.networks import placed, trained, varied
+    from benchmarks.prepared import prepared_artifact, synthetic_night
     from tasks.prepared import Prepared
 
     world = {"modalities": True} | ({"n_users": 300, "n_items": 200} if args.quick else {})
-    synthetic = {"folder": args.workspace / "world", "world": world}
-    config = NightlyConfig.model_validate({"workspace": args.workspace, "synthetic": synthetic})
-    write_world(
-        config.synthetic.folder,
-        config.synthetic.world,
-        first_day=RUN_DATE.replace(year=RUN_DATE.year - 1, month=12),
-        through=RUN_DATE.replace(year=RUN_DATE.year - 1, month=12, day=31),
-    )
+    config = synthetic_night(args.workspace, world)
     original = prepared_artifact(config)
     hidden = hidden_items(Prepared(original))
     made = without(original, hidden, args.workspace / "hidden")
@@ -58,8 +49,8 @@ def main() -> None:
     for name, columns in SUBSETS.items():
         vectors.select("item_idx", *columns).write_parquet(made.file("embeddings.parquet"))
         data = Prepared(made)
-        changes = {"id_dropout": args.id_dropout if columns else 0.0, "content_features": 0}
-        model = trained(data, varied(config.teacher, epochs, changes), args.workspace / name)
+        network = varied(config.teacher, epochs, {"content_features": 0})
+        model = placed(trained(data, network, args.workspace / name), data, network)
         found, warm = recall(data, cold, model), data.validator(1_000_000)(model)
         rows.append([name, found, warm])
         figures[name] = {"cold_recall_at_50": found, "warm_ndcg_at_10": warm}

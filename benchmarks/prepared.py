@@ -1,37 +1,50 @@
 """The stages before training, run by themselves for the benchmarks that train."""
 
-from datetime import date
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
+from flows.config import NightlyConfig
 from flows.nightly import open_night
+from recsys_core.artifacts import Artifact
+from recsys_core.data.synthetic import write_world
 from tasks.ingest import ingest
 from tasks.plan_teacher import plan_teacher
 from tasks.prepare import prepare
 from tasks.train_teacher import train_teacher
 from tasks.validate import validate
 
-if TYPE_CHECKING:
-    from flows.config import NightlyConfig
-    from recsys_core.artifacts import Artifact
-
 RUN_DATE = date(2000, 1, 1)
 """Leave-one-out data know no time; a fixed date lets every run find the last one's output."""
 
 
-def prepared_artifact(config: "NightlyConfig") -> "Artifact":
+def synthetic_night(workspace: Path, world: Mapping[str, Any] | None = None) -> NightlyConfig:
+    """A night on a synthetic world, whose month of events is written to the workspace."""
+    synthetic = {"folder": workspace / "world", "world": world or {}}
+    config = NightlyConfig.model_validate({"workspace": workspace, "synthetic": synthetic})
+    december = RUN_DATE.replace(year=RUN_DATE.year - 1, month=12)
+    through = RUN_DATE - timedelta(days=1)
+    write_world(
+        config.synthetic.folder, config.synthetic.world, first_day=december, through=through
+    )
+    return config
+
+
+def prepared_artifact(config: NightlyConfig) -> Artifact:
     """The prepared data of a configuration, made where they are missing."""
     return made_by(config, teacher=False)[0]
 
 
-def trained_teacher(config: "NightlyConfig") -> tuple["Artifact", "Artifact"]:
+def trained_teacher(config: NightlyConfig) -> tuple[Artifact, Artifact]:
     """The prepared data and the teacher of a configuration, made where they are missing."""
     prepared, _, teacher = made_by(config, teacher=True)
     return prepared, teacher
 
 
-def made_by(config: "NightlyConfig", *, teacher: bool, day: date = RUN_DATE) -> list["Artifact"]:
+def made_by(config: NightlyConfig, *, teacher: bool, day: date = RUN_DATE) -> list[Artifact]:
     """The outputs of the prepare stage and, if asked for, of the teacher's two stages."""
     made: list[Artifact] = []
 

@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from benchmarks.accuracy import ranked
-    from benchmarks.cold_items import trained, varied
+    from benchmarks.networks import trained, varied
     from benchmarks.prepared import prepared_artifact
     from recsys_core.models.ranker import model_ranker
     from tasks.prepared import Prepared

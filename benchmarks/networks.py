@@ -1,0 +1,72 @@
+"""Single networks, trained outside of a night, for the benchmarks of content."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recsys_core.models.recommender import Recommender
+from recsys_core.training.loop import fit
+from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.unseen import place_unseen_items
+from tasks.prepared import Prepared
+from tasks.training import NetworkConfig, build_network, training_set_of
+
+
+def varied(network: NetworkConfig, epochs: int, changes: Mapping[str, Any]) -> NetworkConfig:
+    """One network of the teacher with other content settings."""
+    fields = network.model_dump(include={"model", "training", "content_features"})
+    fields["training"] |= {"epochs": epochs, "validate_every": epochs}
+    fields["model"] |= {"id_dropout": changes.get("id_dropout", 0.0)}
+    fields["content_features"] = changes.get("content_features", fields["content_features"])
+    return NetworkConfig.model_validate(fields)
+
+
+def trained(
+    data: Prepared,
+    network: NetworkConfig,
+    folder: Path,
+    *,
+    validate_on: Prepared | None = None,
+    source: Recommender | None = None,
+) -> Recommender:
+    """A network trained on the prepared data; unseen items are not placed yet.
+
+    Args:
+        data: What it learns from.
+        network: Its settings.
+        folder: For checkpoints.
+        validate_on: Whose validation events say when to stop; None: those of `data`.
+        source: Begins with what this model learned on other items; None: with initial weights.
+    """
+    model = build_network(data, network)
+    if source is not None:
+        model.transfer(source)
+    training_set = training_set_of(data, model.max_length, network.training)
+    competition = competition_of(training_set.item_counts(len(data.items)), network.training)
+    fit(
+        model,
+        training_set,
+        network.training,
+        competition=competition,
+        loss=next_item_loss(network.training, competition),
+        validate=(validate_on or data).validator(network.training.validation_cases),
+        checkpoint=folder,
+        clock=time.monotonic,
+    )
+    return model
+
+
+def placed(model: Recommender, data: Prepared, network: NetworkConfig) -> Recommender:
+    """The trained network with its unseen items placed by their content, as a night leaves it."""
+    training_set = training_set_of(data, model.max_length, network.training)
+    competition = competition_of(training_set.item_counts(len(data.items)), network.training)
+    place_unseen_items(
+        model,
+        data.unseen_items,
+        training_set,
+        network.training,
+        competition=competition,
+        loss=next_item_loss(network.training, competition),
+    )
+    return model
