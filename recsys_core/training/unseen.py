@@ -10,8 +10,6 @@ own loss improves on them, over vectors some of which are content alone. Ids the
 difference, so the vectors of known items stay what they were.
 """
 
-import math
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +26,6 @@ from recsys_core.training.parallel import Workers
 
 _SHARE = 0.1  # of the items in a batch that are content alone
 _LEARNING_RATE = 3e-3  # features have length 1 whatever the network, so one rate suits all
-_LEAST_STEPS = 100
 _RIDGE = 10.0  # so many items of average popularity have to agree on what a word is worth
 _ROWS = 8192
 
@@ -45,8 +42,8 @@ def place_unseen_items(
 ) -> None:
     """Let content place the items without a training event, in place.
 
-    Costs the encoder's forward pass and the loss of an epoch, or of as many as make 100 steps. A
-    model without content, or whose `id_bound` has kept its content to the point, is left alone.
+    Costs the encoder's forward pass and the loss of an epoch. A model without content, or whose
+    `id_bound` has kept its content to the point, is left alone.
 
     Args:
         model: Trained.
@@ -72,35 +69,30 @@ def place_unseen_items(
     optimizer = torch.optim.AdamW(content.parameters(), weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
     workers = Workers.current()
-    n_epochs = math.ceil(_LEAST_STEPS / training_set.steps_per_epoch)
-    n_steps = n_epochs * training_set.steps_per_epoch
-    step = 0
-    for epoch in range(config.epochs, config.epochs + n_epochs):
-        for batch in training_set.epoch(epoch, config.seed):
-            narrowed = competition.narrow(batch, (config.seed, epoch, step))
-            items = None if narrowed.items is None else narrowed.items.to(model.device)
-            rows = known if items is None else known[items]
-            alone = torch.rand(len(rows), 1, generator=generator) < _SHARE
-            vectors = torch.where(alone.to(model.device), content(items), rows)
-            model.zero_grad(set_to_none=True)
-            value = backward(
-                model,
-                vectors,
-                narrowed,
-                loss,
-                workers,
-                precision=config.precision,
-                read_vectors=rows,
-            )
-            if not value.isfinite():
-                msg = f"The loss of placing unseen items is not finite at step {step}."
-                raise TrainingError(msg)
-            optimizer.param_groups[0]["lr"] = _LEARNING_RATE * schedule(
-                step, n_steps, config.warmup_share
-            )
-            optimizer.step()
-            step += 1
-            progress(1.0, f"placing {len(unseen):,} unseen items, step {step} of {n_steps}")
+    epoch, n_steps = config.epochs, training_set.steps_per_epoch
+    for step, batch in enumerate(training_set.epoch(epoch, config.seed)):
+        narrowed = competition.narrow(batch, (config.seed, epoch, step))
+        items = None if narrowed.items is None else narrowed.items.to(model.device)
+        rows = known if items is None else known[items]
+        alone = torch.rand(len(rows), 1, generator=generator) < _SHARE
+        vectors = torch.where(alone.to(model.device), content(items), rows)
+        model.zero_grad(set_to_none=True)
+        value = backward(
+            model,
+            vectors,
+            narrowed,
+            loss,
+            workers,
+            precision=config.precision,
+            read_vectors=rows,
+        )
+        if not value.isfinite():
+            msg = f"The loss of placing unseen items is not finite at step {step}."
+            raise TrainingError(msg)
+        rate = _LEARNING_RATE * schedule(step, n_steps, config.warmup_share)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        progress(1.0, f"placing {len(unseen):,} unseen items, step {step + 1} of {n_steps}")
     model.requires_grad_(True)
     with torch.no_grad():
         model.id_embedding.copy_(known - content())

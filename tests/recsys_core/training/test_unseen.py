@@ -104,7 +104,7 @@ def test_it_is_the_same_every_time_and_tells_how_far_it_is(place: Place) -> None
     model, _ = place(progress=lambda _, message: told.append(message))
     again, _ = place()
     assert torch.equal(model.item_vectors(), again.item_vectors())
-    assert told[0] == "placing 3 unseen items, step 1 of 100"
+    assert told[0] == "placing 3 unseen items, step 1 of 4"
 
 
 def test_a_bounded_model_is_left_alone(place: Place) -> None:
