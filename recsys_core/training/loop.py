@@ -52,6 +52,11 @@ class TrainingConfig(Settings):
     n_negatives: int = Field(
         default=2048, ge=1, le=1_000_000, description="Draws for a batch, where they are drawn"
     )
+    fused_loss: bool = Field(
+        default=False,
+        description="Full softmax by Liger's fused kernel, on a GPU and where all positions weigh "
+        "the same. Needs pip install 'recdistill[gpu]'",
+    )
     clip_norm: float = Field(
         default=1.0, gt=0, description="Gradients are scaled down to this norm"
     )

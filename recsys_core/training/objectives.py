@@ -11,6 +11,7 @@ from recsys_core.training.competition import (
     Narrowed,
     SampledCompetition,
 )
+from recsys_core.training.fused_loss import check_fused_loss, fused_cross_entropy
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses import next_item_cross_entropy
@@ -35,7 +36,13 @@ def competition_of(counts: NDArray[np.int64], config: TrainingConfig) -> Competi
 
 
 def next_item_loss(config: TrainingConfig, competition: Competition) -> Loss:
-    """The loss of what really came next, as `config.loss` says."""
+    """The loss of what really came next, as `config.loss` says.
+
+    Raises:
+        FusedLossError: `config.fused_loss` is on, but the extra is not installed.
+    """
+    if config.fused_loss:
+        check_fused_loss()
 
     def loss(
         states: Float[Tensor, "positions dim"],
@@ -46,6 +53,8 @@ def next_item_loss(config: TrainingConfig, competition: Competition) -> Loss:
         targets = batch.targets[batch.targets > 0].to(device)
         weights = None if batch.weights is None else batch.weights.to(device)
         if narrowed.negatives is None or narrowed.log_expected is None:
+            if config.fused_loss and weights is None and device.type == "cuda":
+                return fused_cross_entropy(states, item_vectors, targets)
             return next_item_cross_entropy(states, item_vectors, targets, weights=weights)
         negatives = narrowed.negatives.to(device)
         if config.loss == "gbce":
