@@ -80,6 +80,7 @@ def on_ml_1m(
         for precision in ("fp32", "bf16"):
             yield f"{OURS} {precision}, GPU", worker(*log, precision, "cuda")
         yield "width 512, 8 layers, bf16, GPU", worker("wide", str(folder), "cuda")
+        yield "the same, fused loss", worker("wide", str(folder), "cuda", "fused")
 
 
 def growing(folder: Path, sizes: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.training_worker ml-1m PREPARED EPOCHS PRECISION [DEVICE]
 python -m benchmarks.training_worker synthetic FOLDER EVENTS ITEMS
-python -m benchmarks.training_worker wide FOLDER DEVICE
+python -m benchmarks.training_worker wide FOLDER DEVICE [fused]
 """
 
 import json
@@ -57,11 +57,12 @@ def on_synthetic(folder: str, n_events: str, n_items: str) -> dict[str, Any]:
     return trained([path], int(n_items), config, SIZE, lambda _: 0.0)
 
 
-def on_wide(folder: str, device: str) -> dict[str, Any]:
+def on_wide(folder: str, device: str, loss: str = "chunked") -> dict[str, Any]:
     """Two epochs of a network for a GPU, width 512 and 8 layers, over 20,000 items."""
     path = Path(folder) / "synthetic-wide.parquet"
     write_synthetic(path, 3_000_000, 20_000)
-    config = TrainingConfig(epochs=2, batch_size=256, validate_every=2)
+    fused = loss == "fused"
+    config = TrainingConfig(epochs=2, batch_size=256, validate_every=2, fused_loss=fused)
     facts = trained([path], 20_000, config, WIDE, lambda _: 0.0, device)
     return facts | share_of_peak(facts, device, "bf16")
 

@@ -1,6 +1,11 @@
-"""The fused loss in Triton's interpreter beside float64: prints how far loss and gradients are off."""
+"""The fused loss in Triton's interpreter beside float64: how far it is off, as JSON.
+
+fused_loss_on_cpu.py OUT
+"""
 
 import json
+import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +15,7 @@ from recsys_core.training.fused_loss import fused_cross_entropy
 
 def main() -> None:
     torch.manual_seed(0)
+    differences: list[list[float]] = []
     for n_positions, n_items, dim in ((1, 2, 8), (40, 301, 16), (300, 1000, 64)):
         states = torch.randn(n_positions, dim, requires_grad=True)
         item_vectors = torch.randn(n_items + 1, dim, requires_grad=True)
@@ -20,7 +26,8 @@ def main() -> None:
         expected = F.cross_entropy(exact[0] @ exact[1][1:].T, targets - 1)
         (3 * expected).backward()
         pairs = [(loss, expected), (states.grad, exact[0].grad), (item_vectors.grad, exact[1].grad)]
-        print(json.dumps([float((one - other).abs().max()) for one, other in pairs]))
+        differences.append([float((one - other).abs().max()) for one, other in pairs])
+    Path(sys.argv[1]).write_text(json.dumps(differences))
 
 
 if __name__ == "__main__":
