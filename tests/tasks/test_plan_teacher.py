@@ -1,6 +1,7 @@
 """Which earlier teacher a night goes on from, and what it takes over."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recsys_core.artifacts import Artifact, publish, read_json, sha256_file, wri
 from recsys_core.data.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import load_teacher
+from recsys_core.settings import Progress, silent
 from tasks.plan_teacher import plan_teacher
 from tasks.prepared import Prepared
 from tasks.stage import StageRun
@@ -63,11 +65,17 @@ def night_of(
     """Plan and train a night's teacher in one workspace."""
 
     def run_night(
-        day: int, config: TeacherConfig, *, n_new_items: int = 0, name: str = ""
+        day: int,
+        config: TeacherConfig,
+        *,
+        n_new_items: int = 0,
+        name: str = "",
+        progress: Progress = silent,
     ) -> tuple[StageRun, dict[str, Any]]:
         name = name or f"day-{day}"
         prepared = _world(obvious_world, tmp_path / f"world-{name}", day, n_new_items)
         planning, training = make_run(f"plan_teacher/{name}"), make_run(f"train_teacher/{name}")
+        training = replace(training, progress=progress)
         plan = plan_teacher.__wrapped__(planning, config=config, prepared=prepared)  # pyright: ignore[reportFunctionMemberAccess]
         planned = Artifact("plan_teacher", name, planning.out)
         summary = train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
@@ -82,7 +90,11 @@ def night_of(
 def test_a_second_night_goes_on_from_the_first(night_of: Nights, teacher: TeacherConfig) -> None:
     first, plan = night_of(5, teacher)
     assert (plan["way"], plan["parent"]) == ("full", None)
-    second, plan = night_of(6, teacher, n_new_items=2)
+    told: list[str] = []
+    second, plan = night_of(
+        6, teacher, n_new_items=2, progress=lambda _, message: told.append(message)
+    )
+    assert told[-1].startswith("placing 2 unseen items, step ")
     assert (plan["way"], plan["parent"], plan["last"]) == ("warm", "day-5", "day-5")
     assert plan["warm_events"] < plan["full_events"]
     assert load_model(second.out).n_items == load_model(first.out).n_items + 2
