@@ -2,7 +2,7 @@
 # (torch leaves parts of its own signatures untyped)
 """Content of items, of any number of kinds (modalities), fused to one vector by a gate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -49,26 +49,44 @@ class ContentFusion(nn.Module):
 
     def forward(self, items: Int[Tensor, " rows"] | None = None) -> Float[Tensor, "rows dim"]:
         """Content vectors of these items (by item_idx), or of all."""
-        features = [rows if items is None else rows[items] for rows in self.buffers()]
+        features = self._features(items)
         projected = [layer(rows) for layer, rows in zip(self.projections, features, strict=True)]
         if len(projected) == 1:
             return projected[0]
+        return (self._shares(features)[..., None] * torch.stack(projected, dim=1)).sum(dim=1)
+
+    def gated_features(self, items: Int[Tensor, " rows"]) -> Float[Tensor, "rows widths"]:
+        """Features side by side, each times its share: projections side by side map them to content."""
+        features = self._features(items)
+        if len(features) == 1:
+            return features[0]
+        shares = self._shares(features).split(1, dim=1)
+        return torch.cat(
+            [rows * share for rows, share in zip(features, shares, strict=True)], dim=1
+        )
+
+    def _features(self, items: Tensor | None) -> list[Tensor]:
+        return [rows if items is None else rows[items] for rows in self.buffers()]
+
+    def _shares(self, features: Sequence[Tensor]) -> Float[Tensor, "rows modalities"]:
+        """How much each modality counts for an item."""
         logits = torch.cat(
             [gate(rows) for gate, rows in zip(self.gates, features, strict=True)], dim=1
         )
         present = torch.stack([rows.any(dim=1) for rows in features], dim=1)
         lowest = torch.finfo(logits.dtype).min  # not -inf: an item may lack every modality
-        weights = torch.softmax(logits.masked_fill(~present, lowest), dim=1) * present
-        return (weights[..., None] * torch.stack(projected, dim=1)).sum(dim=1)
+        return torch.softmax(logits.masked_fill(~present, lowest), dim=1) * present
 
-    @property
-    def weights(self) -> dict[str, Float[Tensor, "dim _width"]]:
-        """The projections' weights by modality."""
+    @torch.no_grad()
+    def set_projections(self, weights: Float[Tensor, "dim widths"]) -> None:
+        """Set the projections' weights, given side by side."""
         layers = cast("list[nn.Linear]", list(self.projections))
-        return {name: layer.weight for name, layer in zip(self.names, layers, strict=True)}
+        widths = [layer.in_features for layer in layers]
+        for layer, part in zip(layers, weights.split(widths, dim=1), strict=True):
+            layer.weight.copy_(part)
 
     @torch.no_grad()
     def clear(self) -> None:
         """Make all content vectors zero."""
-        for weight in self.weights.values():
-            weight.zero_()
+        for layer in cast("list[nn.Linear]", list(self.projections)):
+            layer.weight.zero_()

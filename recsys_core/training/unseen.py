@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_core.models.fusion import ContentFusion
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, silent
 from recsys_core.training.batching import TrainingSet
@@ -63,8 +64,7 @@ def place_unseen_items(
     model.eval().requires_grad_(False)
     known = model.item_vectors()
     counts = torch.from_numpy(training_set.item_counts(model.n_items)).to(model.device)
-    for name, features in content.content.items():
-        content.weights[name].copy_(_ridge_regression(features, known, counts))
+    content.set_projections(_ridge_regression(content, known, counts))
     content.requires_grad_(True)
     optimizer = torch.optim.AdamW(content.parameters(), weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
@@ -99,19 +99,21 @@ def place_unseen_items(
     model.forget_ids(unseen)
 
 
+@torch.no_grad()
 def _ridge_regression(
-    features: Float[Tensor, "items width"],
+    content: ContentFusion,
     vectors: Float[Tensor, "items dim"],
     counts: Int[Tensor, " items"],
-) -> Float[Tensor, "dim width"]:
-    """The linear map from features to vectors, an item weighing as much as it has events."""
-    has_events = torch.nonzero(counts * features.any(dim=1)).ravel()
-    width = features.shape[1]
-    gram = _RIDGE * torch.eye(width, dtype=torch.float64, device=features.device)
+) -> Float[Tensor, "dim widths"]:
+    """The projections whose content is closest to vectors, an item weighing what it has events."""
+    seen = torch.nonzero(counts).ravel()
+    weights = (counts / counts[seen].double().mean())[:, None]
+    width = content.gated_features(seen[:1]).shape[1]
+    gram = _RIDGE * torch.eye(width, dtype=torch.float64, device=vectors.device)
     moments = gram.new_zeros(width, vectors.shape[1])
-    mean = counts[has_events].double().mean()
-    for rows in has_events.split(_ROWS):
-        weighted = features[rows].double() * (counts[rows] / mean)[:, None]
-        gram += weighted.T @ features[rows].double()
-        moments += weighted.T @ vectors[rows].double()
+    for rows in seen.split(_ROWS):
+        features = content.gated_features(rows).double()
+        weighted = (features * weights[rows]).T
+        gram += weighted @ features
+        moments += weighted @ vectors[rows].double()
     return torch.linalg.solve(gram, moments).T.to(vectors.dtype)

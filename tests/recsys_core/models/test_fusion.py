@@ -41,6 +41,15 @@ def test_an_item_with_both_lies_between_them() -> None:
     torch.testing.assert_close(fusion()[1], share * image + (1 - share) * text)
 
 
+def test_content_is_linear_in_gated_features() -> None:
+    items = torch.tensor([3, 1, 4, 2])
+    for fusion in (_fusion(text=TEXT, image=IMAGE), _fusion(text=TEXT)):
+        features = fusion.gated_features(items)
+        weights = torch.randn(4, features.shape[1])
+        fusion.set_projections(weights)
+        torch.testing.assert_close(fusion(items), features @ weights.T)
+
+
 def test_the_gate_learns_which_modality_tells_more() -> None:
     """The target is a function of the image alone; text is noise."""
     torch.manual_seed(1)
