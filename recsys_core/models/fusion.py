@@ -56,7 +56,7 @@ class ContentFusion(nn.Module):
         return (self._shares(features)[..., None] * torch.stack(projected, dim=1)).sum(dim=1)
 
     def gated_features(self, items: Int[Tensor, " rows"]) -> Float[Tensor, "rows widths"]:
-        """Features side by side, each times its share: projections side by side map them to content."""
+        """Features side by side, each times its share; content is linear in them."""
         features = self._features(items)
         if len(features) == 1:
             return features[0]
