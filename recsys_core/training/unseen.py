@@ -27,7 +27,7 @@ from recsys_core.training.parallel import Workers
 
 _SHARE = 0.1  # of the items in a batch that are content alone
 _LEARNING_RATE = 3e-3  # features have length 1 whatever the network, so one rate suits all
-_RIDGE = 3.0  # so many items of average popularity have to agree on what a word is worth
+_RIDGE = 5.0  # so many items of average popularity have to agree on what a word is worth
 _ROWS = 8192
 
 
