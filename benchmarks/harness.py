@@ -23,6 +23,13 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def peak_bytes() -> int:
+    """Most memory that this program has held; not what its parent held, as getrusage would say."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {

@@ -16,7 +16,6 @@ and measures, each in a process of its own:
 import argparse
 import inspect
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,7 @@ import numpy as np
 import polars as pl
 from deltalake import WriterProperties
 
-from benchmarks.harness import finish, options
+from benchmarks.harness import finish, options, peak_bytes
 
 if TYPE_CHECKING:
     from recsys_core.artifacts import Artifact
@@ -137,7 +136,7 @@ def _run_step(step: str, work: Path, source: Path) -> None:
     figures = {
         "seconds": time.monotonic() - began,
         "cpu": time.process_time() - cpu,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gb": peak_bytes() / 1e9,
     }
     print(json.dumps(figures))
 

@@ -9,9 +9,9 @@ epoch, sequences, NDCG@10 on validation after the last, peak memory. Imports not
 """
 
 import json
-import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,7 +77,8 @@ def main() -> None:
         )[[Columns.User, Columns.Item, Columns.Weight, Columns.Datetime]]
     )
     model.fit(dataset)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmHWM:")) * 1024
     validation = pd.read_csv(f"{folder}/validation.csv")
     found = model.recommend(validation["user_id"].to_numpy(), dataset, k=10, filter_viewed=True)
     targets = validation.set_index("user_id")["item_id"]

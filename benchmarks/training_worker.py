@@ -6,7 +6,6 @@ python -m benchmarks.training_worker wide FOLDER DEVICE [fused]
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks.harness import peak_bytes
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import Batch, TrainingSet
 from recsys_core.training.loop import TrainingConfig, fit
@@ -127,14 +127,13 @@ def trained(
             clock=time.monotonic,
         )
     on_gpu = device == "cuda"
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "epoch_seconds": training_set.seconds,
         "sequences": training_set.n_windows,
         "tokens": work.tokens // config.epochs,
         "ndcg_at_10": curve[-1].validation_ndcg_at_10,
         "flops": work.flops / config.epochs,
-        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else resident,
+        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_bytes(),
     }
 
 

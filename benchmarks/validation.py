@@ -10,7 +10,6 @@ writes the lake, so that its memory does not. With --data the lake is kept there
 
 import logging
 import multiprocessing
-import resource
 import tempfile
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.harness import finish, options
+from benchmarks.harness import finish, options, peak_bytes
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.data.lake import Lake
 from recsys_core.data.schema import INTERACTIONS
@@ -95,13 +94,13 @@ def measure(workspace: Path, n_rows: int) -> dict[str, Any]:
     write_json(out / "ingest.json", _facts(workspace, n_rows, run_date))
     night = Night(workspace, "benchmark", run_date, {}, None, {})
     run = StageRun(night, "key", out, out, silent, logging.getLogger(__name__))
-    before = _peak_memory_gb()
+    before = peak_bytes() / 1e9
     began, began_cpu = time.monotonic(), time.process_time()
     summary = unwrap(validate)(run, config=ValidationConfig(), ingested=ingested)
     return {
         "gx_seconds": time.monotonic() - began,
         "cpu_seconds": time.process_time() - began_cpu,
-        "peak_memory_gb": _peak_memory_gb(),
+        "peak_memory_gb": peak_bytes() / 1e9,
         "memory_before_gb": before,
         **summary,
     }
@@ -138,10 +137,6 @@ def _source(day: date) -> str:
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, datetime.min.time(), UTC)
-
-
-def _peak_memory_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from recsys_core.evaluation.histories import Histories
 from recsys_core.evaluation.ranking import Ranker
 from recsys_core.models.context import Context
 from recsys_core.models.ensemble import AnyRecommender
-
-_CPU_POSITIONS = 8192  # more at once take memory and bring no speed
+from recsys_core.models.recommender import CPU_POSITIONS
 
 
 def pad_histories(
@@ -50,7 +49,7 @@ def model_ranker(
         scores = np.empty((len(histories), len(item_vectors)), np.float32)
         size = len(histories) or 1
         if model.device.type == "cpu":
-            size = max(1, _CPU_POSITIONS // model.max_length)
+            size = max(1, CPU_POSITIONS // model.max_length)
         for begin in range(0, len(histories), size):
             part = histories[begin : begin + size]
             scores[begin : begin + size] = _score(part, model, item_vectors)

@@ -23,6 +23,9 @@ from recsys_core.models.fusion import Content, ContentFusion
 from recsys_core.models.rotary import rotate, rotation_angles
 from recsys_core.settings import Settings
 
+CPU_POSITIONS = 8192
+"""Events that a CPU encodes at once: more take memory and bring no speed."""
+
 _INIT_STD = 0.02
 
 Positions = Literal["learned", "rotary"]

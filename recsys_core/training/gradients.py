@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.recommender import CPU_POSITIONS, Recommender
 from recsys_core.training.batching import Batch
 from recsys_core.training.competition import Narrowed
 from recsys_core.training.parallel import Workers, share_of
@@ -22,8 +22,6 @@ Loss = Callable[
 """Loss of the states at the positions that have a target, in row-major order."""
 
 Precision = Literal["auto", "fp32", "bf16"]
-
-_CPU_POSITIONS = 16_384  # more at once take memory and bring no speed
 
 
 def backward(
@@ -98,7 +96,7 @@ def _parts(batch: Batch, device: torch.device) -> list[Batch]:
     """A batch as parts that are worked on one after the other, to hold fewer activations."""
     if device.type != "cpu":
         return [batch]
-    n_parts = max(1, -(-batch.history.numel() // _CPU_POSITIONS))
+    n_parts = max(1, -(-batch.history.numel() // CPU_POSITIONS))
     return [Workers(rank, n_parts).rows_of(batch) for rank in range(n_parts)]
 
 

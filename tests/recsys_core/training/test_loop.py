@@ -125,7 +125,7 @@ def test_a_batch_in_parts_is_the_same_batch(
     config = CONFIG.model_copy(update={"loss": loss, "n_negatives": 12})
     size = SIZE.model_copy(update={"dropout": 0.0})
     whole = train("whole", config=config, size=size)
-    monkeypatch.setattr(gradients, "_CPU_POSITIONS", 20)
+    monkeypatch.setattr(gradients, "CPU_POSITIONS", 20)
     parts = train("parts", config=config, size=size)
     assert [point.loss for point in parts.curve] == pytest.approx(
         [point.loss for point in whole.curve], rel=1e-5
