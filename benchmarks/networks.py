@@ -8,7 +8,7 @@ from typing import Any
 from recsys_core.models.recommender import Recommender
 from recsys_core.training.loop import fit
 from recsys_core.training.objectives import competition_of, next_item_loss
-from recsys_core.training.unseen import place_unseen_items
+from recsys_core.training.unseen import place_unseen_items, unseen_items
 from tasks.prepared import Prepared
 from tasks.training import NetworkConfig, build_network, training_set_of
 
@@ -63,7 +63,7 @@ def placed(model: Recommender, data: Prepared, network: NetworkConfig) -> Recomm
     competition = competition_of(training_set.item_counts(len(data.items)), network.training)
     place_unseen_items(
         model,
-        data.unseen_items,
+        unseen_items(training_set, len(data.items)),
         training_set,
         network.training,
         competition=competition,

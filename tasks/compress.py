@@ -100,6 +100,8 @@ def _recover(
 ) -> None:
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
     training_set = training_set_of(data, model.max_length, config, labels=labels)
+    if model.content is not None:  # unseen items are nothing else: they stay where they are
+        model.content.requires_grad_(False)
     curve = fit(
         model.to(run.night.device),
         training_set,

@@ -15,6 +15,7 @@ from recsys_core.models.ensemble import load_teacher
 from recsys_core.settings import Settings
 from recsys_core.training.competition import FullCompetition, Narrowed
 from recsys_core.training.gradients import Loss
+from recsys_core.training.unseen import unseen_items
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary, stage
 from tasks.training import NetworkConfig, build_network, train_and_save, training_set_of
@@ -62,6 +63,7 @@ def distill(
         training_set,
         competition=FullCompetition(training_set.item_counts(len(data.items))),
         loss=distilling_loss(labels, config, run.night.device),
+        unseen=unseen_items(training_set, len(data.items)),
     )
 
 

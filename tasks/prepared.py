@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_core.artifacts import Artifact, read_json
@@ -28,11 +26,6 @@ class Prepared:
     def exclude_seen(self) -> bool:
         """Whether items in a history are not recommended again."""
         return self.split["exclude_seen"]
-
-    @property
-    def unseen_items(self) -> NDArray[np.int32]:
-        """item_idx of the items without a training event."""
-        return self.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy()
 
     def content(self, n_text_features: int) -> Content | None:
         """Content of the items by modality: their text, and the catalogue's embedding columns.

@@ -46,7 +46,7 @@ def train_teacher(
     """
     plan = read_json(planned.file("plan.json"))
     if plan["parent"] is None and plan["transferred_from"] != transfer_source(config):
-        raise TransferError(_exchanged(config, planned))
+        raise TransferError(_exchanged(run, config, planned))
     data = Prepared(prepared)
     parent = None if plan["parent"] is None else _parent(run, plan["parent"], planned)
     members = config.members()
@@ -84,11 +84,11 @@ def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: 
     return model
 
 
-def _exchanged(config: TeacherConfig, planned: Artifact) -> str:
+def _exchanged(run: StageRun, config: TeacherConfig, planned: Artifact) -> str:
     return (
         f"teacher.transfer_from: the weights in {config.transfer_from} are others than those that "
-        f"tonight's plan names. Put those back, or delete {planned.folder} and run the night "
-        "again: it plans anew."
+        f"tonight's plan names. Put those back, or delete {planned.folder}, {run.out} and "
+        f"{run.scratch} and run the night again: it plans and trains anew."
     )
 
 

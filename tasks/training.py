@@ -2,7 +2,10 @@
 
 import time
 
+import numpy as np
+import polars as pl
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.artifacts import write_json
@@ -15,7 +18,7 @@ from recsys_core.training.competition import Competition
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.objectives import competition_of, next_item_loss
-from recsys_core.training.unseen import place_unseen_items
+from recsys_core.training.unseen import place_unseen_items, unseen_items
 from tasks.prepared import Prepared
 from tasks.stage import StageRun, Summary
 
@@ -40,7 +43,7 @@ def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
     """
     torch.manual_seed(config.training.seed)
     model = Recommender(len(data.items), config.model, data.content(config.content_features))
-    model.forget_ids(data.unseen_items)
+    model.forget_ids(data.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy())
     return model
 
 
@@ -67,8 +70,18 @@ def train_without_teacher(
     )
     competition = competition_of(training_set.item_counts(len(data.items)), config.training)
     loss = next_item_loss(config.training, competition)
+    unseen = unseen_items(training_set, len(data.items))
+    if recent is not None:  # others may have been learnt when their events were still there
+        unseen = unseen[~model.has_id(unseen)]
     return train_and_save(
-        run, model, data, config.training, training_set, competition=competition, loss=loss
+        run,
+        model,
+        data,
+        config.training,
+        training_set,
+        competition=competition,
+        loss=loss,
+        unseen=unseen,
     )
 
 
@@ -101,26 +114,28 @@ def train_and_save(
     *,
     competition: Competition,
     loss: Loss,
+    unseen: NDArray[np.int32],
 ) -> Summary:
-    """Train with checkpoints in the stage's scratch folder.
+    """Train, and place unseen items, with checkpoints in the stage's scratch folder.
 
     Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
     """
     model = model.to(run.night.device)
+    validate = data.validator(config.validation_cases)
     curve = fit(
         model,
         training_set,
         config,
         competition=competition,
         loss=loss,
-        validate=data.validator(config.validation_cases),
+        validate=validate,
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,
         progress=run.progress,
     )
-    place_unseen_items(
+    placed = place_unseen_items(
         model,
-        data.unseen_items,
+        unseen,
         training_set,
         config,
         competition=competition,
@@ -139,7 +154,7 @@ def train_and_save(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": len(curve),
         "best_epoch": validated[best],
-        "validation_ndcg_at_10": best,
+        "validation_ndcg_at_10": validate(model) if placed else best,
     }
     write_json(run.out / "summary.json", summary)
     return summary

@@ -49,7 +49,8 @@ def model_ranker(
         scores = np.empty((len(histories), len(item_vectors)), np.float32)
         size = len(histories) or 1
         if model.device.type == "cpu":
-            size = max(1, CPU_POSITIONS // model.max_length)
+            longest = max((len(history) for history in histories), default=0)
+            size = CPU_POSITIONS // max(1, min(longest, model.max_length))
         for begin in range(0, len(histories), size):
             part = histories[begin : begin + size]
             scores[begin : begin + size] = _score(part, model, item_vectors)

@@ -236,6 +236,11 @@ class Recommender(nn.Module):
             ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= dropped)
         return ids
 
+    def has_id(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Which of these items (by item_idx) are more than their content."""
+        rows = self.id_embedding[torch.from_numpy(items.astype(np.int64))]
+        return rows.any(dim=1).cpu().numpy()
+
     @torch.no_grad()
     def forget_ids(self, items: NDArray[np.integer[Any]]) -> None:
         """Leave these items (by item_idx) to their content: their id embedding becomes 0."""

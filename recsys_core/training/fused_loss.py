@@ -21,7 +21,7 @@ class FusedLossError(RuntimeError):
 
 
 def check_fused_loss() -> None:
-    """Refuse a setting that could only fail at the first step.
+    """Refuse the setting where the extra is missing.
 
     Raises:
         FusedLossError: The extra is not installed.
@@ -39,7 +39,7 @@ def fused_cross_entropy(
     """`next_item_cross_entropy` of positions that all count alike.
 
     Args:
-        states: What the model says of each position; on a GPU.
+        states: What the model says of each position; on a GPU. They may be constants.
         item_vectors: Vectors of the items that compete; row 0 is padding.
         targets: Row of the next item, from 1.
 
@@ -54,6 +54,8 @@ def fused_cross_entropy(
     check_positions(states, None)
     check_targets(targets, states)
     items = item_vectors[1:].contiguous()
+    if not states.requires_grad:  # else the kernel makes no gradient at all
+        states = states.detach().requires_grad_()
     accumulated = torch.float32
     loss, *_ = LigerFusedLinearCrossEntropyFunction.apply(
         states, items, targets - 1, None, None, -100, 0.0, 0.0, "mean", None, False, accumulated

@@ -52,11 +52,13 @@ def backward(
     leaf = item_vectors.detach().requires_grad_()
     read = leaf if read_vectors is None else read_vectors
     value = torch.zeros((), device=model.device)
+    has_positions = False
     for part in _parts(workers.rows_of(narrowed.batch), model.device):
         if share := share_of(part, narrowed.batch):
+            has_positions = True
             rows = narrowed._replace(batch=part)
             value += _backward_part(model, leaf, read, rows, loss, share, precision)
-    if leaf.grad is None:  # a process without a position of its own still adds gradients: zeros
+    if not has_positions:  # a process without one of its own still adds gradients: zeros
         _zero(model, leaf).backward()
     item_vectors.backward(leaf.grad)
     return workers.add_up(model, value)

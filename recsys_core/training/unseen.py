@@ -2,13 +2,15 @@
 # (torch leaves parts of its own signatures untyped)
 """Items that nobody has had: content learns to place them once the network stands.
 
-While ids and content learn together ids take over, and an item without one lies where it does not
-belong. Dropping ids throughout training helps (Volkovs et al. 2017, DropoutNet) but costs the known
-items accuracy. So everything else stands still at the end, and content alone learns: a ridge
+While ids and content learn together ids take over, and an item without one may lie where it does
+not belong. Dropping ids throughout training helps (Volkovs et al. 2017, DropoutNet) but costs the
+known items accuracy. So everything else stands still at the end, and content alone learns: a ridge
 regression finds the projections that come closest to the known items' vectors, and the training's
 own loss improves on them, over vectors some of which are content alone. Ids then make up the
 difference, so the vectors of known items stay what they were.
 """
+
+import math
 
 import numpy as np
 import torch
@@ -22,13 +24,18 @@ from recsys_core.settings import Progress, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.competition import Competition
 from recsys_core.training.gradients import Loss, backward
-from recsys_core.training.loop import TrainingConfig, TrainingError, schedule
+from recsys_core.training.loop import TrainingConfig, TrainingError, clip_gradients, schedule
 from recsys_core.training.parallel import Workers
 
 _SHARE = 0.1  # of the items in a batch that are content alone
 _LEARNING_RATE = 3e-3  # features have length 1 whatever the network, so one rate suits all
 _RIDGE = 5.0  # so many items of average popularity have to agree on what a word is worth
 _ROWS = 8192
+
+
+def unseen_items(training_set: TrainingSet, n_items: int) -> NDArray[np.int32]:
+    """item_idx of the items without an event of any kind in a training set."""
+    return (np.flatnonzero(training_set.item_counts(n_items)[1:] == 0) + 1).astype(np.int32)
 
 
 def place_unseen_items(
@@ -40,7 +47,7 @@ def place_unseen_items(
     competition: Competition,
     loss: Loss,
     progress: Progress = silent,
-) -> None:
+) -> bool:
     """Let content place the items without a training event, in place.
 
     Costs the encoder's forward pass and the loss of an epoch. A model without content, or whose
@@ -55,12 +62,15 @@ def place_unseen_items(
         loss: What was minimised.
         progress: Told after each step.
 
+    Returns:
+        Whether the model was changed.
+
     Raises:
-        TrainingError: The loss became NaN or infinite.
+        TrainingError: The loss or its gradient became NaN or infinite.
     """
     content = model.content
     if content is None or not len(unseen) or model.config.id_bound is not None:
-        return
+        return False
     model.eval().requires_grad_(False)
     known = model.item_vectors()
     counts = torch.from_numpy(training_set.item_counts(model.n_items)).to(model.device)
@@ -86,17 +96,19 @@ def place_unseen_items(
             precision=config.precision,
             read_vectors=rows,
         )
-        if not value.isfinite():
-            msg = f"The loss of placing unseen items is not finite at step {step}."
+        if not (value.isfinite() and clip_gradients(model, math.inf).isfinite()):
+            msg = f"The loss of placing unseen items or its gradient is not finite at step {step}."
             raise TrainingError(msg)
         rate = _LEARNING_RATE * schedule(step, n_steps, config.warmup_share)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-        progress(1.0, f"placing {len(unseen):,} unseen items, step {step + 1} of {n_steps}")
+        if workers.leads:
+            progress(1.0, f"placing {len(unseen):,} unseen items, step {step + 1} of {n_steps}")
     model.requires_grad_(True)
     with torch.no_grad():
         model.id_embedding.copy_(known - content())
     model.forget_ids(unseen)
+    return True
 
 
 @torch.no_grad()

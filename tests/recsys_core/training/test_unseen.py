@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
+from recsys_core.models.fusion import ContentFusion
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Progress, silent
+from recsys_core.training import unseen
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, TrainingError, fit
+from recsys_core.training.losses import next_item_cross_entropy
 from recsys_core.training.objectives import competition_of, next_item_loss
 from recsys_core.training.unseen import place_unseen_items
 
@@ -99,6 +103,52 @@ def test_unseen_items_come_to_lie_by_their_likes(place: Place, loss: str) -> Non
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_the_loss_improves_on_the_regression(
+    place: Place, monkeypatch: pytest.MonkeyPatch, obvious_world: Artifact
+) -> None:
+    """Of a model that knows items by their content alone."""
+
+    @torch.no_grad()
+    def loss_of_content(model: Recommender) -> float:
+        buckets = sorted(obvious_world.file("histories").glob("*.parquet"))
+        total, n_positions = 0.0, 0
+        known, alone = model.item_vectors(), model.content() if model.content else None
+        assert alone is not None
+        for batch in TrainingSet(buckets, max_length=8, batch_size=16).epoch(0, 1):
+            targets = batch.targets[batch.targets > 0]
+            states = model.encode(batch.history, known)[batch.targets > 0]
+            total += float(next_item_cross_entropy(states, alone[:17], targets)) * len(targets)
+            n_positions += len(targets)
+        return total / n_positions
+
+    placed = loss_of_content(place()[0])
+    monkeypatch.setattr(unseen, "_LEARNING_RATE", 0.0)
+    assert placed < loss_of_content(place()[0]) - 0.005
+
+
+def test_the_regression_weighs_items_by_their_events() -> None:
+    torch.manual_seed(0)
+    features, vectors = torch.randn(6, 3), torch.randn(6, 2)
+    features[0] = 0
+    counts = torch.tensor([0, 5, 0, 1, 2, 4])
+    found = unseen._ridge_regression(ContentFusion({"text": features}, 2), vectors, counts)
+    weights = (counts / 3).sqrt()[:, None]
+    padded = torch.cat([features * weights, torch.eye(3) * unseen._RIDGE**0.5])
+    expected = torch.linalg.lstsq(padded, torch.cat([vectors * weights, torch.zeros(3, 2)]))
+    torch.testing.assert_close(found, expected.solution.T, atol=1e-5, rtol=1e-4)
+
+
+def test_items_are_seen_by_events_of_any_kind(
+    write_buckets: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    [bucket] = write_buckets(tmp_path / "histories", [[("u", [1, 3, 4, 3], 4, 4)]])
+    users = pl.read_parquet(bucket)
+    weights = pl.Series([[1.0, 0.0, 1.0, 0.0]], dtype=users.schema["target_weight"])
+    users.with_columns(target_weight=weights).write_parquet(bucket)
+    training_set = TrainingSet([bucket], max_length=8, batch_size=4)
+    assert unseen.unseen_items(training_set, 5).tolist() == [2, 5]
+
+
 def test_it_is_the_same_every_time_and_tells_how_far_it_is(place: Place) -> None:
     told: list[str] = []
     model, _ = place(progress=lambda _, message: told.append(message))
@@ -116,5 +166,7 @@ def test_a_broken_loss_is_said(place: Place) -> None:
     def broken(states: torch.Tensor, vectors: torch.Tensor, _: object) -> torch.Tensor:
         return (states.sum() + vectors.sum()) * torch.nan
 
-    with pytest.raises(TrainingError, match="placing unseen items is not finite at step 0"):
+    with pytest.raises(
+        TrainingError, match="placing unseen items or its gradient is not finite at step 0"
+    ):
         place(placing_loss=broken)
