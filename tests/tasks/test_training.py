@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_teacher
+from recsys_core.training.loop import TrainingConfig
+from tasks.compress import _recover
 from tasks.control import control
 from tasks.distill import DistillationConfig, distill
 from tasks.prepared import Prepared
@@ -192,3 +195,20 @@ def test_labels_over_another_index_are_refused(
     with pytest.raises(module.SoftLabelError, match="made over another item index"):
         train("distill")
     assert soft_labels.file("soft_labels.json").exists()
+
+
+def test_recovery_after_pruning_leaves_unseen_items_where_they_are(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    soft_labels: Artifact,
+) -> None:
+    """Content is all that they are, and nothing in the recovery would hold it in its place."""
+    model, before = load_model(trained_teacher.folder), load_model(trained_teacher.folder)
+    recovery = TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
+    data, distillation = Prepared(obvious_world), DistillationConfig()
+    _recover(make_run("recovery"), model, data, recovery, distillation, soft_labels)
+    assert model.content is not None
+    assert before.content is not None
+    assert torch.equal(model.content(), before.content())
+    assert not torch.equal(model.id_embedding, before.id_embedding)

@@ -84,6 +84,13 @@ def test_an_untouched_item_has_a_vector_of_its_content() -> None:
     assert not vectors[0].any()
 
 
+def test_an_item_that_was_forgotten_has_no_id() -> None:
+    model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
+    model.forget_ids(np.array([2, 5]))
+    assert model.has_id(np.array([1, 2, 5, 6])).tolist() == [True, False, False, True]
+    assert model.has_id(np.array([], np.int32)).tolist() == []
+
+
 def test_the_id_moves_an_item_no_farther_than_its_bound() -> None:
     content = torch.rand(N_ITEMS + 1, 3)
     config = CONFIG.model_copy(update={"id_bound": 0.5})
