@@ -1,16 +1,20 @@
 """The stages that train: what they write, and that a kill changes none of it."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_teacher
+from recsys_core.training.batching import Recent
 from recsys_core.training.loop import TrainingConfig
 from tasks.compress import _recover
 from tasks.control import control
@@ -19,7 +23,7 @@ from tasks.prepared import Prepared
 from tasks.stage import StageRun
 from tasks.teacher import TeacherConfig
 from tasks.train_teacher import train_teacher
-from tasks.training import NetworkConfig, build_network
+from tasks.training import NetworkConfig, build_network, train_without_teacher
 
 FULL = {"way": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
@@ -212,3 +216,32 @@ def test_recovery_after_pruning_leaves_unseen_items_where_they_are(
     assert before.content is not None
     assert torch.equal(model.content(), before.content())
     assert not torch.equal(model.id_embedding, before.id_embedding)
+
+
+def test_a_warm_start_keeps_what_was_learnt_of_items_whose_events_are_gone(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    tiny_network: NetworkConfig,
+    tmp_path: Path,
+) -> None:
+    prepared = Artifact("prepare", "later", tmp_path / "later")
+    shutil.copytree(obvious_world.folder, prepared.folder)
+    gone = 4
+    for path in prepared.file("histories").glob("*.parquet"):  # those who had it have left
+        users = pl.read_parquet(path)
+        users.filter(~pl.col("item_idx").list.contains(gone)).write_parquet(path)
+    model = load_model(trained_teacher.folder)
+    before = model.item_vectors().detach().clone()
+    assert model.has_id(np.array([gone])).all()
+    training = tiny_network.training.model_copy(update={"epochs": 1, "validate_every": 1})
+    train_without_teacher(
+        make_run("warm"),
+        tiny_network.model_copy(update={"training": training}),
+        Prepared(prepared),
+        model=model,
+        recent=Recent(0, 0.0),
+    )
+    assert model.has_id(np.array([gone])).all()
+    after = model.item_vectors().detach()
+    assert torch.cosine_similarity(after[gone], before[gone], dim=0) > 0.9
