@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 if TYPE_CHECKING:
     from flows.config import NightlyConfig
     from recsys_core.artifacts import Artifact
     from recsys_core.evaluation.ranking import Ranker, Split
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
 LEDGER = Path("docs/test_ledger.jsonl")
 
@@ -44,7 +44,7 @@ def main() -> None:
     set_default_environment(args.workspace)
     from benchmarks.prepared import trained_teacher
     from flows.config import load_config
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
     config = load_config(args.config, data=args.data)
     config = config.model_copy(update={"workspace": args.workspace})
@@ -98,7 +98,7 @@ def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, 
     from recsys_core.models.checkpoint import load_model
     from recsys_core.models.ensemble import Ensemble, load_teacher
     from recsys_core.models.ranker import model_ranker
-    from tasks.evaluate import baselines
+    from tasks.stages.evaluate import baselines
 
     whole = load_teacher(teacher.folder)
     made = {"teacher": model_ranker(whole)}

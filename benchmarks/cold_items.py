@@ -18,14 +18,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from recsys_core.evaluation.ranking import Cases
     from recsys_core.models.recommender import Recommender
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
 HIDDEN_SHARE = 0.05
 K = 50
@@ -46,7 +46,7 @@ def main() -> None:
     from benchmarks.networks import placed, trained, varied
     from benchmarks.prepared import prepared_artifact, synthetic_night
     from flows.config import load_config
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
     config = (
         load_config(args.config, data=args.data).model_copy(update={"workspace": args.workspace})

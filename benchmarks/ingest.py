@@ -33,8 +33,8 @@ from benchmarks.harness import finish, options, peak_bytes
 
 if TYPE_CHECKING:
     from recsys_core.artifacts import Artifact
-    from recsys_core.data.sources import SourceConfig
-    from tasks.stage import StageRun
+    from recsys_core.data.sources.config import SourceConfig
+    from tasks.engine.stage import StageRun
 
 DAYS = 60
 FIRST_DAY = date(2026, 1, 1)
@@ -179,8 +179,8 @@ def _stage_run(work: Path, name: str) -> "StageRun":
     import logging
 
     from recsys_core.settings import silent
-    from tasks.night import Night
-    from tasks.stage import StageRun
+    from tasks.engine.night import Night
+    from tasks.engine.stage import StageRun
 
     night = Night(work / "workspace", "benchmark", LAST_DAY, {}, None, {})
     out = work / "workspace" / "stages" / name / f"{time.time_ns()}"
@@ -191,10 +191,10 @@ def _stage_run(work: Path, name: str) -> "StageRun":
 
 def _ingest(work: Path, source: Path) -> None:
     """What the ingest stage does, from finding the files to its record."""
-    from recsys_core.data.files import source_fingerprint
-    from recsys_core.data.lake import Lake
-    from recsys_core.data.records import known_files, mark_validated, read_records
-    from tasks.ingest import ingest
+    from recsys_core.data.lake.ingest_log import known_files, mark_validated, read_records
+    from recsys_core.data.lake.tables import Lake
+    from recsys_core.data.sources.discovery import source_fingerprint
+    from tasks.stages.ingest import ingest
 
     config, run = _config(source), _stage_run(work, "ingest")
     lake = Lake(run.night.lake)
@@ -253,7 +253,7 @@ def _pandas(work: Path, source: Path) -> None:
 def _histories(work: Path, source: Path) -> None:
     """What the prepare stage does."""
     from recsys_core.artifacts import Artifact, publish
-    from tasks.prepare import PrepareConfig, prepare
+    from tasks.stages.prepare import PrepareConfig, prepare
 
     run, ingested = _stage_run(work, "prepare"), _last(work, "ingest")
     run.scratch.mkdir()
@@ -270,7 +270,7 @@ def _histories(work: Path, source: Path) -> None:
 
 def _validate(work: Path, _: Path) -> None:
     """What the validate stage does, the import of Great Expectations included."""
-    from tasks.validate import ValidationConfig, validate
+    from tasks.stages.validate import ValidationConfig, validate
 
     inspect.unwrap(validate)(
         _stage_run(work, "validate"), config=ValidationConfig(), ingested=_last(work, "ingest")
@@ -278,7 +278,7 @@ def _validate(work: Path, _: Path) -> None:
 
 
 def _config(source: Path) -> "SourceConfig":
-    from recsys_core.data.sources import SourceConfig
+    from recsys_core.data.sources.config import SourceConfig
 
     return SourceConfig(format="parquet", interactions=source.parent)
 

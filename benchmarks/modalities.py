@@ -3,7 +3,7 @@
     python -m benchmarks.modalities [--epochs N]
 
 A text tells an item's category, an image its series; either is noisy, and some items lack it (see
-recsys_core/data/synthetic_modalities.py). Networks that read none, one or both of them are trained
+recsys_core/synthetic/modalities.py). Networks that read none, one or both of them are trained
 without 5 % of the items; then they rank each user's first event with one of those, and the usual
 validation events.
 """
@@ -15,7 +15,7 @@ import polars as pl
 
 from benchmarks.cold_items import K, cold_cases, hidden_items, recall, without
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "ids only": (),
@@ -34,7 +34,7 @@ def main() -> None:
     set_default_environment(args.workspace)
     from benchmarks.networks import placed, trained, varied
     from benchmarks.prepared import prepared_artifact, synthetic_night
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
     world = {"modalities": True} | ({"n_users": 300, "n_items": 200} if args.quick else {})
     config = synthetic_night(args.workspace, world)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from recsys_core.models.recommender import Recommender
+from recsys_core.training.cold_items import place_unseen_items, unseen_items
 from recsys_core.training.loop import fit
 from recsys_core.training.objectives import competition_of, next_item_loss
-from recsys_core.training.unseen import place_unseen_items, unseen_items
-from tasks.prepared import Prepared
-from tasks.training import NetworkConfig, build_network, training_set_of
+from tasks.training.network import NetworkConfig, build_network, training_set_of
+from tasks.training.prepared import Prepared
 
 
 def varied(network: NetworkConfig, epochs: int, changes: Mapping[str, Any]) -> NetworkConfig:

@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 if TYPE_CHECKING:
     from flows.config import NightlyConfig
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
     set_default_environment(args.workspace)
     from flows.config import NightlyConfig, load_config
     from flows.nightly import nightly, planned
-    from tasks.prepared import Prepared
-    from tasks.summary import table_rows
+    from tasks.chores.summary import table_rows
+    from tasks.training.prepared import Prepared
 
     config = load_config(args.config, data=args.data) if args.config else NightlyConfig()
     config = adjusted(config, args)
@@ -84,7 +84,7 @@ def bayes_optimal(folder: Path, ranks: pl.DataFrame, data: "Prepared") -> tuple[
     The mean over users of each user's mean, as for the models. The world knows each user's true
     taste, which no model can, so this is a ceiling and not a goal.
     """
-    from recsys_core.data.synthetic import World
+    from recsys_core.synthetic.world import World
 
     world = World.open(folder)
     histories = pl.concat(

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 if TYPE_CHECKING:
     from flows.config import NightlyConfig
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=14)
     args = parser.parse_args()
     set_default_environment(args.workspace)
-    from recsys_core.data.synthetic import write_world
+    from recsys_core.synthetic.world import write_world
 
     configs = {way: settings(args.workspace, way, quick=args.quick) for way in ("full", "auto")}
     world = configs["full"].synthetic
@@ -106,7 +106,7 @@ def night(config: "NightlyConfig", day: date) -> Night:
     from recsys_core.artifacts import read_json
     from recsys_core.models.ensemble import load_teacher
     from recsys_core.models.ranker import model_ranker
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
     prepared, *_ = made_by(config, teacher=False, day=day)
     began = time.perf_counter()

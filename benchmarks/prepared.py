@@ -10,12 +10,12 @@ from prefect import flow
 from flows.config import NightlyConfig
 from flows.nightly import open_night
 from recsys_core.artifacts import Artifact
-from recsys_core.data.synthetic import write_world
-from tasks.ingest import ingest
-from tasks.plan_teacher import plan_teacher
-from tasks.prepare import prepare
-from tasks.train_teacher import train_teacher
-from tasks.validate import validate
+from recsys_core.synthetic.world import write_world
+from tasks.stages.ingest import ingest
+from tasks.stages.plan_teacher import plan_teacher
+from tasks.stages.prepare import prepare
+from tasks.stages.train_teacher import train_teacher
+from tasks.stages.validate import validate
 
 RUN_DATE = date(2000, 1, 1)
 """Leave-one-out data know no time; a fixed date lets every run find the last one's output."""

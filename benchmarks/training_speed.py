@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 GROWTH = (1_000_000, 3_000_000, 10_000_000)
 HERE = Path(__file__).parent

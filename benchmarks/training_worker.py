@@ -39,7 +39,7 @@ def main() -> None:
 def on_ml_1m(prepared: str, epochs: str, precision: str, device: str = "cpu") -> dict[str, Any]:
     """Speed, quality and share of the processor's GEMM peak on a prepared log."""
     from recsys_core.artifacts import Artifact
-    from tasks.prepared import Prepared
+    from tasks.training.prepared import Prepared
 
     data = Prepared(Artifact("prepare", "prepared", Path(prepared)))
     settings = {"epochs": epochs, "validate_every": epochs, "precision": precision}

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import finish, options
-from flows.environment import set_default_environment
+from flows.services.environment import set_default_environment
 
 if TYPE_CHECKING:
     from flows.config import NightlyConfig
@@ -41,8 +41,8 @@ def main() -> None:
     from benchmarks.networks import trained, varied
     from benchmarks.prepared import prepared_artifact
     from recsys_core.models.ranker import model_ranker
-    from tasks.prepared import Prepared
-    from tasks.training import build_network
+    from tasks.training.network import build_network
+    from tasks.training.prepared import Prepared
 
     configs = markets(args.workspace, n_users=400 if args.quick else 4800)
     first, second = (prepared_artifact(config) for config in configs)
@@ -78,7 +78,7 @@ def main() -> None:
 def markets(workspace: Path, *, n_users: int) -> list["NightlyConfig"]:
     """Write the two markets' sources; a night's configuration for each."""
     from flows.config import NightlyConfig
-    from recsys_core.data.synthetic import WorldConfig, write_world
+    from recsys_core.synthetic.world import WorldConfig, write_world
 
     folder = workspace / "world"
     write_world(folder, WorldConfig(n_users=n_users), first_day=FIRST_DAY, through=LAST_DAY)
@@ -117,7 +117,7 @@ def markets(workspace: Path, *, n_users: int) -> list["NightlyConfig"]:
 def some_users(original: "Artifact", share: float, folder: Path) -> "Artifact":
     """The prepared data of a random share of the users; all items, counted anew."""
     from recsys_core.artifacts import Artifact
-    from recsys_core.data.catalogue import count_training_interactions
+    from recsys_core.data.catalogue.candidates import count_training_interactions
 
     (folder / "histories").mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(SEED)

@@ -22,7 +22,7 @@ import polars as pl
 
 from benchmarks.harness import finish, options, peak_bytes
 from recsys_core.artifacts import Artifact, write_json
-from recsys_core.data.lake import Lake
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
 from recsys_core.settings import silent
 
@@ -83,9 +83,9 @@ def write_lake(folder: Path, n_rows: int) -> None:
 
 def measure(workspace: Path, n_rows: int) -> dict[str, Any]:
     """Run the stage on the newest date."""
-    from tasks.night import Night
-    from tasks.stage import StageRun
-    from tasks.validate import ValidationConfig, validate
+    from tasks.engine.night import Night
+    from tasks.engine.stage import StageRun
+    from tasks.stages.validate import ValidationConfig, validate
 
     out = workspace / "validate"
     out.mkdir(parents=True, exist_ok=True)

@@ -8,15 +8,15 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from flows.config import NightlyConfig
-from flows.lock import workspace_lock
 from flows.nightly import claim, known, open_night, scheduled_date
-from recsys_core.data.files import source_fingerprint
-from recsys_core.data.lake import Lake
-from recsys_core.data.records import read_records
+from flows.services.lock import workspace_lock
+from recsys_core.data.lake.ingest_log import read_records
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
-from recsys_core.data.sources import SourceError
-from tasks.ingest import ingest
-from tasks.validate import validate
+from recsys_core.data.sources.config import SourceError
+from recsys_core.data.sources.discovery import source_fingerprint
+from tasks.stages.ingest import ingest
+from tasks.stages.validate import validate
 
 
 @flow(name="backfill", persist_result=False)

@@ -8,24 +8,24 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from recsys_core.compression.quantization import MIN_BLOCK
-from recsys_core.data.sources import ItemColumns, SourceConfig
-from recsys_core.data.synthetic import WorldConfig
-from recsys_core.data.synthetic_modalities import MODALITIES
+from recsys_core.data.sources.config import ItemColumns, SourceConfig
 from recsys_core.evaluation.gate import GateConfig
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.settings import Settings
+from recsys_core.synthetic.modalities import MODALITIES
+from recsys_core.synthetic.world import WorldConfig
 from recsys_core.training.loop import TrainingConfig
-from tasks.check_teacher import TeacherCheckConfig
-from tasks.clean import RetentionConfig
-from tasks.compress import CompressionConfig
-from tasks.distill import DistillationConfig
-from tasks.evaluate import EvaluationConfig
-from tasks.prepare import PrepareConfig
+from tasks.chores.retention import RetentionConfig
 from tasks.registry.store import RegistryConfig
-from tasks.teacher import TeacherConfig
-from tasks.training import NetworkConfig
-from tasks.validate import ValidationConfig
-from tasks.write_soft_labels import SoftLabelConfig
+from tasks.stages.check_teacher import TeacherCheckConfig
+from tasks.stages.compress import CompressionConfig
+from tasks.stages.distill import DistillationConfig
+from tasks.stages.evaluate import EvaluationConfig
+from tasks.stages.prepare import PrepareConfig
+from tasks.stages.validate import ValidationConfig
+from tasks.stages.write_soft_labels import SoftLabelConfig
+from tasks.training.network import NetworkConfig
+from tasks.training.teacher import TeacherConfig
 
 
 class ConfigError(ValueError):

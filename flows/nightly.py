@@ -11,32 +11,32 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.config import NightlyConfig
-from flows.lock import workspace_lock
+from flows.services.lock import workspace_lock
 from recsys_core.artifacts import Artifact
-from recsys_core.data.files import source_fingerprint
-from recsys_core.data.lake import Lake
-from recsys_core.data.records import known_files
-from tasks.await_sources import await_sources
-from tasks.check_teacher import check_teacher
-from tasks.clean import clean
-from tasks.compress import compress
-from tasks.control import control
-from tasks.distill import distill
-from tasks.evaluate import evaluate
-from tasks.gate import gate
-from tasks.ingest import ingest
-from tasks.night import Night, NightManifest, Plan, claim_workspace
-from tasks.plan_teacher import plan_teacher
-from tasks.prepare import prepare
-from tasks.promote import promote
-from tasks.register import register
+from recsys_core.data.lake.ingest_log import known_files
+from recsys_core.data.lake.tables import Lake
+from recsys_core.data.sources.discovery import source_fingerprint
+from tasks.chores.await_sources import await_sources
+from tasks.chores.retention import clean
+from tasks.chores.summary import summarise_night
+from tasks.chores.synthesise import synthesise
+from tasks.engine.night import Night, NightManifest, Plan, claim_workspace
 from tasks.registry.store import champion_version
-from tasks.report import report
-from tasks.summary import summarise_night
-from tasks.synthesise import synthesise
-from tasks.train_teacher import train_teacher
-from tasks.validate import validate
-from tasks.write_soft_labels import write_soft_labels
+from tasks.stages.check_teacher import check_teacher
+from tasks.stages.compress import compress
+from tasks.stages.control import control
+from tasks.stages.distill import distill
+from tasks.stages.evaluate import evaluate
+from tasks.stages.gate import gate
+from tasks.stages.ingest import ingest
+from tasks.stages.plan_teacher import plan_teacher
+from tasks.stages.prepare import prepare
+from tasks.stages.promote import promote
+from tasks.stages.register import register
+from tasks.stages.report import report
+from tasks.stages.train_teacher import train_teacher
+from tasks.stages.validate import validate
+from tasks.stages.write_soft_labels import write_soft_labels
 
 Artifacts = Mapping[str, Artifact]
 

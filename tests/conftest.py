@@ -26,8 +26,8 @@ install_import_hook(
 
 from recsys_core.artifacts import Artifact, write_json  # noqa: E402 - after the hook
 from recsys_core.settings import silent  # noqa: E402
-from tasks.night import Night  # noqa: E402
-from tasks.stage import StageRun  # noqa: E402
+from tasks.engine.night import Night  # noqa: E402
+from tasks.engine.stage import StageRun  # noqa: E402
 from tests.targets import PLAIN_EVENTS  # noqa: E402
 
 torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 Cleaning and the validation suite are both made from these definitions, so they can't disagree.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -97,7 +98,7 @@ ITEMS = Table(
 """The catalogue: a row per version of an item, dated by the night that brought it.
 
 `listed` is false where a complete catalogue no longer had the item. Embeddings and further columns
-of the sources are carried along. `recsys_core.data.item_versions` reads and writes it.
+of the sources are carried along. `recsys_core.data.catalogue.versions` reads and writes it.
 """
 
 ITEM_INDEX = Table(
@@ -152,6 +153,11 @@ SOURCES = Table(
 """The log of what was ingested: one row a file, as it was last read."""
 
 TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE, SOURCES)
+
+WITHHELD = "withheld"
+"""Stands in the quarantine for the text of a line that could name a user."""
+WITHHELD_ROW = json.dumps({"line": WITHHELD}, separators=(",", ":"))
+"""The same as a row of the quarantine."""
 
 UNBALANCED_QUOTES = "unbalanced quotes"
 WRONG_FIELD_COUNT = "wrong number of fields"

@@ -91,7 +91,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     """Read the cases of one bucket file of histories.
 
     Args:
-        bucket: File of `recsys_core.data.histories.HISTORIES`.
+        bucket: File of `recsys_core.data.histories.build.HISTORIES`.
         items: The catalogue, see `candidate_mask`.
         split: "validation" ranks the events [train_end, validation_end), "test" those after; of
             both only targets.

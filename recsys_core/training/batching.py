@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.data.histories import (
+from recsys_core.data.histories.build import (
     ResidentHistories,
     group_buckets,
     read_training_histories,
 )
-from recsys_core.distillation.soft_labels import SoftLabels, StateLabels
+from recsys_core.data.soft_labels import SoftLabels, StateLabels
 from recsys_core.models.context import Context
 
 _SORTED_BATCHES = 32  # windows for about this many batches are sorted by length together

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recsys_core.models.recommender import CPU_POSITIONS, Recommender
 from recsys_core.training.batching import Batch
-from recsys_core.training.competition import Narrowed
+from recsys_core.training.negative_sampling import Narrowed
 from recsys_core.training.parallel import Workers, share_of
 
 Loss = Callable[

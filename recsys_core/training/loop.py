@@ -17,8 +17,8 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, Settings, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
-from recsys_core.training.competition import Competition, Narrowed
 from recsys_core.training.gradients import Loss, Precision, backward
+from recsys_core.training.negative_sampling import Competition, Narrowed
 from recsys_core.training.parallel import Workers
 
 Validate = Callable[[Recommender], float]

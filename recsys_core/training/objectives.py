@@ -5,16 +5,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.training.competition import (
+from recsys_core.training.fused_loss import check_fused_loss, fused_cross_entropy
+from recsys_core.training.gradients import Loss
+from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.negative_sampling import (
     Competition,
     FullCompetition,
     Narrowed,
     SampledCompetition,
 )
-from recsys_core.training.fused_loss import check_fused_loss, fused_cross_entropy
-from recsys_core.training.gradients import Loss
-from recsys_core.training.loop import TrainingConfig
-from recsys_core.training.losses import next_item_cross_entropy
 from recsys_core.training.sampled_losses import gbce, sampled_softmax
 
 FULL_SOFTMAX_ITEMS = 50_000

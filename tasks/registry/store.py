@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
-from tasks.night import Night
+from tasks.engine.night import Night
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

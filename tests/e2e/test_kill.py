@@ -75,7 +75,7 @@ def settings() -> dict[str, Any]:
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """A night in a process group of its own."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "nightly"]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "nightly"]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [*command, "--config", "night.toml", "--run-date", RUN_DATE.isoformat()],

@@ -8,10 +8,10 @@ import pytest
 
 from flows.backfill import backfill
 from flows.config import NightlyConfig
-from recsys_core.data.lake import Lake
-from recsys_core.data.retention import expire
-from recsys_core.data.sources import SourceError
-from tasks.night import WorkspaceOwned
+from recsys_core.data.lake.retention import expire
+from recsys_core.data.lake.tables import Lake
+from recsys_core.data.sources.config import SourceError
+from tasks.engine.night import WorkspaceOwned
 
 HEADER = "user_id,item_id,timestamp\n"
 

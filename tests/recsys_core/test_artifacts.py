@@ -205,12 +205,12 @@ def test_nothing_is_imported_to_find_out(write_code: Callable[[str, str], None])
 @pytest.mark.parametrize(
     ("module", "depends"),
     [
-        ("tasks.train_teacher", True),
-        ("tasks.distill", True),
-        ("tasks.control", True),
-        ("tasks.ingest", False),
-        ("tasks.prepare", False),
-        ("tasks.gate", False),
+        ("tasks.stages.train_teacher", True),
+        ("tasks.stages.distill", True),
+        ("tasks.stages.control", True),
+        ("tasks.stages.ingest", False),
+        ("tasks.stages.prepare", False),
+        ("tasks.stages.gate", False),
     ],
 )
 def test_which_stages_depend_on_the_training_loss(
@@ -230,4 +230,4 @@ def test_which_stages_depend_on_the_training_loss(
     code_fingerprint(module, PACKAGES)
     names = {"/".join(path.parts[-3:]) for path in read}
     assert ("recsys_core/training/losses.py" in names) == depends
-    assert any(name.endswith("tasks/stage.py") for name in names)
+    assert any(name.endswith("tasks/engine/stage.py") for name in names)

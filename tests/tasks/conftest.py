@@ -12,13 +12,13 @@ from recsys_core.artifacts import Artifact, write_json
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.settings import silent
 from recsys_core.training.loop import TrainingConfig
-from tasks.night import Night
+from tasks.engine.night import Night
+from tasks.engine.stage import StageRun
 from tasks.registry.store import Registry, RegistryConfig
-from tasks.stage import StageRun
-from tasks.teacher import TeacherConfig
-from tasks.train_teacher import train_teacher
-from tasks.training import NetworkConfig
-from tasks.write_soft_labels import SoftLabelConfig, write_soft_labels
+from tasks.stages.train_teacher import train_teacher
+from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
+from tasks.training.network import NetworkConfig
+from tasks.training.teacher import TeacherConfig
 
 
 @pytest.fixture(scope="session")

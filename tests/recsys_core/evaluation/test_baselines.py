@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -14,9 +11,8 @@ from recsys_core.evaluation.baselines import (
 )
 from recsys_core.evaluation.metrics import ndcg_at_k
 from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
+from tests.shared_data import DATA
 from tests.targets import PLAIN_EVENTS
-
-DATA = Path(os.environ.get("RECDISTILL_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def history(*items):

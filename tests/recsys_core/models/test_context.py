@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_core.data.histories import read_training_histories
+from recsys_core.data.histories.build import read_training_histories
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.evaluation.histories import Histories
 from recsys_core.models.context import N_GAP_BUCKETS, Context, gap_buckets

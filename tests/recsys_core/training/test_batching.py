@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from recsys_core.artifacts import write_json
-from recsys_core.data.histories import ResidentHistories, read_training_histories
-from recsys_core.distillation.soft_labels import (
+from recsys_core.data.histories.build import ResidentHistories, read_training_histories
+from recsys_core.data.soft_labels import (
     SoftLabelError,
     SoftLabels,
     describe,

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from recsys_core.training import fused_loss
-from recsys_core.training.competition import FullCompetition
 from recsys_core.training.fused_loss import FusedLossError, fused_cross_entropy
 from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.negative_sampling import FullCompetition
 from recsys_core.training.objectives import next_item_loss
 
 SCRIPT = Path(__file__).with_name("fused_loss_on_cpu.py")

@@ -9,17 +9,17 @@ import torch
 
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
+from recsys_core.data.soft_labels import SoftLabels, describe
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.distillation.losses import distillation_loss
-from recsys_core.distillation.soft_labels import SoftLabels, describe
 from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import TrainingSet
-from recsys_core.training.competition import FullCompetition, Narrowed
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.negative_sampling import FullCompetition, Narrowed
 from recsys_core.training.validation import Validator
 
 TEACHER = ModelConfig(

@@ -15,7 +15,6 @@ from recsys_core.settings import Progress, silent
 from recsys_core.training import checkpoint, gradients, loop
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint
-from recsys_core.training.competition import Narrowed
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import (
     TrainingConfig,
@@ -25,6 +24,7 @@ from recsys_core.training.loop import (
     schedule,
 )
 from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.negative_sampling import Narrowed
 from recsys_core.training.objectives import competition_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=8, dropout=0.2)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from recsys_core.serving.scorer import Scorer
-from tasks.night import Night
+from tasks.engine.night import Night
 from tasks.registry.store import (
     CHAMPION,
     Registry,

@@ -1,0 +1,223 @@
+"""The commands under `recdistill data`: make, fetch, look at and take away data."""
+
+import json
+import sys
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import ConfigOption, DataOption, WorkspaceOption, resolve
+from flows.cli.output import say, share_bar, size, today
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows.datasets.download import Progress as DownloadProgress
+
+data_app = typer.Typer(help="Make, fetch, look at and take away data.", no_args_is_help=True)
+
+
+@data_app.command()
+def synthetic(
+    out: Annotated[Path, typer.Option(help="Folder to write, or to extend.")],
+    days: Annotated[int, typer.Option(min=1, help="Days that a new world begins with.")] = 30,
+    through: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Last day. Default: yesterday, UTC."),
+    ] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Users on the first day.")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Items on the first day.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds make equal worlds.")] = 0,
+    allow_repeats: Annotated[
+        bool, typer.Option("--allow-repeats", help="Users may have an item again; faster.")
+    ] = False,
+    modalities: Annotated[
+        bool, typer.Option("--modalities", help="Items have vectors of a text and an image.")
+    ] = False,
+) -> None:
+    """Write a synthetic world with a known truth, or extend one by the days that it lacks."""
+    from recsys_core.synthetic.world import WorldConfig, write_world
+
+    last = through.date() if through else today("UTC") - timedelta(days=1)
+    laws = {"n_users": users, "n_items": items, "seed": seed, "allow_repeats": allow_repeats}
+    given = {name: value for name, value in laws.items() if value is not None}
+    world = WorldConfig.model_validate({**given, "modalities": modalities})
+    with share_bar("days") as progress:
+        write_world(
+            out,
+            world,
+            first_day=last - timedelta(days=days - 1),
+            through=last,
+            progress=progress,
+        )
+    say(f"The synthetic world in {out} reaches through {last}.")
+
+
+@data_app.command()
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="Data set to fetch; without one, they are listed.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make. Default: data/NAME.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Archive that was downloaded already; the network is not used."),
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the owner's terms without a question.")
+    ] = False,
+) -> None:
+    """Fetch a public data set by name, check it and make it readable for a night."""
+    if name is None:
+        _print_datasets()
+        return
+    from flows.datasets.fetch import fetch as bring
+    from flows.datasets.fetch import how_to_read, is_there
+    from flows.datasets.registry import find_dataset, licence_notice
+
+    dataset = find_dataset(name)
+    folder = to or Path("data") / name
+    if is_there(dataset, folder):
+        say(f"{folder} holds {name} already: nothing to do.")
+    else:
+        say(licence_notice(dataset))
+        _require(
+            "Do you accept these terms?", accept_licence, "Nothing was done", "--accept-licence"
+        )
+        with _byte_bar(f"{name}.zip") as progress:
+            bring(dataset, folder, archive=file, progress=progress)
+        say(f"{folder} holds {name} now; its checksum is right.")
+    say(how_to_read(folder))
+
+
+@data_app.command()
+def status(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything, for programs: each date, each file.")
+    ] = False,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Show the lake: dates, rows, gaps, quarantine, source files."""
+    resolved = resolve(config, None, workspace)
+    from flows.cli.status import print_status
+    from recsys_core.data.lake.status import lake_status
+
+    found = lake_status(resolved.workspace / "lake")
+    if as_json:
+        typer.echo(json.dumps(found.facts(), indent=2))
+        return
+    print_status(found, resolved.workspace / "lake")
+
+
+@data_app.command()
+def backfill(
+    first: Annotated[
+        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First date of events.")
+    ],
+    last: Annotated[
+        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last date of events.")
+    ],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Read the files of some dates again, whole, and validate what they bring."""
+    resolved = resolve(config, data, workspace)
+    from flows.backfill import backfill as flow
+    from flows.cli.log_format import keep_tracebacks_off_the_console
+
+    keep_tracebacks_off_the_console()
+    done = flow(first.date(), last.date(), resolved)
+    say(
+        f"{done['new_files']} files were read: {done['rows_in']:,} rows = {done['rows_kept']:,} "
+        f"kept + {done['rows_quarantined']:,} quarantined + {done['rows_duplicate']:,} duplicates."
+    )
+
+
+@data_app.command()
+def clean(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and how many bytes.")
+    ] = False,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Delete what the retention policy need not keep; every night ends with this too."""
+    resolved = resolve(config, None, workspace)
+    from flows.services.lock import workspace_lock
+    from tasks.chores.retention import clean_workspace, planned_cleaning
+
+    work = planned_cleaning if dry_run else clean_workspace
+    with workspace_lock(resolved.workspace):
+        done = work(resolved.workspace, resolved.retention, today=today(resolved.events.timezone))
+    for path in (*done.stages, *done.lake_files):
+        say(f"{path}")
+    say(f"{'Would be deleted' if dry_run else 'Deleted'}: {done.in_words()}.")
+
+
+@data_app.command()
+def forget(
+    user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is held of the user; change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without a question.")] = False,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Erase a user from the lake, its old versions and all stage outputs, for good."""
+    resolved = resolve(config, None, workspace)
+    from flows.cli.forget import forget as erase
+    from flows.cli.forget import look
+
+    found = look(resolved, user)
+    for line in found.in_words():
+        say(line)
+    if dry_run:
+        return
+    _require(
+        "Erase this, and refuse what files may still bring?", yes, "Nothing was erased", "--yes"
+    )
+    with share_bar("erasing") as progress:
+        record = erase(resolved, user, progress=progress)
+    say(f"Erased; what was found is noted in {record} (with a hash for the user).")
+
+
+def _print_datasets() -> None:
+    from flows.datasets.registry import DATASETS
+
+    for dataset in DATASETS:
+        say(f"{dataset.name:<16} {size(dataset.size_bytes):>8}  {dataset.title}")
+        say(f"{'':<27}licence: {dataset.licence_url}")
+    say("Fetch one with `recdistill data fetch NAME`.")
+
+
+def _require(question: str, given: bool, otherwise: str, option: str) -> None:
+    """Go on only with a yes, from the option or from somebody at a terminal."""
+    if given or (sys.stdin.isatty() and typer.confirm(question)):
+        return
+    msg = f"{otherwise}: {option} was not given, and nobody said yes."
+    raise ValueError(msg)
+
+
+@contextmanager
+def _byte_bar(title: str) -> "Iterator[DownloadProgress]":
+    from rich import progress
+
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bars:
+        bar = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)

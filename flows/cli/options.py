@@ -1,0 +1,44 @@
+"""What commands have in common: their options, and the configuration that these lead to."""
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.services.environment import set_default_environment
+
+if TYPE_CHECKING:
+    from flows.config import NightlyConfig
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file; without one, a synthetic world is used."),
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder that the configuration calls {data}.")
+]
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("--workspace", help="Folder of everything that nights write.")
+]
+
+
+def resolve(config: Path | None, data: Path | None, workspace: Path | None) -> "NightlyConfig":
+    """The configuration, with the environment set for what is imported next."""
+    if data and not config:
+        msg = "--data fills in {data} of a configuration file; give --config too."
+        raise ValueError(msg)
+    set_default_environment(workspace or _configured_workspace(config))
+    from flows.config import NightlyConfig, load_config
+
+    resolved = load_config(config, data=data) if config else NightlyConfig()
+    return resolved.model_copy(update={"workspace": workspace}) if workspace else resolved
+
+
+def _configured_workspace(config: Path | None) -> Path:
+    """The workspace that a file names; whatever is wrong with the file is said later."""
+    try:
+        fields = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
+    except (OSError, ValueError):
+        fields = {}
+    return Path(str(fields.get("workspace", "workspace")))

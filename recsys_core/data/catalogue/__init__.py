@@ -1,0 +1,1 @@
+"""Items: their versions over time, the append-only item index, the candidates."""

@@ -1,0 +1,138 @@
+"""The catalogue of a night: every indexed item, what is known of it and where it competes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from recsys_core.data.catalogue.versions import items_as_of
+from recsys_core.data.histories.splits import SplitKind, TimeWindows
+from recsys_core.data.schema import TIMESTAMP, VECTOR
+
+_OFFER = ("item_id", "listed", "available_from", "retired_from")
+Catalogue = Literal["all", "interacted"]
+
+
+def build_catalogue(
+    item_index: pl.DataFrame,
+    items: pl.LazyFrame,
+    first_interaction: pl.DataFrame,
+    *,
+    kind: SplitKind,
+    windows: TimeWindows,
+    timezone: str,
+    catalogue: Catalogue,
+) -> pl.DataFrame:
+    """One row per indexed item, in the order of item_idx.
+
+    An item competes at a moment if it was touched before or is listed and available, as the
+    catalogue of that moment's date has it; a retired item does not, but it keeps its row.
+
+    Args:
+        item_index: `item_id`, `item_idx`.
+        items: Rows of the table `items`, all versions.
+        first_interaction: `item_id`, `first_interaction`: when it was first interacted with.
+        kind: How the histories are split.
+        windows: Their windows.
+        timezone: IANA zone in which the dates of the catalogue begin.
+        catalogue: "all" lets items compete that are listed but untouched; "interacted" does not.
+
+    Returns:
+        `item_idx`, `item_id`, `title`, `categories`, and whether it is a candidate at the start
+        of the validation window, at the start of the test window, and at the night's end
+        (`active`: the items that ship). Leave-one-out has no moments: all three are the last.
+    """
+    by_time = kind == "global_time"
+    moments = {
+        "candidate_validation": windows.validation_start if by_time else windows.end,
+        "candidate_test": windows.test_start if by_time else windows.end,
+        "active": windows.end,
+    }
+    rows = item_index.join(first_interaction, on="item_id", how="left")
+    for name, moment in moments.items():
+        of_date = items_as_of(items, moment.astimezone(ZoneInfo(timezone)).date())
+        offer = of_date.select(_OFFER).collect()
+        rows = (
+            rows.join(offer, on="item_id", how="left")
+            .with_columns(_is_candidate(moment, catalogue).alias(name))
+            .drop(_OFFER[1:])
+        )
+    now = items_as_of(items, windows.end.astimezone(ZoneInfo(timezone)).date())
+    known = now.select("item_id", "title", "categories").collect()
+    return (
+        rows.join(known, on="item_id", how="left")
+        .sort("item_idx")
+        .select("item_idx", "item_id", "title", pl.col("categories").fill_null([]), *moments)
+    )
+
+
+def item_embeddings(
+    item_index: pl.DataFrame, items: pl.LazyFrame, *, windows: TimeWindows, timezone: str
+) -> pl.DataFrame:
+    """The embedding columns of the catalogue at the night's end.
+
+    Returns:
+        `item_idx` of every indexed item, in order, and the columns that hold vectors; null where an
+        item has none.
+    """
+    names = [name for name, dtype in items.collect_schema().items() if dtype == VECTOR]
+    now = items_as_of(items, windows.end.astimezone(ZoneInfo(timezone)).date())
+    return (
+        item_index.select("item_id", "item_idx")
+        .join(now.select("item_id", *names).collect(), on="item_id", how="left")
+        .sort("item_idx")
+        .select("item_idx", *names)
+    )
+
+
+def _is_candidate(moment: datetime, catalogue: Catalogue) -> pl.Expr:
+    now = pl.lit(moment).cast(TIMESTAMP)
+    touched = (pl.col("first_interaction") < now).fill_null(value=False)
+    gone = (pl.col("retired_from") <= now).fill_null(value=False)
+    retired = gone | ~pl.col("listed").fill_null(value=True)
+    if catalogue == "interacted":
+        return touched & ~retired
+    listed = pl.col("listed").fill_null(value=False)
+    available = (pl.col("available_from") <= now).fill_null(value=True)
+    return (touched | (listed & available)) & ~retired
+
+
+def count_training_interactions(
+    buckets: Sequence[Path], *, n_items: int, since: datetime | None
+) -> pl.DataFrame:
+    """Training interactions of each item that are targets, in all and recent ones.
+
+    Args:
+        buckets: History files.
+        n_items: Length of the item index.
+        since: Recent ones are at or after it; None counts all of them as recent.
+
+    Returns:
+        `item_idx`, `train_count`, `recent_count`, for every item_idx from 1, in order.
+    """
+    start = -(2**63) if since is None else int(since.timestamp() * 1_000_000)
+    train = np.zeros(n_items + 1, np.int64)
+    recent = np.zeros(n_items + 1, np.int64)
+    for path in buckets:
+        events = (
+            pl.scan_parquet(path)
+            .select(pl.col("item_idx", "timestamp", "target_weight").list.head(pl.col("train_end")))
+            .explode("item_idx", "timestamp", "target_weight", empty_as_null=False)
+            .filter(pl.col("target_weight") > 0)
+            .collect()
+        )
+        items = events["item_idx"].to_numpy()
+        train += np.bincount(items, minlength=n_items + 1)
+        newer = (events["timestamp"] >= start).to_numpy()
+        recent += np.bincount(items[newer], minlength=n_items + 1)
+    return pl.DataFrame(
+        {
+            "item_idx": pl.Series(range(1, n_items + 1), dtype=pl.Int32),
+            "train_count": train[1:],
+            "recent_count": recent[1:],
+        }
+    )

@@ -1,0 +1,1 @@
+"""How a new day compares with the days before it."""

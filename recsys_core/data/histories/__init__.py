@@ -1,0 +1,1 @@
+"""User histories in buckets: building and reading them, splits, filters, targets."""

@@ -1,0 +1,243 @@
+"""Histories: each user's events in order, in buckets by a stable hash of the user.
+
+The bucket is the unit of parallel work and of memory: nothing later needs more than one bucket, or
+as many as it chooses to hold, at a time.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_core.data.histories.splits import SplitKind, TimeWindows, split_columns
+from recsys_core.data.io.prefetch import one_ahead
+from recsys_core.data.io.spool import Spool
+from recsys_core.data.schema import TIMESTAMP
+from recsys_core.settings import Progress, silent
+
+_HASH_PRIME = np.uint64(0x100000001B3)
+_HASH_OFFSET = np.uint64(0xCBF29CE484222325)
+
+
+def stable_hash(ids: pl.Series) -> NDArray[np.uint64]:
+    """Hash of strings that is the same in every run, version and machine.
+
+    FNV-1a of the UTF-8 bytes, 64 bits, its upper half folded onto the lower one because FNV's low
+    bits, which choose the bucket, are its weakest.
+
+    Source: Fowler, Noll, Vo; http://www.isthe.com/chongo/tech/comp/fnv/.
+    """
+    arrow = cast("Any", ids.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    _, ends, text = arrow.buffers()
+    offsets = np.frombuffer(ends, np.int64, count=len(ids) + 1) if len(ids) else np.zeros(1, int)
+    letters = np.frombuffer(text or b"", np.uint8)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    hashes = np.full(len(ids), _HASH_OFFSET)
+    shortest = int(lengths.min()) if len(ids) else 0
+    for place in range(shortest):
+        hashes = (hashes ^ letters[starts + place]) * _HASH_PRIME
+    place, longer = shortest, np.flatnonzero(lengths > shortest)
+    while longer.size:
+        hashes[longer] = (hashes[longer] ^ letters[starts[longer] + place]) * _HASH_PRIME
+        place += 1
+        longer = longer[lengths[longer] > place]
+    return hashes ^ (hashes >> np.uint64(32))
+
+
+EVENTS = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "item_idx": pl.Int32(),
+        "timestamp": TIMESTAMP,
+        "arrival": pl.Int64(),
+        "event_type": pl.Int8(),
+        "target_weight": pl.Float32(),
+    }
+)
+"""An event on its way to a history; `event_type` is the kind's code, `target_weight` what it counts
+in the loss as a target, 0 where it is none."""
+
+
+def write_histories(
+    events: Iterable[pl.DataFrame],
+    folder: Path,
+    scratch: Path,
+    *,
+    kind: SplitKind,
+    windows: TimeWindows,
+    n_buckets: int,
+    base: Sequence[Path] | None = None,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write `bucket-000.parquet` …: a row a user, sorted by user_id.
+
+    A user's events are ordered by time, those of equal time by arrival. The events are parted into
+    buckets on the disk; then one bucket at a time is sorted in memory. With a base only the new
+    events are; the bytes that come out are the same.
+
+    Args:
+        events: Chunks of `EVENTS`, in any order; only what happened before the night's end.
+        folder: For the bucket files.
+        scratch: For the unsorted buckets; emptied before and after.
+        kind: How to split, see `recsys_core.data.histories.splits`.
+        windows: The windows of a global-time split.
+        n_buckets: How many files.
+        base: As many bucket files of an earlier night, whose events `events` then lacks. All that
+            is new has a later arrival than all that is there.
+        progress: Told after each chunk and bucket.
+
+    Returns:
+        The bucket files.
+    """
+    schema = pl.Schema({**EVENTS, "bucket": pl.Int32()})
+    unsorted = Spool(scratch / "unsorted", schema, key="bucket")
+    for chunk in one_ahead(_with_bucket(chunk, n_buckets) for chunk in events):
+        unsorted.append(chunk)
+        progress(0, f"{unsorted.n_rows:,} events")
+    derived = split_columns(kind, windows)
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"bucket-{bucket:03d}.parquet" for bucket in range(n_buckets)]
+    buckets = (
+        _bucket(unsorted.scan(bucket), None if base is None else base[bucket], derived)
+        for bucket in range(n_buckets)
+    )
+    for number, (path, histories) in enumerate(zip(paths, one_ahead(buckets), strict=True), 1):
+        histories.write_parquet(path, compression="zstd")
+        progress(number / n_buckets, f"bucket {number} of {n_buckets}")
+    unsorted.discard()
+    return paths
+
+
+def _with_bucket(events: pl.DataFrame, n_buckets: int) -> pl.DataFrame:
+    buckets = stable_hash(events["user_id"]) % np.uint64(n_buckets)
+    return events.with_columns(bucket=pl.Series(buckets, dtype=pl.Int32))
+
+
+_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
+HISTORIES = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "item_idx": pl.List(pl.Int32()),
+        "timestamp": pl.List(pl.Int64()),
+        "event_type": pl.List(pl.Int8()),
+        "target_weight": pl.List(pl.Float32()),
+        "train_end": pl.Int32(),
+        "validation_end": pl.Int32(),
+    }
+)
+
+
+def _bucket(events: pl.LazyFrame, base: Path | None, derived: Sequence[pl.Expr]) -> pl.DataFrame:
+    """The histories of a bucket."""
+    histories = _in_order(events.select(*_LISTS, "user_id", "arrival")).collect()
+    if base is not None:
+        old = pl.read_parquet(base, columns=["user_id", *_LISTS])
+        histories = _appended(old.cast({"timestamp": pl.List(TIMESTAMP)}), histories)
+    return histories.with_columns(*derived).select(list(HISTORIES)).cast(HISTORIES).rechunk()
+
+
+def _in_order(events: pl.LazyFrame) -> pl.LazyFrame:
+    """A row a user, with lists of the events."""
+    return (
+        events.sort("user_id", "timestamp", "arrival", "item_idx")
+        .group_by("user_id", maintain_order=True)
+        .agg(*_LISTS)
+    )
+
+
+def _appended(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Histories of both, where every new event arrived after every old one."""
+    both = old.join(new, on="user_id", suffix="_new")
+    later = pl.col("timestamp").list.last() <= pl.col("timestamp_new").list.first()
+    joined = both.filter(later).select(
+        "user_id", *(pl.concat_list(name, f"{name}_new").alias(name) for name in _LISTS)
+    )
+    late = both.filter(~later)
+    mixed = pl.concat(
+        late.select("user_id", *(pl.col(f"{name}{suffix}").alias(name) for name in _LISTS)).explode(
+            *_LISTS, empty_as_null=False
+        )
+        for suffix in ("", "_new")
+    )
+    # Within a user the rows stand in the order in which equal times are to stay.
+    mixed = mixed.with_columns(arrival=pl.int_range(pl.len()))
+    return pl.concat(
+        [
+            old.join(both, on="user_id", how="anti"),
+            new.join(both, on="user_id", how="anti"),
+            joined,
+            _in_order(mixed.lazy()).collect(),
+        ]
+    ).sort("user_id")
+
+
+@dataclass(frozen=True)
+class ResidentHistories:
+    """Training events of some buckets, user after user.
+
+    Attributes:
+        user_ids: The users in file order.
+        items: item_idx of all events, oldest first within a user.
+        target_weights: How much each of these events counts in the loss; 0: it is no target.
+        kinds: Code of each event's kind.
+        times: When each event was, in microseconds since 1970.
+        starts: Where each user's events begin in `items`; one more entry than users.
+    """
+
+    user_ids: pl.Series
+    items: NDArray[np.int32]
+    target_weights: NDArray[np.float32]
+    kinds: NDArray[np.int8]
+    times: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of training events of each user."""
+        return np.diff(self.starts)
+
+    @property
+    def newest(self) -> NDArray[np.int64]:
+        """Time of each user's newest training event; 0 for a user without any."""
+        last = self.times[np.maximum(self.starts[1:] - 1, 0)] if len(self.times) else 0
+        return np.where(self.lengths > 0, last, 0)
+
+
+def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
+    """The events before each user's `train_end`, of these bucket files."""
+    users = pl.concat(
+        pl.scan_parquet(path).select("user_id", pl.col(*_LISTS).list.head(pl.col("train_end")))
+        for path in buckets
+    ).collect()
+    events = users.select(_LISTS).explode(*_LISTS, empty_as_null=False)
+    return ResidentHistories(
+        user_ids=users["user_id"],
+        items=events["item_idx"].to_numpy().astype(np.int32),
+        target_weights=events["target_weight"].to_numpy(),
+        kinds=events["event_type"].to_numpy(),
+        times=events["timestamp"].to_numpy(),
+        starts=np.concatenate(
+            [np.zeros(1, np.int64), users["item_idx"].list.len().to_numpy().cumsum(dtype=np.int64)]
+        ),
+    )
+
+
+def group_buckets(buckets: Sequence[Path], resident_events: int) -> list[list[Path]]:
+    """Consecutive buckets that together hold at most `resident_events` training events.
+
+    A bucket that is larger than that makes a group of its own.
+    """
+    groups: list[list[Path]] = []
+    room = 0
+    for path in buckets:
+        n_events = int(pl.scan_parquet(path).select(pl.col("train_end").sum()).collect().item())
+        if not groups or n_events > room:
+            groups.append([])
+            room = resident_events
+        groups[-1].append(path)
+        room -= n_events
+    return groups

@@ -1,0 +1,1 @@
+"""From rows of source files to rows of the lake: check, clean, deduplicate, merge."""

@@ -1,0 +1,139 @@
+"""Files read together: in chunks, judged, and spooled to the disk until they are stored."""
+
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from recsys_core.data.ingest.clean_interactions import clean_interactions
+from recsys_core.data.ingest.user_ids import Shield, shield_users
+from recsys_core.data.io.prefetch import one_ahead
+from recsys_core.data.io.spool import Spool
+from recsys_core.data.lake.ingest_log import SourceRecord
+from recsys_core.data.schema import INTERACTIONS, QUARANTINE
+from recsys_core.data.sources.config import SourceConfig, SourceError, SourceFile
+from recsys_core.data.sources.discovery import fingerprint, local_file
+from recsys_core.data.sources.reader import read_chunks
+from recsys_core.settings import Progress
+
+
+@dataclass(frozen=True)
+class ToRead:
+    """A file that is to be read.
+
+    Attributes:
+        source: The file.
+        record: Its record so far.
+        fingerprint: Of the content that the night has decided to read.
+    """
+
+    source: SourceFile
+    record: SourceRecord
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.source.name
+
+    @contextmanager
+    def opened(self, config: SourceConfig, scratch: Path) -> Generator[Path, None, None]:
+        """The file on the local disk.
+
+        Args:
+            config: Says where S3 is.
+            scratch: For the copy of a remote file.
+
+        Raises:
+            SourceError: It can't be read, or has changed since the night began.
+        """
+        with local_file(self.source, config, scratch) as path:
+            if fingerprint(self.source) != self.fingerprint:
+                msg = f"{self.source.location} changed while the night was running. Run it again."
+                raise SourceError(msg)
+            yield path
+
+
+@dataclass
+class Tally:
+    """What the reading of a file has found so far.
+
+    Attributes:
+        n_rows: Rows of the file.
+        reasons: Refused rows by reason.
+        dates: Dates of the rows that were not refused.
+    """
+
+    n_rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    dates: set[date] = field(default_factory=set[date])
+
+
+class Batch:
+    """Files that were read and will be stored together.
+
+    Attributes:
+        valid: Their valid rows, repetitions among them.
+        refused: Their rows for the quarantine.
+        tallies: What was found, by file name.
+        files: The files.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.valid = Spool(scratch / "valid", INTERACTIONS.schema)
+        self.refused = Spool(scratch / "refused", QUARANTINE.schema)
+        self.tallies: dict[str, Tally] = {}
+        self.files: list[ToRead] = []
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all files."""
+        return self.valid.n_rows + self.refused.n_rows
+
+    def discard(self) -> None:
+        """Delete what is on the disk."""
+        self.valid.discard()
+        self.refused.discard()
+
+    def read(
+        self,
+        file: ToRead,
+        config: SourceConfig,
+        *,
+        shield: Shield,
+        run_date: date,
+        scratch: Path,
+        progress: Progress,
+    ) -> None:
+        """Add a file.
+
+        Args:
+            file: The file.
+            config: How to read it, resolved.
+            shield: What becomes of user ids.
+            run_date: The night's date.
+            scratch: For the copy of a remote file.
+            progress: Told after each chunk; the fraction stays 0.
+
+        Raises:
+            SourceError: It can't be read, or has changed since the night began.
+        """
+        self.files.append(file)
+        tally = self.tallies[file.name] = Tally()
+        with file.opened(config, scratch) as path:
+            for raw in one_ahead(read_chunks(file.source, path, config)):
+                judged = clean_interactions(
+                    shield_users(raw, shield, source=file.name),
+                    config,
+                    source=file.name,
+                    ordinal=file.record.ordinal,
+                    run_date=run_date,
+                )
+                self.valid.append(judged.valid)
+                self.refused.append(judged.quarantined)
+                tally.n_rows += raw.height
+                tally.dates.update(judged.valid["date"].unique())
+                tally.reasons.update(dict(judged.quarantined.group_by("reason").len().iter_rows()))
+                progress(0, f"{file.name}: {tally.n_rows:,} rows read")

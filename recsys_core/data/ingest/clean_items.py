@@ -1,0 +1,160 @@
+"""Raw rows of a catalogue to rows of the lake."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import date
+from types import MappingProxyType
+
+import polars as pl
+
+from recsys_core.data.ingest.embeddings import (
+    embedding_columns,
+    empty_as_null,
+    vector_objections,
+    vector_of,
+)
+from recsys_core.data.ingest.row_checks import (
+    CLEAN,
+    REASON,
+    Cleaned,
+    identifier_of,
+    judge,
+    quarantine,
+    refuse_nested,
+    text_of,
+    tidy,
+    time_of,
+)
+from recsys_core.data.schema import ITEMS, TIMESTAMP
+from recsys_core.data.sources.config import SourceConfig, SourceError
+from recsys_core.data.sources.reader import POSITION_COLUMNS
+
+_SINGLE = ("item_id", "title", "available_from", "retired_from")
+_KNOWN_WIDTHS: Mapping[str, int] = MappingProxyType({})
+_GIVEN = "_given"
+_AS_THEY_ARE = (pl.String(), pl.Float32(), pl.Float64(), pl.Boolean(), pl.Date())
+_TOO_LARGE = (pl.UInt64(), pl.Int128(), pl.UInt128())
+
+
+def clean_items(
+    raw: pl.LazyFrame,
+    config: SourceConfig,
+    *,
+    source: str,
+    run_date: date,
+    widths: Mapping[str, int] = _KNOWN_WIDTHS,
+) -> Cleaned:
+    """Judge the raw rows of one catalogue file; of several rows of an item the last one counts.
+
+    The kept rows have those columns of the lake that the file has. Further columns are carried
+    along: text, numbers, dates and lists of these; others are left out. One that has the name of a
+    column of the lake, letter case aside, gets "_given" at its end.
+
+    Args:
+        raw: From `read_chunks`.
+        config: How the columns are meant, and which hold embeddings.
+        source: The file's name, for the quarantine.
+        run_date: The night's date, for the quarantine.
+        widths: Numbers per vector of the embeddings that the lake has already.
+
+    Raises:
+        SourceError: A column has a type that can't be read as what it should be, or two columns
+            differ in letter case only.
+    """
+    config = config.resolved()
+    rows = tidy(raw.collect())
+    refuse_nested(rows, source, _SINGLE)
+    embeddings = [name for name in config.item_columns.embeddings if name in rows.columns]
+    known = (*_SINGLE, "categories", *embeddings, *POSITION_COLUMNS)
+    carried = carried_columns(rows.schema, known)
+    _refuse_twins((*known, *carried), source)
+    rows = rows.select(
+        *(name for name in rows.columns if name in known and name not in embeddings),
+        *(empty_as_null(name, rows.schema[name]) for name in embeddings),
+        **carried,
+    )
+    values = _values(rows.schema, config, embeddings)
+    table = replace(ITEMS, columns=ITEMS.columns + embedding_columns(embeddings))
+    judged = judge(rows, table, values, vector_objections(embeddings, widths))
+    valid = judged.filter(pl.col(REASON).is_null()).select(
+        *(pl.col(f"{CLEAN}{name}").cast(table.schema[name]).alias(name) for name in values),
+        *carried,
+    )
+    kept = valid.unique(subset="item_id", keep="last", maintain_order=True)
+    bad = quarantine(judged, source, run_date)
+    return Cleaned(kept, bad, rows.height, valid.height - kept.height)
+
+
+def item_ids(raw: pl.DataFrame) -> pl.Series:
+    """The readable item ids of a catalogue file, those of rows that cleaning refuses included."""
+    rows = tidy(raw.select(*POSITION_COLUMNS, "item_id"))
+    ids = rows.select(identifier_of("item_id", rows.schema))["item_id"]
+    return ids.drop_nulls()
+
+
+def carried_columns(types: pl.Schema, known: Iterable[str]) -> dict[str, pl.Expr]:
+    """Further columns of a file under the names and types that they have in the lake.
+
+    Args:
+        types: Of the file.
+        known: Columns that are not further ones.
+    """
+    taken = {name.casefold() for name in (*ITEMS.schema, *known)}
+    return {
+        name + _GIVEN if name.casefold() in taken else name: pl.col(name).cast(storable)
+        for name, dtype in types.items()
+        if name not in known and (storable := _storable(dtype))
+    }
+
+
+def _storable(dtype: pl.DataType) -> pl.DataType | None:
+    """The type in which a Delta table holds such values; None if it does not."""
+    if isinstance(dtype, pl.List | pl.Array):
+        inner = _storable(dtype.inner) if isinstance(dtype.inner, pl.DataType) else None
+        return None if inner is None or inner.is_nested() else pl.List(inner)
+    if dtype.is_integer():
+        return pl.String() if dtype in _TOO_LARGE else pl.Int64()
+    if isinstance(dtype, pl.Datetime):
+        return TIMESTAMP if dtype.time_zone else pl.String()
+    if isinstance(dtype, pl.Categorical | pl.Enum | pl.Decimal):
+        return pl.String()
+    return dtype if dtype in _AS_THEY_ARE else None
+
+
+def _values(
+    types: pl.Schema, config: SourceConfig, embeddings: Iterable[str]
+) -> dict[str, pl.Expr]:
+    """The lake's columns that a file has."""
+    values = {
+        "item_id": identifier_of("item_id", types),
+        "title": text_of("title", types),
+        "categories": _categories(types, config),
+        "available_from": time_of("available_from", types, config),
+        "retired_from": time_of("retired_from", types, config),
+        **{name: vector_of(name, types[name]) for name in embeddings},
+    }
+    return {name: value for name, value in values.items() if name in types}
+
+
+def _refuse_twins(names: Iterable[str], source: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        twin = seen.setdefault(name.casefold(), name)
+        if twin != name:
+            msg = (
+                f"{source} has the columns {twin!r} and {name!r}, which differ in letter case "
+                "only; the lake can't tell them apart. Rename or drop one of them."
+            )
+            raise SourceError(msg)
+
+
+def _categories(types: pl.Schema, config: SourceConfig) -> pl.Expr:
+    """Categories as a list of text, never null."""
+    if "categories" not in types:
+        return pl.lit(None, pl.List(pl.String))
+    column = pl.col("categories")
+    if not isinstance(types["categories"], pl.List):
+        column = column.cast(pl.String).str.split(config.item_columns.category_separator)
+    names = pl.element().cast(pl.String).str.strip_chars()
+    wanted = (names != "") & (names != config.item_columns.no_category)
+    return column.list.eval(names.filter(wanted)).fill_null(pl.lit([], pl.List(pl.String)))

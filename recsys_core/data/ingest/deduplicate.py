@@ -1,0 +1,108 @@
+"""What becomes of valid rows once all rows of their date are known: kept, repeated or a bot's."""
+
+import operator
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+
+import numpy as np
+import polars as pl
+
+from recsys_core.data.ingest.clean_interactions import ARRIVAL_BITS
+from recsys_core.data.schema import INTERACTIONS, QUARANTINE, TOO_MANY_EVENTS
+
+_KEY = list(INTERACTIONS.key)
+_CELLS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The rows of a date, divided; rows in = kept + duplicates + refused.
+
+    Attributes:
+        kept: Rows for the lake.
+        refused: Rows for the quarantine.
+        duplicates: Number of repeated rows by source.
+    """
+
+    kept: pl.DataFrame
+    refused: pl.DataFrame
+    duplicates: Counter[str]
+
+
+def settle(
+    rows: pl.DataFrame, known: pl.DataFrame, *, max_events_per_day: int | None, run_date: date
+) -> Settled:
+    """Drop repetitions, of each other and of what is known, and the events of bots.
+
+    Args:
+        rows: Valid rows of one date; of equal ones the first stays.
+        known: Rows of that date that are in the lake and stay there: at least the key's columns.
+        max_events_per_day: Most events of a user, known ones included; None for any number.
+        run_date: For the quarantine.
+    """
+    repeated = _repeated(rows, known)
+    duplicates, kept = Counter[str](), rows
+    if repeated is not None:
+        duplicates, kept = count_by_source(rows.filter(repeated)), rows.filter(~repeated)
+    bots = _bots(kept, known, max_events_per_day)
+    if bots.is_empty():
+        return Settled(kept, pl.DataFrame(schema=QUARANTINE.schema), duplicates)
+    refused = kept.join(bots, on="user_id", how="semi", maintain_order="left")
+    honest = kept.join(bots, on="user_id", how="anti", maintain_order="left")
+    return Settled(honest, _quarantined(refused, run_date), duplicates)
+
+
+def count_by_source(rows: pl.DataFrame) -> Counter[str]:
+    """Number of rows by source."""
+    counts = Counter[str]()
+    for run in rows["source"].rle():  # sources hardly mix, so runs are few
+        counts[run["value"]] += run["len"]
+    return counts
+
+
+def _repeated(rows: pl.DataFrame, known: pl.DataFrame) -> pl.Series | None:
+    """Which rows repeat an earlier or a known one; None where none does.
+
+    Rows with equal hashes are compared in full; the others, nearly all, can't be equal.
+    """
+    hashes = _hashes(rows)
+    in_order = hashes.sort()
+    twice = in_order.filter(in_order == in_order.shift())
+    suspect = hashes.is_in(pl.concat([twice, _hashes(known)]).implode())
+    if not suspect.any():
+        return None
+    doubtful = rows.filter(suspect).unique(_KEY, keep="first", maintain_order=True)
+    new = doubtful.join(known.select(_KEY), on=_KEY, how="anti")
+    return suspect & ~rows["arrival"].is_in(new["arrival"].implode())
+
+
+def _hashes(rows: pl.DataFrame) -> pl.Series:
+    """A hash of each row's key, for comparisons within this process only."""
+    parts = [pl.col(name).hash(seed) for seed, name in enumerate(_KEY)]
+    return rows.select(reduce(operator.add, parts).alias("hash"))["hash"]
+
+
+def _bots(rows: pl.DataFrame, known: pl.DataFrame, limit: int | None) -> pl.DataFrame:
+    """`user_id` of the users with more than `limit` events."""
+    users = pl.concat([rows.select("user_id"), known.select("user_id")])
+    # Users share the cells of a small table: where no cell is over the limit, no user is.
+    cells = (users["user_id"].hash() & (_CELLS - 1)).to_numpy().astype(np.int64)
+    counts = np.bincount(cells, minlength=_CELLS)
+    if limit is None or counts.max() <= limit:
+        return users.clear()
+    suspects = users.filter(pl.Series(counts[cells] > limit))
+    return suspects.group_by("user_id").len().filter(pl.col("len") > limit).select("user_id")
+
+
+def _quarantined(rows: pl.DataFrame, run_date: date) -> pl.DataFrame:
+    stated = ("user_id", "item_id", "timestamp", "event_type", "weight")
+    return rows.select(
+        "source",
+        (pl.col("arrival") & ((1 << ARRIVAL_BITS) - 1)).alias("row"),
+        pl.lit(TOO_MANY_EVENTS).alias("reason"),
+        "user_id",
+        pl.struct(stated).struct.json_encode().alias("raw"),
+        pl.lit(run_date).alias("date"),
+    ).cast(QUARANTINE.schema)

@@ -1,0 +1,201 @@
+"""What cleaning interactions and cleaning items share: judging raw rows by the lake's schema."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from recsys_core.data.schema import (
+    EARLIEST,
+    LATEST,
+    QUARANTINE,
+    TIMESTAMP,
+    Table,
+    missing,
+    not_finite,
+    out_of_range,
+    unreadable,
+)
+from recsys_core.data.sources.config import SourceConfig, SourceError
+from recsys_core.data.sources.reader import BROKEN, LINE, POSITION_COLUMNS, ROW
+
+CLEAN = "__clean_"
+REASON = "__reason"
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of a file's rows.
+
+    Attributes:
+        kept: Rows of the lake, in the order of the source.
+        quarantined: Rows of the quarantine, in the order of the source.
+        n_rows: Rows of the file.
+        n_duplicates: Rows dropped because they are in `kept` or in the lake already.
+    """
+
+    kept: pl.DataFrame
+    quarantined: pl.DataFrame
+    n_rows: int
+    n_duplicates: int
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Quarantined rows by reason."""
+        counts = self.quarantined.group_by("reason").len().sort("reason")
+        return dict(counts.iter_rows())
+
+
+def tidy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Text without surrounding blanks; empty text is null."""
+    rows = rows.with_columns(pl.col(pl.String).exclude(*POSITION_COLUMNS).str.strip_chars())
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
+    empty = [name for name in texts if name not in POSITION_COLUMNS and (rows[name] == "").any()]
+    return rows.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)) for name in empty)
+
+
+def refuse_nested(rows: pl.DataFrame, source: str, names: tuple[str, ...]) -> None:
+    """Refuse a file in which one of these columns holds lists, structs or bytes.
+
+    Raises:
+        SourceError: It does; the message names file and column.
+    """
+    for name in names:
+        dtype = rows.schema.get(name, pl.String())
+        if dtype.is_nested() or isinstance(dtype, pl.Binary | pl.Object):
+            msg = (
+                f"{source}: column {name} holds {dtype} values; expected text, numbers or times. "
+                "Export it as such, or choose another column."
+            )
+            raise SourceError(msg)
+
+
+def judge(
+    rows: pl.DataFrame,
+    table: Table,
+    values: Mapping[str, pl.Expr],
+    further: Mapping[str, pl.Expr],
+) -> pl.DataFrame:
+    """Add the clean values and the first reason against each row (null: none)."""
+    rows = rows.with_columns(value.alias(f"{CLEAN}{name}") for name, value in values.items())
+    verdict = pl.when(pl.col(BROKEN).is_not_null()).then(pl.col(BROKEN))
+    for reason, applies in _objections(table, rows.schema, values):
+        verdict = verdict.when(applies).then(pl.lit(reason))
+    for reason, applies in further.items():
+        verdict = verdict.when(applies).then(pl.lit(reason))
+    return rows.with_columns(verdict.otherwise(pl.lit(None, pl.String)).alias(REASON))
+
+
+def _objections(
+    table: Table, types: pl.Schema, values: Mapping[str, pl.Expr]
+) -> Iterator[tuple[str, pl.Expr]]:
+    """What the schema has against a row: pairs of a reason and where it applies."""
+    for column in table.columns:
+        if column.name not in values:
+            continue
+        clean = pl.col(f"{CLEAN}{column.name}")
+        given = pl.col(column.name).is_not_null() if column.name in types else pl.lit(value=False)
+        if column.required:
+            yield missing(column.name), clean.is_null() & ~given
+        yield unreadable(column.name), clean.is_null() & given
+        if column.finite:
+            yield not_finite(column.name), ~clean.is_finite()
+        if column.minimum is not None:
+            yield out_of_range(column.name), clean < column.minimum
+        if column.maximum is not None:
+            yield out_of_range(column.name), clean >= column.maximum
+
+
+def quarantine(judged: pl.DataFrame, source: str, run_date: date) -> pl.DataFrame:
+    """The rows with a reason, each with what it said as JSON."""
+    bad = judged.filter(pl.col(REASON).is_not_null())
+    given = [name for name in bad.columns if not name.startswith("__")]
+    user = f"{CLEAN}user_id"
+    row = pl.struct(given).struct.json_encode()
+    line = pl.struct(pl.col(LINE).alias("line")).struct.json_encode()
+    return bad.select(
+        pl.lit(source).alias("source"),
+        pl.col(ROW).alias("row"),
+        pl.col(REASON).alias("reason"),
+        (pl.col(user) if user in bad.columns else pl.lit(None)).alias("user_id"),
+        pl.when(pl.col(LINE).is_null()).then(row).otherwise(line).alias("raw"),
+        pl.lit(run_date).alias("date"),
+    ).cast(QUARANTINE.schema)
+
+
+def text_of(name: str, types: pl.Schema) -> pl.Expr:
+    """A column as text; null where the file lacks it."""
+    return pl.col(name).cast(pl.String, strict=False) if name in types else pl.lit(None, pl.String)
+
+
+def identifier_of(name: str, types: pl.Schema) -> pl.Expr:
+    """Ids are text. Whole numbers that became floats (nulls do that in pandas) lose their ".0"."""
+    column = pl.col(name)
+    if types[name].is_float():
+        whole = column.cast(pl.Int64, strict=False)
+        return pl.when(whole == column).then(whole.cast(pl.String))
+    return column.cast(pl.String, strict=False)
+
+
+def time_of(name: str, types: pl.Schema, config: SourceConfig) -> pl.Expr:
+    """A time as UTC microseconds; null where it can't be read."""
+    if name not in types:
+        return pl.lit(None, TIMESTAMP)
+    column, dtype = pl.col(name), types[name]
+    if dtype == pl.Date:
+        column, dtype = column.cast(pl.Datetime("us")), pl.Datetime("us")
+    if isinstance(dtype, pl.Datetime):
+        moment = column if dtype.time_zone else _in_zone(column, config.timestamp_zone)
+        return moment.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    if config.timestamp_format:
+        return _written_time(column.cast(pl.String, strict=False), config)
+    if config.timestamp_unit == "iso":
+        return _iso_time(column.cast(pl.String, strict=False), config.timestamp_zone)
+    return _counted_time(column, config.timestamp_unit)
+
+
+def _counted_time(column: pl.Expr, unit: str) -> pl.Expr:
+    """Units since 1970. Clipped to just outside of the allowed range, so nothing overflows."""
+    per_second = _PER_SECOND[unit]
+    low, high = (round(moment.timestamp()) * per_second for moment in (EARLIEST, LATEST))
+    whole = _microseconds(column.cast(pl.Int64, strict=False).clip(low - 1, high), per_second)
+    number = column.cast(pl.Float64, strict=False)
+    fraction = (number.clip(low - 1, high) * (1_000_000 / per_second)).round()
+    readable = pl.when(number.is_not_nan()).then(
+        pl.coalesce(whole, fraction.cast(pl.Int64, strict=False))
+    )
+    return readable.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _microseconds(count: pl.Expr, per_second: int) -> pl.Expr:
+    if per_second > 1_000_000:
+        return count // (per_second // 1_000_000)
+    return count * (1_000_000 // per_second)
+
+
+def _written_time(text: pl.Expr, config: SourceConfig) -> pl.Expr:
+    form = str(config.timestamp_format)
+    if "%z" in form or "%:z" in form:
+        return text.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
+    moment = text.str.to_datetime(form, strict=False, time_unit="us")
+    return _in_zone(moment, config.timestamp_zone).dt.convert_time_zone("UTC")
+
+
+def _iso_time(text: pl.Expr, zone: str) -> pl.Expr:
+    """ISO 8601 in its usual forms: a date alone, a blank for the T, no seconds, Z, no offset."""
+    full = (
+        text.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1}T00:00:00")
+        .str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
+        .str.replace(r"T(\d\d:\d\d)([Z+-]|$)", "T${1}:00${2}")
+        .str.replace(r"Z$", "+00:00")
+    )
+    with_offset = full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False, time_unit="us")
+    without = full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us")
+    return pl.coalesce(with_offset, _in_zone(without, zone).dt.convert_time_zone("UTC"))
+
+
+def _in_zone(moment: pl.Expr, zone: str) -> pl.Expr:
+    """Clock times as moments; of an hour that comes twice the first, of one that never is, none."""
+    return moment.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")

@@ -1,0 +1,1 @@
+"""Moving rows through the disk: a partitioned spool, and reading ahead in a thread."""

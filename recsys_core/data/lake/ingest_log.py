@@ -1,0 +1,146 @@
+"""The log of what was ingested: one record a source file, as it was last read."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+
+import polars as pl
+
+from recsys_core.data.lake.tables import Lake
+from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, SOURCES
+from recsys_core.data.sources.config import SourceFile
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """How a file was last ingested: a row of the table `sources`.
+
+    Attributes:
+        source: Its name.
+        ordinal: Its place among all files ever seen, from 0.
+        run_date: Of the night that read it.
+        fingerprint: Of its content; empty: it was not read yet.
+        stamp: Of the file when it was read: while that stays, the content is taken to be the same.
+        mapping: Digest of the settings by which it was read.
+        rows_in: Its rows; the sum of the three that follow.
+        rows_kept: Rows that went to the lake.
+        rows_quarantined: Rows that were refused.
+        rows_duplicate: Rows that were there already.
+        reasons: Refused rows by reason, as JSON.
+        dates: The dates of the rows that were not refused, sorted.
+        validated: Whether a night has found its rows valid.
+    """
+
+    source: str
+    ordinal: int
+    run_date: date
+    fingerprint: str = ""
+    stamp: str = ""
+    mapping: str = ""
+    rows_in: int = 0
+    rows_kept: int = 0
+    rows_quarantined: int = 0
+    rows_duplicate: int = 0
+    reasons: str = "{}"
+    dates: list[date] = field(default_factory=list[date])
+    validated: bool = False
+
+    @property
+    def is_interactions(self) -> bool:
+        """Whether it is a file of interactions, not of items."""
+        return self.source.startswith(f"{INTERACTIONS.name}/")
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Refused rows by reason."""
+        return json.loads(self.reasons)
+
+    def is_current(self, fingerprint: str, mapping: str, run_date: date) -> bool:
+        """Whether the file need not be read again: nothing changed, and no row's time has come."""
+        waiting = AFTER_RUN_DATE in self.refused and self.run_date < run_date
+        return self.fingerprint == fingerprint and self.mapping == mapping and not waiting
+
+
+Records = dict[str, SourceRecord]
+"""Records by source."""
+
+
+def read_records(lake: Lake) -> Records:
+    """All records by source, sorted."""
+    return records_of(lake.sources())
+
+
+def known_files(lake: Lake) -> dict[str, tuple[str, str]]:
+    """Stamp and fingerprint of each file as it was last read."""
+    return {
+        name: (record.stamp, record.fingerprint)
+        for name, record in read_records(lake).items()
+        if record.fingerprint
+    }
+
+
+def register_sources(lake: Lake, sources: Iterable[SourceFile], *, run_date: date) -> Records:
+    """Give files that were never seen their ordinals, in the order in which they come.
+
+    Returns:
+        All records by source.
+    """
+    names = [source.name for source in sources]
+
+    def with_new(records: Records) -> Records:
+        after = 1 + max((record.ordinal for record in records.values()), default=-1)
+        new = [name for name in names if name not in records]
+        return records | {
+            name: SourceRecord(name, ordinal, run_date)
+            for ordinal, name in enumerate(new, start=after)
+        }
+
+    _update(lake, with_new)
+    return read_records(lake)
+
+
+def store_records(lake: Lake, changed: Iterable[SourceRecord]) -> None:
+    """Store what became of some files; other records stay as they are."""
+    by_name = {record.source: record for record in changed}
+    _update(lake, lambda records: records | by_name)
+
+
+def forget_records(lake: Lake, names: Iterable[str]) -> None:
+    """Delete the records of some files."""
+    gone = set(names)
+    _update(
+        lake, lambda records: {name: kept for name, kept in records.items() if name not in gone}
+    )
+
+
+def mark_validated(lake: Lake, validated: Mapping[str, str]) -> None:
+    """Record that the content of these files was found valid.
+
+    Args:
+        lake: Whose records to change.
+        validated: Source name to the fingerprint of what was validated.
+    """
+
+    def passed(records: Records) -> Records:
+        return {
+            name: replace(record, validated=True)
+            if record.fingerprint and validated.get(name) == record.fingerprint
+            else record
+            for name, record in records.items()
+        }
+
+    _update(lake, passed)
+
+
+def _update(lake: Lake, change: Callable[[Records], Records]) -> None:
+    def rows(log: pl.DataFrame) -> pl.DataFrame:
+        changed = [asdict(record) for record in change(records_of(log.sort("source"))).values()]
+        return pl.DataFrame(changed, schema=SOURCES.schema).sort("source")
+
+    lake.rewrite(SOURCES, rows)
+
+
+def records_of(log: pl.DataFrame) -> Records:
+    """The rows of the table `sources` as records."""
+    return {row["source"]: SourceRecord(**row) for row in log.to_dicts()}

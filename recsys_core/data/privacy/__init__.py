@@ -1,0 +1,1 @@
+"""Pseudonyms, the denylist of erased users, and erasure."""

@@ -1,0 +1,228 @@
+"""Soft labels on disk, in the factorized layout: the teacher's states, and its item vectors once.
+
+For a teacher whose logits are dot products, `state · item vector` gives the logit of any item, so
+the whole distribution is stored exactly up to rounding in fewer bytes than a bare top 64. A state
+is kept as int8 with one scale. Torch-free, so that readers need no training library.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_core.artifacts import read_json, write_json
+from recsys_core.data.histories.build import ResidentHistories
+
+FORMAT_VERSION = 1
+DESCRIPTION = "soft_labels.json"
+ITEM_VECTORS = "item_vectors.parquet"
+
+_HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
+_INT8_MAX = 127
+
+
+class SoftLabelError(ValueError):
+    """The stored labels do not belong to the histories, the catalogue or the format at hand."""
+
+
+class StateLabels(NamedTuple):
+    """Teacher states aligned with the events of some histories.
+
+    Attributes:
+        states: `[events, dim]`, to be multiplied by `scales`.
+        scales: `[events]`; NaN where an event has no label.
+    """
+
+    states: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+
+class SoftLabels:
+    """A store of soft labels, checked against the catalogue that it is used with.
+
+    Args:
+        folder: Output of the stage that wrote the labels.
+        item_index_sha256: Hash of the item index in use, as long as the labels' own.
+
+    Raises:
+        SoftLabelError: Another format version, or labels over another catalogue.
+    """
+
+    def __init__(self, folder: Path, *, item_index_sha256: str) -> None:
+        self.folder = folder
+        self.description: dict[str, Any] = read_json(folder / DESCRIPTION)
+        found = self.description["format_version"]
+        if found != FORMAT_VERSION:
+            msg = f"{folder} holds soft labels of format {found}, expected {FORMAT_VERSION}."
+            raise SoftLabelError(msg)
+        if self.description["item_index_sha256"] != item_index_sha256:
+            msg = (
+                f"The soft labels in {folder} were made over another item index, so their item "
+                "vectors mean other items. Write the labels again with the present one."
+            )
+            raise SoftLabelError(msg)
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """The teacher's item vectors `[n_items + 1, dim]` by item_idx; row 0 is zero."""
+        vectors = pl.read_parquet(self.folder / ITEM_VECTORS)["vector"].to_numpy()
+        return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+
+    def align(self, histories: ResidentHistories, buckets: Sequence[Path]) -> StateLabels:
+        """Labels of these bucket files as rows beside the histories' events.
+
+        Raises:
+            SoftLabelError: A label is for a position that the history lacks, or was made when the
+                history up to there was another.
+        """
+        labels = pl.concat(
+            [pl.read_parquet(self.folder / "labels" / path.name) for path in buckets]
+        )
+        users = pl.DataFrame(
+            {
+                "user_id": histories.user_ids,
+                "start": histories.starts[:-1],
+                "length": histories.lengths,
+            }
+        )
+        labels = labels.join(users, on="user_id", how="left", maintain_order="left")
+        events = (labels["start"] + labels["position"]).to_numpy()
+        outside = labels.select(
+            (pl.col("length").is_null() | (pl.col("position") >= pl.col("length"))).sum()
+        ).item()
+        stale = 0
+        if not outside:
+            hashes = prefix_hashes(histories.items, histories.starts)
+            stale = int((hashes[events] != labels["prefix_hash"].to_numpy()).sum())
+        if outside or stale:
+            msg = (
+                f"{outside or stale} of {len(labels)} soft labels in {self.folder} do not belong "
+                "to the histories: these were shifted or changed since. Write the labels again."
+            )
+            raise SoftLabelError(msg)
+        states = np.zeros((len(histories.items), self.description["dim"]), np.int8)
+        scales = np.full(len(histories.items), np.nan, np.float32)
+        states[events] = labels["state"].to_numpy()
+        scales[events] = labels["scale"].to_numpy()
+        return StateLabels(states, scales)
+
+
+def write_labels(
+    path: Path,
+    *,
+    user_ids: pl.Series,
+    positions: NDArray[np.int32],
+    window_starts: NDArray[np.int32],
+    hashes: NDArray[np.uint64],
+    states: NDArray[np.float32],
+) -> None:
+    """Write one bucket's labels, one row a position; a kill leaves no half-written file.
+
+    Args:
+        path: `labels/<name of the histories' bucket file>`.
+        user_ids: `[rows]`, strings.
+        positions: `[rows]`, counted from the start of the user's history.
+        window_starts: `[rows]`, the first position that the teacher saw.
+        hashes: `[rows]`, of the history up to and including the position.
+        states: `[rows, dim]`, the teacher's final states.
+    """
+    quantized, scales = quantize_rows(states)
+    table = pl.DataFrame(
+        {
+            "user_id": user_ids,
+            "position": positions,
+            "window_start": window_starts,
+            "prefix_hash": hashes,
+            "state": pl.Series(quantized, dtype=pl.Array(pl.Int8, states.shape[1])),
+            "scale": scales,
+        }
+    )
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_suffix(".draft")
+    table.write_parquet(draft, compression="zstd")
+    draft.replace(path)
+
+
+def describe(
+    folder: Path,
+    *,
+    teacher: str,
+    item_index_sha256: str,
+    trained_through: str | None,
+    item_vectors: NDArray[np.float32],
+) -> dict[str, Any]:
+    """Finish a store: write the item vectors `[n_items + 1, dim]` and the description.
+
+    Raises:
+        SoftLabelError: A vector holds NaN or infinity, so the teacher is broken.
+    """
+    _check_finite(item_vectors, "item vectors")
+    dim = item_vectors.shape[1]
+    pl.DataFrame(
+        {
+            "item_idx": np.arange(1, len(item_vectors), dtype=np.int32),
+            "vector": pl.Series(item_vectors[1:], dtype=pl.Array(pl.Float32, dim)),
+        }
+    ).write_parquet(folder / ITEM_VECTORS, compression="zstd")
+    files = sorted((folder / "labels").glob("*.parquet"))
+    description: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "layout": "factorized",
+        "teacher": teacher,
+        "item_index_sha256": item_index_sha256,
+        "trained_through": trained_through,
+        "dim": dim,
+        "dtype": "int8 with a float32 scale a row",
+        "rows": sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in files),
+        "bytes": sum(path.stat().st_size for path in files),
+    }
+    write_json(folder / DESCRIPTION, description)
+    return description
+
+
+def quantize_rows(
+    values: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 with a scale a row: `values ≈ quantized × scale[:, None]`.
+
+    Raises:
+        SoftLabelError: A value is NaN or infinite, so the teacher is broken.
+    """
+    _check_finite(values, "states")
+    scales = np.maximum(np.abs(values).max(axis=1), np.finfo(np.float32).tiny) / _INT8_MAX
+    return np.rint(values / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+
+
+def _check_finite(values: NDArray[np.float32], what: str) -> None:
+    if not np.isfinite(values).all():
+        msg = f"The teacher's {what} hold NaN or infinity: train the teacher again."
+        raise SoftLabelError(msg)
+
+
+def prefix_hashes(items: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Hash of each user's history up to and including each event: Σ mix(itemᵢ)·Bⁱ mod 2⁶⁴.
+
+    Args:
+        items: item_idx of all events, user after user.
+        starts: Where each user's events begin; one more entry than users.
+
+    Returns:
+        `[events]`.
+    """
+    lengths = np.diff(starts)
+    longest = int(lengths.max(initial=0))
+    powers = np.cumprod(np.full(longest, _HASH_BASE | np.uint64(1), np.uint64), dtype=np.uint64)
+    position = np.arange(len(items)) - np.repeat(starts[:-1], lengths)
+    sums = np.cumsum(_mix(items) * powers[position], dtype=np.uint64)
+    before = np.concatenate([np.zeros(1, np.uint64), sums])[starts[:-1]]
+    return sums - np.repeat(before, lengths)
+
+
+def _mix(values: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Scatter close integers over 64 bits (the finalizer of splitmix64)."""
+    mixed = values.astype(np.uint64) + _HASH_BASE
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

@@ -1,0 +1,104 @@
+"""Lines of text files, packed or not, in pieces of bounded size."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from recsys_core.data.sources.config import SourceError
+from recsys_core.data.sources.packed import DAMAGE, open_packed
+
+LINE, NUMBER, UNDECODED = "__line", "__number", "__undecoded"
+_BLOCK_BYTES = 32 << 20
+_LONGEST_LINE_BYTES = 512 << 20
+_UTF8_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_lines(path: Path, encoding: str) -> Iterator[pl.DataFrame]:
+    """Lines that are not blank.
+
+    Args:
+        path: A text file; .gz and .zst are unpacked.
+        encoding: Of the text, one in which the line feed is the byte 10.
+
+    Yields:
+        `__number` (of the line, from 1), `__line` (without its end), `__undecoded` (whether bytes
+        of it are no text in that encoding; they are shown as U+FFFD).
+
+    Raises:
+        SourceError: The file is empty, is UTF-16, ends early, or holds a line of over 512 MB.
+    """
+    n_before, n_lines = 0, 0
+    for block in _blocks(path):
+        lines = _lines_of(block, encoding)
+        numbered = lines.with_columns(
+            pl.int_range(n_before + 1, n_before + 1 + pl.len()).alias(NUMBER)
+        )
+        n_before += lines.height
+        stated = numbered.filter(pl.col(LINE).str.contains(r"\S"))
+        n_lines += stated.height
+        if not stated.is_empty():
+            yield stated.select(NUMBER, LINE, UNDECODED)
+    if not n_lines:
+        msg = (
+            f"{path} is empty ({path.stat().st_size} bytes): not even a header is there. "
+            "Export the file again, or remove it."
+        )
+        raise SourceError(msg)
+
+
+def _lines_of(block: bytes, encoding: str) -> pl.DataFrame:
+    try:
+        text, undecoded = block.decode(encoding), pl.lit(value=False)
+    except UnicodeDecodeError:
+        text = block.decode(encoding, errors="replace")
+        undecoded = pl.col(LINE).str.contains("\ufffd", literal=True)
+    if "\n" not in text and "\r" in text.rstrip("\r"):
+        text = text.replace("\r", "\n")  # as files of the old Mac OS end their lines
+    lines = pl.Series(LINE, [text.removesuffix("\n")]).str.split("\n").explode()
+    return pl.DataFrame(lines).select(
+        pl.col(LINE).str.strip_chars_end("\r"), undecoded.alias(UNDECODED)
+    )
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The file's bytes, cut at ends of lines."""
+    rest, first = b"", True
+    for piece in _pieces(path):
+        block = rest + piece
+        if first:
+            block, first = _without_mark(path, block), False
+        whole, end, rest = block.rpartition(b"\n")
+        if len(rest) > _LONGEST_LINE_BYTES:
+            msg = (
+                f"{path} holds a line of over {_LONGEST_LINE_BYTES >> 20} MB: it is hardly the "
+                "text file that it should be. Export the file again, or correct source.format."
+            )
+            raise SourceError(msg)
+        if end:
+            yield whole + end
+    if rest:
+        yield rest
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    n_bytes = 0
+    try:
+        with open_packed(path) as stream:
+            while piece := stream.read(_BLOCK_BYTES):
+                n_bytes += len(piece)
+                yield piece
+    except DAMAGE as error:
+        msg = (
+            f"{path} can't be read beyond {n_bytes} bytes of its text ({error}). "
+            "The file is damaged or incomplete: export it again."
+        )
+        raise SourceError(msg) from error
+
+
+def _without_mark(path: Path, block: bytes) -> bytes:
+    if block.startswith(_UTF16_BOMS):
+        msg = f"{path} is UTF-16. Export it as UTF-8, or set source.encoding to what it is."
+        raise SourceError(msg)
+    return block.removeprefix(_UTF8_BOM)

@@ -1,0 +1,1 @@
+"""A synthetic world whose true next-item distribution is known."""

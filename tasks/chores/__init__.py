@@ -1,0 +1,1 @@
+"""Prefect tasks around a night that are no stages."""

@@ -1,0 +1,134 @@
+"""Clean: what the workspace need not keep any longer, by policy."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from recsys_core.artifacts import discard
+from recsys_core.data.lake.retention import delete_old_files, expire, expired, old_files
+from recsys_core.data.lake.tables import Lake
+from recsys_core.settings import Settings
+from tasks.engine.outputs import bytes_of, outputs, remains
+
+_SECONDS_IN_DAY = 86_400
+
+
+class RetentionConfig(Settings):
+    """How long a workspace keeps what it holds; applied at the end of every night."""
+
+    events_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="Days of interactions that the lake keeps; empty: all. Their files leave the "
+        "disk versions_days later.",
+    )
+    versions_days: int = Field(
+        default=7, ge=0, description="Days that replaced files of the lake can still be read"
+    )
+    stages_days: int = Field(
+        default=14,
+        ge=1,
+        description="Days that stage outputs are kept; those of the newest night always are",
+    )
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What a cleaning deletes, or would.
+
+    Attributes:
+        expired_events: Interactions past the retention period, taken from the newest version.
+        stages: Stage outputs, and what unfinished stages left.
+        stage_bytes: Their size.
+        lake_files: Data files of old versions.
+        lake_bytes: Their size.
+    """
+
+    expired_events: int
+    stages: tuple[Path, ...]
+    stage_bytes: int
+    lake_files: tuple[Path, ...]
+    lake_bytes: int
+
+    def in_words(self) -> str:
+        """A line for a log."""
+        return (
+            f"{self.expired_events:,} interactions past the retention period, "
+            f"{len(self.stages)} stage outputs ({self.stage_bytes / 1e6:,.1f} MB), "
+            f"{len(self.lake_files)} old files of the lake ({self.lake_bytes / 1e6:,.1f} MB)"
+        )
+
+
+def planned_cleaning(workspace: Path, config: RetentionConfig, *, today: date) -> Cleaning:
+    """What `clean_workspace` would delete now; nothing is changed."""
+    stages = tuple(_old_stages(workspace, config.stages_days))
+    lake = workspace / "lake"
+    files = tuple(old_files(lake, config.versions_days))
+    cutoff = _cutoff(config, today)
+    return Cleaning(
+        expired_events=expired(Lake(lake), cutoff) if cutoff and lake.exists() else 0,
+        stages=stages,
+        stage_bytes=sum(bytes_of(folder) for folder in stages),
+        lake_files=files,
+        lake_bytes=sum(path.stat().st_size for path in files),
+    )
+
+
+def clean_workspace(workspace: Path, config: RetentionConfig, *, today: date) -> Cleaning:
+    """Delete what is past its time. No night may run meanwhile.
+
+    Args:
+        workspace: Folder of everything that nights write.
+        config: The policy.
+        today: Retention of interactions counts from it.
+
+    Returns:
+        What was deleted.
+    """
+    cutoff, lake = _cutoff(config, today), workspace / "lake"
+    n_expired = expire(Lake(lake), cutoff) if cutoff and lake.exists() else 0
+    cleaning = planned_cleaning(workspace, config, today=today)
+    for folder in cleaning.stages:
+        discard(folder)
+    delete_old_files(lake, config.versions_days)
+    return replace(cleaning, expired_events=n_expired)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def clean(workspace: Path, config: RetentionConfig, *, run_date: date) -> None:
+    """Clean up after a night."""
+    cleaning = clean_workspace(workspace, config, today=run_date)
+    get_run_logger().info("Deleted by the retention policy: %s", cleaning.in_words())
+
+
+def _cutoff(config: RetentionConfig, today: date) -> date | None:
+    return None if config.events_days is None else today - timedelta(days=config.events_days)
+
+
+def _old_stages(workspace: Path, days: int) -> Iterator[Path]:
+    """Outputs past their time that the newest finished night is not made of, and old remains."""
+    limit = time.time() - days * _SECONDS_IN_DAY
+    made = outputs(workspace)
+    inputs = {one.folder.name: one.inputs for one in made}
+    reports = [one for one in made if one.folder.parent.name == "report"]
+    newest = max(reports, key=lambda one: one.finished_at, default=None)
+    needed: set[str] = set()
+    waiting = [newest.folder.name] if newest else []
+    while waiting:
+        key = waiting.pop()
+        if key not in needed:
+            needed.add(key)
+            waiting += inputs.get(key, ())
+    for one in made:
+        if one.finished_at < limit and one.folder.name not in needed:
+            yield one.folder
+    for folder in remains(workspace):
+        if folder.stat().st_mtime < limit:
+            yield folder

@@ -1,0 +1,1 @@
+"""What runs stages: keys, manifests, the night, progress."""

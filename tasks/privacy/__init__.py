@@ -1,0 +1,1 @@
+"""Forgetting a user, and the key for user ids."""

@@ -1,0 +1,1 @@
+"""The stages of a night, one a file, and nothing else."""

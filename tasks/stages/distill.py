@@ -1,0 +1,93 @@
+"""Train the student on what really came next and on the teacher's soft labels."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from recsys_core.artifacts import Artifact
+from recsys_core.compression.structure import initialise_from_teacher
+from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.distillation.losses import distillation_loss
+from recsys_core.models.ensemble import load_teacher
+from recsys_core.settings import Settings
+from recsys_core.training.cold_items import unseen_items
+from recsys_core.training.gradients import Loss
+from recsys_core.training.negative_sampling import FullCompetition, Narrowed
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.training.network import NetworkConfig, build_network, train_and_save, training_set_of
+from tasks.training.prepared import Prepared
+
+
+class DistillationConfig(Settings):
+    """What the student takes from its teacher."""
+
+    kd_weight: float = Field(
+        default=1.0, ge=0, le=1000, description="Weight of the KL beside the hard cross-entropy"
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="Softens both distributions; 1 leaves them as they are",
+    )
+    initialise: Literal["teacher", "random"] = Field(
+        default="teacher", description="First weights: as much of the teacher as fits, or random"
+    )
+
+
+@stage
+def distill(
+    run: StageRun,
+    config: DistillationConfig,
+    *,
+    student: NetworkConfig,
+    prepared: Artifact,
+    teacher: Artifact,
+    soft_labels: Artifact,
+) -> Summary:
+    """Write `model.safetensors`, `model.json` and `curve.json` of the student."""
+    data = Prepared(prepared)
+    model = build_network(data, student)
+    if config.initialise == "teacher":
+        initialise_from_teacher(model, load_teacher(teacher.folder))
+    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
+    training_set = training_set_of(data, model.max_length, student.training, labels=labels)
+    return train_and_save(
+        run,
+        model,
+        data,
+        student.training,
+        training_set,
+        competition=FullCompetition(training_set.item_counts(len(data.items))),
+        loss=distilling_loss(labels, config, run.night.device),
+        unseen=unseen_items(training_set, len(data.items)),
+    )
+
+
+def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:
+    """Hard cross-entropy and forward KL to the stored teacher."""
+    teacher_item_vectors = torch.from_numpy(labels.item_vectors()).to(device)
+
+    def loss(
+        states: Float[Tensor, "positions dim"],
+        item_vectors: Float[Tensor, "rows dim"],
+        narrowed: Narrowed,
+    ) -> Float[Tensor, ""]:
+        batch, items = narrowed.batch, narrowed.items
+        assert batch.teacher_states is not None  # the training set was made with labels
+        known = teacher_item_vectors if items is None else teacher_item_vectors[items.to(device)]
+        return distillation_loss(
+            states,
+            item_vectors,
+            batch.targets[batch.targets > 0].to(device),
+            teacher_states=batch.teacher_states.to(device),
+            teacher_item_vectors=known,
+            kd_weight=config.kd_weight,
+            temperature=config.temperature,
+            weights=None if batch.weights is None else batch.weights.to(device),
+        )
+
+    return loss

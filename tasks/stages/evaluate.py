@@ -1,0 +1,222 @@
+"""Evaluate: rank the full catalogue for every held-out event with every model of the night."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from recsys_core.artifacts import Artifact, write_json
+from recsys_core.evaluation.baselines import (
+    cold_start_scores,
+    item_knn_ranker,
+    item_similarities,
+    popularity_ranker,
+)
+from recsys_core.evaluation.histories import Histories
+from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
+from recsys_core.evaluation.slices import case_slices
+from recsys_core.evaluation.statistics import summarise
+from recsys_core.models.checkpoint import WEIGHTS
+from recsys_core.models.ensemble import load_teacher
+from recsys_core.models.ranker import model_ranker
+from recsys_core.serving.folder import served_bytes
+from recsys_core.serving.ranker import scorer_ranker
+from recsys_core.serving.scorer import Scorer
+from recsys_core.settings import Settings
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.registry.store import RegistryConfig, load_scorer
+from tasks.training.prepared import Prepared
+
+_LATENCY_REQUESTS = 50
+
+
+class EvaluationConfig(Settings):
+    """What is evaluated, and how uncertain the figures are."""
+
+    split: Literal["validation", "test"] = Field(
+        default="test",
+        description="test for production nights; validation while comparing settings",
+    )
+    cold_user_events: int = Field(
+        default=10, ge=0, le=1000, description="A user with at most so many events is cold"
+    )
+    n_resamples: int = Field(
+        default=2000, ge=100, le=100_000, description="Bootstrap samples of the users"
+    )
+    seed: int = Field(default=1, ge=0, description="Seed of the bootstrap")
+
+
+@stage
+def evaluate(
+    run: StageRun,
+    config: EvaluationConfig,
+    *,
+    registry: RegistryConfig,
+    champion: int | None,
+    prepared: Artifact,
+    teacher: Artifact,
+    student: Artifact,
+    control: Artifact,
+    compressed: Artifact,
+) -> Summary:
+    """Write `ranks.parquet`, `metrics.json` and `latency.json`."""
+    data = Prepared(prepared)
+    networks = {"teacher": teacher, "student": student, "control": control}
+    cold_start = np.append(np.float32(0), cold_start_scores(data.items))
+    rankers = {
+        name: model_ranker(load_teacher(made.folder), cold_start) for name, made in networks.items()
+    }
+    shipped = Scorer(compressed.folder)
+    item_ids = data.items["item_id"].to_list()
+    rankers["compressed"] = scorer_ranker(shipped, item_ids)
+    sizes = {
+        name: sum(path.stat().st_size for path in made.folder.rglob(WEIGHTS))
+        for name, made in networks.items()
+    }
+    sizes["compressed"] = served_bytes(compressed.folder)
+    champion_note = _why_no_champion(data, config, champion)
+    if champion is not None and champion_note is None:
+        scorer, folder = load_scorer(run.night, registry, champion)
+        champion_note = _trained_on_test(scorer, data, config)
+        if champion_note is None:
+            rankers["champion"] = scorer_ranker(scorer, item_ids)
+            sizes["champion"] = served_bytes(folder)
+    rankers |= baselines(data)
+    ranks, dropped = _rank(run, config, data, rankers)
+    ranks.write_parquet(run.out / "ranks.parquet", compression="zstd")
+    metrics = {
+        "split": config.split,
+        "n_cases": len(ranks),
+        "n_users": ranks["user_id"].n_unique(),
+        "dropped": dropped,
+        "champion": {"version": champion, "not_compared_because": champion_note},
+        "models": _summaries(ranks, list(rankers), sizes, config),
+    }
+    write_json(run.out / "metrics.json", metrics)
+    write_json(run.out / "latency.json", _latencies(data, rankers))
+    return {
+        "split": config.split,
+        "n_cases": len(ranks),
+        "ndcg_at_10": {
+            name: model["slices"]["all"]["ndcg_at_10"]["mean"]
+            for name, model in metrics["models"].items()
+        },
+    }
+
+
+def _why_no_champion(data: Prepared, config: EvaluationConfig, champion: int | None) -> str | None:
+    if champion is None:
+        return "There is no champion yet."
+    if data.split["kind"] == "leave_one_out":
+        return "Leave-one-out has no point in time that a champion could be compared at."
+    return None
+
+
+def _trained_on_test(scorer: Scorer, data: Prepared, config: EvaluationConfig) -> str | None:
+    """Nothing is evaluated on a window that starts before it was trained through."""
+    window_start = data.split[f"{config.split}_start"]
+    trained_through = scorer.config["trained_through"]
+    if trained_through is None:
+        return "The champion was not trained on a split in time, so it may have seen the window."
+    if datetime.fromisoformat(trained_through) > datetime.fromisoformat(window_start):
+        return (
+            f"The champion was trained through {trained_through}, later than the start of the "
+            f"{config.split} window, {window_start}."
+        )
+    return None
+
+
+def baselines(data: Prepared) -> dict[str, Ranker]:
+    """Popularity and item-kNN, by name."""
+    recent, trained = (data.items[name].to_numpy() for name in ("recent_count", "train_count"))
+    similarities = item_similarities(data.buckets, len(data.items))
+    return {
+        "popularity": popularity_ranker(recent, trained),
+        "item_knn": item_knn_ranker(similarities, recent),
+    }
+
+
+def _rank(
+    run: StageRun, config: EvaluationConfig, data: Prepared, rankers: dict[str, Ranker]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """A row a case: its slices and each model's rank of the target."""
+    candidates = candidate_mask(data.items, config.split)
+    frames: list[pl.DataFrame] = []
+    dropped: dict[str, int] = {}
+    for i, bucket in enumerate(data.buckets):
+        cases = read_cases(bucket, data.items, config.split, exclude_seen=data.exclude_seen)
+        dropped = {name: dropped.get(name, 0) + n for name, n in cases.dropped.items()}
+        slices = case_slices(cases, data.items, cold_user_events=config.cold_user_events)
+        columns: dict[str, Any] = {
+            "user_id": pl.Series(cases.user_id, dtype=pl.String),
+            "position": cases.positions,
+            "target": cases.targets,
+            "history_length": np.array([len(h) for h in cases.histories], np.int32),
+            **{f"slice_{name}": mask for name, mask in slices.items()},
+        }
+        for j, (name, ranker) in enumerate(rankers.items()):
+            columns[f"rank_{name}"] = rank_targets(
+                ranker, cases, candidates, exclude_seen=data.exclude_seen
+            )
+            done = (i + (j + 1) / len(rankers)) / len(data.buckets)
+            run.progress(done, f"{name}, bucket {i + 1} of {len(data.buckets)}")
+        frames.append(pl.DataFrame(columns))
+    ranks = pl.concat(frames)
+    if ranks.is_empty():
+        msg = (
+            f"The {config.split} window holds no event that could be recommended (dropped: "
+            f"{dropped}), so no model can be judged. Make the window longer or check run_date."
+        )
+        raise ValueError(msg)
+    return ranks, dropped
+
+
+def _summaries(
+    ranks: pl.DataFrame, models: list[str], sizes: dict[str, int], config: EvaluationConfig
+) -> dict[str, Any]:
+    masks = {"all": pl.lit(value=True)} | {
+        column.removeprefix("slice_"): pl.col(column)
+        for column in ranks.columns
+        if column.startswith("slice_")
+    }
+    by_slice = {}
+    for name, mask in masks.items():
+        chosen = ranks.filter(mask)
+        by_slice[name] = summarise(
+            {model: chosen[f"rank_{model}"].to_numpy() for model in models},
+            chosen["user_id"].to_numpy(),
+            n_resamples=config.n_resamples,
+            seed=config.seed,
+        )
+    return {
+        model: {
+            "size_bytes": sizes.get(model),
+            "slices": {name: summary[model] for name, summary in by_slice.items()},
+        }
+        for model in models
+    }
+
+
+def _latencies(data: Prepared, rankers: dict[str, Ranker]) -> dict[str, dict[str, float]]:
+    """Median milliseconds of scoring the catalogue for one user, as measured in this process."""
+    users = pl.scan_parquet(data.buckets).head(_LATENCY_REQUESTS).collect()
+    histories = Histories.whole(users)
+    requests = [histories[user : user + 1] for user in range(len(histories))]
+    return {
+        name: {"latency_ms_p50": _median_milliseconds(ranker, requests)}
+        for name, ranker in rankers.items()
+    }
+
+
+def _median_milliseconds(ranker: Ranker, requests: Sequence[Histories]) -> float:
+    ranker(requests[0])
+    seconds: list[float] = []
+    for request in requests:
+        began = time.perf_counter()
+        ranker(request)
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * float(np.median(seconds)), 3)

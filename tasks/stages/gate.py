@@ -1,0 +1,45 @@
+"""Gate: may the compressed student replace the champion?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.evaluation.gate import Figures, GateConfig, judge
+from tasks.engine.stage import StageRun, Summary, stage
+
+
+@stage
+def gate(
+    run: StageRun, config: GateConfig, *, evaluated: Artifact, champion_exists: bool
+) -> Summary:
+    """Judge the evaluated models and write `verdict.json`; refusing is no error.
+
+    Args:
+        run: Where and how.
+        config: The rules.
+        evaluated: `metrics.json`, `ranks.parquet`, `latency.json`.
+        champion_exists: Whether there is a champion that has to be compared with: rules relative
+            to it are then never skipped.
+    """
+    metrics = read_json(evaluated.file("metrics.json"))
+    verdict = judge(
+        config,
+        metrics,
+        pl.read_parquet(evaluated.file("ranks.parquet")),
+        artefact_figures(metrics, evaluated),
+        champion_exists=champion_exists,
+    )
+    write_json(run.out / "verdict.json", verdict.as_json())
+    outcomes = {outcome.rule: outcome.outcome for outcome in verdict.rules}
+    return {"passed": verdict.passed, "sentence": verdict.sentence, "rules": outcomes}
+
+
+def artefact_figures(metrics: Mapping[str, Any], evaluated: Artifact) -> Figures:
+    """Sizes (of the compressed student: all that serving needs) and latencies of the models."""
+    latencies: dict[str, dict[str, float]] = read_json(evaluated.file("latency.json"))
+    return {
+        model: {"size_bytes": facts["size_bytes"], **latencies.get(model, {})}
+        for model, facts in metrics["models"].items()
+    }

@@ -1,0 +1,181 @@
+"""Ingest: source files to the lake's tables, at versions that the rest of the night reads."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date
+from itertools import chain
+from typing import Any
+
+from recsys_core.artifacts import write_json
+from recsys_core.data.catalogue.item_index import index_prefix_sha256
+from recsys_core.data.ingest.batch import ToRead
+from recsys_core.data.ingest.clean_interactions import available_until
+from recsys_core.data.ingest.interactions import (
+    extend_event_types,
+    ingest_interactions,
+    may_lack_rows,
+    withdraw_missing,
+)
+from recsys_core.data.ingest.items import extend_item_index, ingest_catalogue
+from recsys_core.data.ingest.user_ids import Shield
+from recsys_core.data.lake.ingest_log import SourceRecord, read_records, register_sources
+from recsys_core.data.lake.tables import Lake
+from recsys_core.data.privacy.denylist import read_forgotten
+from recsys_core.data.privacy.pseudonyms import claim_key
+from recsys_core.data.schema import (
+    EVENT_TYPES,
+    INTERACTIONS,
+    ITEM_INDEX,
+    ITEMS,
+    QUARANTINE,
+    Table,
+)
+from recsys_core.data.sources.config import SourceConfig, SourceError, SourceFile
+from recsys_core.data.sources.discovery import find_sources
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.privacy.user_id_key import user_id_key
+
+READ_TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE)
+
+
+@stage
+def ingest(
+    run: StageRun,
+    config: SourceConfig,
+    *,
+    run_date: str,
+    sources: dict[str, str],
+    again: dict[str, Any] | None = None,
+) -> Summary:
+    """Bring new and changed files to the lake, and new items to the item index.
+
+    Writes ingest.json: the tables' versions, what became of each file, and which rows are new,
+    that is, not validated yet by any night.
+
+    Args:
+        run: The stage's surroundings; the lake is the night's.
+        config: The sources.
+        run_date: ISO date; only what happened before it is taken.
+        sources: From `source_fingerprint`: the files to take, and the fingerprint of each.
+        again: `files`: names of those to read once more though nothing about them has changed.
+
+    Raises:
+        SourceError: A file can't be read; the message says which, why and what to do.
+        PseudonymError: The key for user ids is missing, too short, or not the lake's.
+    """
+    key = user_id_key(config.hash_user_ids)
+    claim_key(run.night.lake, key)
+    day = date.fromisoformat(run_date)
+    lake, scratch = Lake(run.night.lake), run.scratch
+    gone, vanished = withdraw_missing(lake, sources, run_date=day, scratch=scratch)
+    for name in gone:
+        run.logger.warning("%s is gone and was never validated: its rows are withdrawn", name)
+    wanted = _wanted(config, sources)
+    known = register_sources(lake, wanted, run_date=day)
+    files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
+    repeated = again["files"] if again else ()
+    current = [
+        one for one in files if one.name not in repeated and _is_current(one, config, day, vanished)
+    ]
+    due = [one for one in files if one not in current]
+    for record in chain(
+        ingest_catalogue(
+            lake,
+            _of(ITEMS, due),
+            config,
+            others=_of(ITEMS, current),
+            run_date=day,
+            scratch=scratch,
+        ),
+        ingest_interactions(
+            lake,
+            _of(INTERACTIONS, due),
+            config,
+            others=_of(INTERACTIONS, current),
+            run_date=day,
+            scratch=scratch,
+            shield=Shield(key, read_forgotten(run.night.lake)),
+            progress=run.progress,
+        ),
+    ):
+        run.logger.info("%s", _sentence(record))
+    stored = read_records(lake)
+    records = [stored[name] for name in sources]
+    new = [record for record in records if not record.validated]
+    extend_event_types(lake, new)
+    extend_item_index(lake, new)
+    result = _result(lake, config, day, records)
+    write_json(run.out / "ingest.json", result)
+    totals = ("rows_in", "rows_kept", "rows_quarantined", "rows_duplicate")
+    return {
+        "new_files": len(new),
+        **{total: sum(getattr(record, total) for record in new) for total in totals},
+        "n_items": result["n_items"],
+    }
+
+
+def _of(table: Table, files: list[ToRead]) -> list[ToRead]:
+    return [one for one in files if one.source.table == table.name]
+
+
+def _is_current(file: ToRead, config: SourceConfig, run_date: date, vanished: set[date]) -> bool:
+    """Whether the lake has all that a file brings."""
+    mapping = config.mapping(file.source.table)
+    current = file.record.is_current(file.fingerprint, mapping, run_date)
+    return current and not may_lack_rows(file.record, vanished)
+
+
+def _wanted(config: SourceConfig, sources: Mapping[str, str]) -> list[SourceFile]:
+    """The files that the night began with; what has arrived since then is for the next one."""
+    found = {source.name: source for source in find_sources(config)}
+    for name in sources:
+        if name not in found:
+            msg = f"{name} was there when the night began, but is gone. Run the night again."
+            raise SourceError(msg)
+    return [source for name, source in found.items() if name in sources]
+
+
+def _result(
+    lake: Lake, config: SourceConfig, run_date: date, records: list[SourceRecord]
+) -> dict[str, Any]:
+    events = [record for record in records if not record.validated and record.is_interactions]
+    index = lake.item_index()
+    reasons = Counter[str]()
+    for record in records:
+        if not record.validated:
+            reasons.update(record.refused)
+    return {
+        "versions": {table.name: lake.version(table.name) for table in READ_TABLES},
+        "files": [_facts(record) for record in sorted(records, key=lambda one: one.source)],
+        "reasons": dict(reasons),
+        "new_rows": sum(record.rows_kept for record in events),
+        "new_dates": sorted({day.isoformat() for record in events for day in record.dates}),
+        "n_items": index.height,
+        "item_index_sha256": index_prefix_sha256(index["item_id"]),
+        "timestamp_kind": config.resolved().timestamp_kind,
+        "run_date": run_date.isoformat(),
+        "available_until": available_until(run_date, config.timezone).isoformat(),
+        "max_quarantined_share": config.max_quarantined_share,
+    }
+
+
+def _facts(record: SourceRecord) -> dict[str, Any]:
+    return {
+        "source": record.source,
+        "fingerprint": record.fingerprint,
+        "new": not record.validated,
+        "rows_in": record.rows_in,
+        "rows_kept": record.rows_kept,
+        "rows_quarantined": record.rows_quarantined,
+        "rows_duplicate": record.rows_duplicate,
+        "reasons": record.refused,
+    }
+
+
+def _sentence(record: SourceRecord) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in record.refused.items())
+    return (
+        f"{record.source}: {record.rows_in} rows, {record.rows_kept} kept, "
+        f"{record.rows_quarantined} quarantined{f' ({reasons})' if reasons else ''}, "
+        f"{record.rows_duplicate} duplicate"
+    )

@@ -1,0 +1,276 @@
+"""Report: the night on one page that needs no network, no script and no server."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from recsys_core.artifacts import Artifact, read_json, read_manifest
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.html.plots import (
+    LOOKS,
+    Estimate,
+    curve_plot,
+    format_bytes,
+    quality_plot,
+    size_plot,
+    slice_plot,
+)
+from tasks.html.render import FINDING_BADGES, render
+from tasks.stages.gate import artefact_figures
+
+MAX_FILES = 50
+
+MODELS = {
+    "teacher": "the large model",
+    "student": "distilled from the teacher",
+    "control": "the student without distillation",
+    "compressed": "pruned and quantized student: what ships",
+    "champion": "what was serving before this night",
+    "item_knn": "baseline: neighbours of the newest items",
+    "popularity": "baseline: the same for everybody",
+}
+SLICES = {
+    "all": ("All", "every case"),
+    "new_users": ("New users", "no training event"),
+    "cold_users": ("Cold users", "short histories"),
+    "cold_items": ("Cold items", "no training interaction"),
+    "head": ("Head", "items with the first 50 % of interactions"),
+    "mid": ("Mid", "items with the next 40 %"),
+    "tail": ("Tail", "all other items"),
+}
+OUTCOMES = {
+    "pass": "holds",
+    "fail": "fails",
+    "insufficient_n": "too few users",
+    "skipped": "skipped",
+}
+SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
+
+
+@stage
+def report(
+    run: StageRun,
+    *,
+    run_date: str,
+    ingested: Artifact,
+    validated: Artifact,
+    prepared: Artifact,
+    teacher: Artifact,
+    student: Artifact,
+    control: Artifact | None,
+    compressed: Artifact,
+    evaluated: Artifact,
+    gated: Artifact,
+    registered: Artifact,
+    **others: Artifact,
+) -> Summary:
+    """Write `report.html` from what the stages left.
+
+    Args:
+        run: Where.
+        run_date: The night's date, ISO.
+        ingested: `ingest.json`.
+        validated: `validation.json`.
+        prepared: `split.json`.
+        teacher: `curve.json`, if it was trained here; so also student and control.
+        student: See teacher.
+        control: See teacher; None where none was trained.
+        compressed: Listed under provenance.
+        evaluated: `metrics.json`, `latency.json`.
+        gated: `verdict.json`.
+        registered: Its summary is shown.
+        others: Further stages, listed under provenance.
+    """
+    trained = {"teacher": teacher, "student": student, "control": control}
+    verdict = read_json(gated.file("verdict.json"))
+    artifacts = [
+        *(ingested, validated, prepared, teacher, student, control),
+        *(compressed, evaluated, registered, gated, *others.values()),
+    ]
+    context = {
+        "run_date": run_date,
+        "verdict": verdict,
+        "outcome_names": OUTCOMES,
+        **_quality(evaluated),
+        **_data(read_json(ingested.file("ingest.json")), read_json(prepared.file("split.json"))),
+        "finding_badges": FINDING_BADGES,
+        "expectations": read_json(validated.file("validation.json"))["expectations"],
+        "registered": _facts(registered.summary),
+        **_provenance([artifact for artifact in artifacts if artifact is not None]),
+    }
+    curves = _curves({name: artifact for name, artifact in trained.items() if artifact is not None})
+    context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
+    page = render("stages/report.html.j2", context)
+    (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
+    return {"passed": verdict["passed"], "bytes": len(page.encode())}
+
+
+def _quality(evaluated: Artifact) -> dict[str, Any]:
+    """Tables and plots of the evaluation."""
+    metrics = read_json(evaluated.file("metrics.json"))
+    figures = artefact_figures(metrics, evaluated)
+    names = [name for name in MODELS if name in metrics["models"]]
+    by_slice = {name: metrics["models"][name]["slices"] for name in names}
+    reference = by_slice.get("teacher", {}).get("all", {}).get("ndcg_at_10", {}).get("mean")
+    models = [_model_row(name, by_slice[name]["all"], figures[name], reference) for name in names]
+    known = [name for name in SLICES if any(name in found for found in by_slice.values())]
+    overall = _estimates(by_slice, "all")
+    sizes = {name: figures[name].get("size_bytes") or 0 for name in names}
+    plots = {
+        "quality": quality_plot(overall),
+        "size": size_plot(overall, sizes) if any(sizes.values()) else "",
+        "slices": slice_plot(
+            {
+                f"{SLICES[name][0]} ({_n_users(by_slice, name):,})": estimates
+                for name in known
+                if (estimates := _estimates(by_slice, name))
+            }
+        ),
+    }
+    return {
+        "metrics": metrics,
+        "models": models,
+        "tiles": _headline_tiles(models, metrics),
+        "slices": [_slice_row(name, by_slice) for name in known],
+        # Our own drawings, whose texts Matplotlib escapes.
+        "plots": {name: Markup(svg) for name, svg in plots.items()},  # noqa: S704
+    }
+
+
+def _model_row(
+    name: str, overall: Mapping[str, Any], figures: Mapping[str, Any], reference: float | None
+) -> dict[str, Any]:
+    size, mean = figures.get("size_bytes"), overall["ndcg_at_10"]["mean"]
+    return {
+        "name": name,
+        "label": LOOKS[name].label,
+        "what": MODELS[name],
+        **{metric: overall[metric] for metric in ("ndcg_at_10", "recall_at_10", "mrr")},
+        "of_teacher": mean / reference if reference and mean is not None else None,
+        "size": format_bytes(size) if size else "–",
+        "latency_ms": figures.get("latency_ms_p50"),
+    }
+
+
+def _slice_row(name: str, by_slice: Mapping[str, Any]) -> dict[str, Any]:
+    label, what = SLICES[name]
+    empty = {"ndcg_at_10": {"mean": None}}
+    return {
+        "label": label,
+        "what": what,
+        "n_users": _n_users(by_slice, name),
+        "means": [found.get(name, empty)["ndcg_at_10"]["mean"] for found in by_slice.values()],
+    }
+
+
+def _n_users(by_slice: Mapping[str, Any], name: str) -> int:
+    return max(found[name]["n_users"] for found in by_slice.values() if name in found)
+
+
+def _estimates(by_slice: Mapping[str, Any], name: str) -> dict[str, Estimate]:
+    """NDCG@10 of the models that have a figure on the slice."""
+    found = {
+        model: slices[name]["ndcg_at_10"] for model, slices in by_slice.items() if name in slices
+    }
+    return {
+        model: Estimate(**figure) for model, figure in found.items() if figure["mean"] is not None
+    }
+
+
+def _headline_tiles(
+    models: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    ships = next((model for model in models if model["name"] == "compressed"), None)
+    if ships is None:
+        return []
+    mean, share, latency = ships["ndcg_at_10"]["mean"], ships["of_teacher"], ships["latency_ms"]
+    return [
+        _tile("NDCG@10", "–" if mean is None else f"{mean:.4f}", "of the compressed student"),
+        _tile("Of the teacher", "–" if share is None else f"{100 * share:.1f} %", "of its NDCG@10"),
+        _tile("Size on disk", ships["size"], "model, item ids, configuration"),
+        _tile("Latency", "–" if latency is None else f"{latency:.3g} ms", "median, one request"),
+        _tile("Evaluated on", f"{metrics['n_users']:,}", f"users, {metrics['n_cases']:,} cases"),
+    ]
+
+
+def _data(ingest: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:
+    files = ingest["files"]
+    rows = {
+        part: sum(file[f"rows_{part}"] for file in files)
+        for part in ("in", "kept", "quarantined", "duplicate")
+    }
+    reasons = Counter[str]()
+    for file in files:
+        reasons.update(file["reasons"])
+    share = f"{100 * rows['quarantined'] / max(1, rows['in']):.2f} % of the rows read"
+    return {
+        "data_tiles": [
+            _tile("Rows read", f"{rows['in']:,}", f"from {len(files):,} files"),
+            _tile("Kept", f"{rows['kept']:,}", f"{ingest['new_rows']:,} of them new"),
+            _tile("Quarantined", f"{rows['quarantined']:,}", share),
+            _tile("Duplicates", f"{rows['duplicate']:,}", "left out"),
+            _tile("Users", f"{split['n_users']:,}", f"{ingest['n_items']:,} items"),
+        ],
+        "files": files[:MAX_FILES],
+        "n_more_files": max(0, len(files) - MAX_FILES),
+        "reasons": reasons.most_common(),
+        "split_name": SPLITS.get(split["kind"], split["kind"]),
+        "split_facts": _facts({**split, "lake_versions": ingest["versions"]}),
+    }
+
+
+def _tile(label: str, value: str, note: str) -> dict[str, str]:
+    return {"label": label, "value": value, "note": note}
+
+
+def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in words; what is unset is left out."""
+    return [
+        (name.replace("_", " "), _in_words(value))
+        for name, value in sorted(values.items())
+        if value is not None
+    ]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in sorted(value.items()))
+    return str(value)
+
+
+def _curves(trained: Mapping[str, Artifact]) -> dict[str, list[dict[str, Any]]]:
+    """Learning curves of the models that were trained here."""
+    paths = {name: artifact.folder / "curve.json" for name, artifact in trained.items()}
+    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
+    return {name: points for name, points in found.items() if points}
+
+
+def _provenance(artifacts: Iterable[Artifact]) -> dict[str, Any]:
+    manifests = [read_manifest(artifact.folder) for artifact in artifacts]
+    latest = manifests[-1]["parts"]
+    return {
+        "stages": [
+            {
+                "name": manifest["stage"],
+                "key": manifest["key"],
+                "inputs": sorted(manifest["parts"]["inputs"]),
+                "n_files": len(manifest["files"]),
+                "size": format_bytes(sum(file["bytes"] for file in manifest["files"].values())),
+            }
+            for manifest in manifests
+        ],
+        "device": latest["device"],
+        "libraries": sorted(latest["libraries"].items()),
+        "configuration": json.dumps(
+            {manifest["stage"]: manifest["parts"]["config"] for manifest in manifests}, indent=2
+        ),
+    }

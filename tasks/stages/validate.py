@@ -1,0 +1,208 @@
+"""Validate: what ingest brought, held against the schema and the limits; fails the night closed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import TaskRunContext
+from pydantic import Field, model_validator
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.data.drift.trailing import FEWEST_DAYS
+from recsys_core.data.lake.ingest_log import mark_validated
+from recsys_core.data.lake.tables import Lake
+from recsys_core.data.schema import INTERACTIONS
+from recsys_core.settings import Settings
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.validation.findings import with_outcome
+from tasks.validation.page import days_as_json, summary_of, validation_page
+from tasks.validation.rules import (
+    EVENT_MIX,
+    NEW_ITEMS,
+    ROWS,
+    SHIFT,
+    USERS,
+    Severity,
+    day_rules,
+    names_of_rules,
+    night_rules,
+    row_rules,
+    with_severity,
+)
+from tasks.validation.run import Examination, Examined, Rules
+
+DATA_DOCS = "data_docs"
+
+
+class Bound(Settings):
+    """Where a figure of a day begins to be remarkable, and where it stops the night."""
+
+    warn: float = Field(gt=0, description="Beyond this the night warns.")
+    fail: float = Field(gt=0, description="Beyond this nothing is trained.")
+
+    @model_validator(mode="after")
+    def _warn_first(self) -> Self:
+        if self.warn > self.fail:
+            msg = f"warn is {self.warn}, beyond fail = {self.fail}; it must come before it"
+            raise ValueError(msg)
+        return self
+
+
+class Bounds(Settings):
+    """How far a day may be from the trailing days."""
+
+    rows: Bound = Field(
+        default=Bound(warn=2, fail=4),
+        description="Rows, as a factor: 4 allows from a quarter to four times the usual.",
+    )
+    users: Bound = Field(default=Bound(warn=2, fail=4), description="Users, as a factor.")
+    new_item_share: Bound = Field(
+        default=Bound(warn=0.2, fail=0.5),
+        description="Share of rows with items that no trailing day has, above the usual (0 to 1).",
+    )
+    event_mix: Bound = Field(
+        default=Bound(warn=0.15, fail=0.4),
+        description="Largest change of an event kind's share of rows, above the usual (0 to 1).",
+    )
+    popularity_shift: Bound = Field(
+        default=Bound(warn=0.2, fail=0.5),
+        description="Jensen-Shannon distance of the items' popularity, above the usual (0 to 1). "
+        "From 0, a tenth of the rows going to other items makes 0.23, half of them 0.56.",
+    )
+
+
+class ValidationConfig(Settings):
+    """What new interactions must be like, beyond the schema."""
+
+    min_rows: int = Field(
+        default=1,
+        ge=0,
+        description="Fewest rows that new event files must bring, repeats included.",
+    )
+    max_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most rows that new event files may bring. Unset: any number.",
+    )
+    event_types: tuple[str, ...] = Field(
+        default=(), description="Kinds of events that may occur. Empty: all may."
+    )
+    trailing_days: int = Field(
+        default=7,
+        ge=FEWEST_DAYS,
+        le=90,
+        description="Days before a new date that it is compared with.",
+    )
+    bounds: Bounds = Field(
+        default=Bounds(), description="How far a new date may be from the trailing days."
+    )
+    severity: dict[str, Severity] = Field(
+        default={},
+        description="Rules by name that shall warn or fail, other than by default: "
+        '{"new item share": "warn"}.',
+    )
+
+    @model_validator(mode="after")
+    def _known_rules(self) -> Self:
+        known = names_of_rules(INTERACTIONS)
+        if unknown := sorted(set(self.severity) - set(known)):
+            msg = f"severity names no rule: {', '.join(unknown)}. There are: {', '.join(known)}"
+            raise ValueError(msg)
+        return self
+
+
+class ValidationFailed(ValueError):  # noqa: N818 - it reports a verdict, not an accident
+    """The new rows are not fit to train on; the message says why and what to do."""
+
+
+@stage
+def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> Summary:
+    """Examine the rows that no night has validated yet; on success they are marked as validated.
+
+    Writes validation.json (all findings), validation.md (a summary to read), validation.html (the
+    same with tables and plots) and, in data_docs, the Data Docs of Great Expectations; all of them
+    also on failure.
+
+    Raises:
+        ValidationFailed: An expectation of severity "fail" does not hold.
+    """
+    facts = read_json(ingested.file("ingest.json"))
+    files = [file for file in facts["files"] if file["new"]]
+    lake = Lake(run.night.lake)
+    found = _examine(run, config, Examined(lake, facts, files), facts) if files else Examination()
+    summary = summary_of(found, files)
+    _write(run, found, files, summary, run_date=facts["run_date"])
+    for finding in with_outcome(found.findings, "warned"):
+        run.logger.warning("%s", finding.in_words().removeprefix("- "))
+    run.logger.info("All findings, with plots: %s", run.out / "validation.html")
+    if with_outcome(found.findings, "failed"):
+        raise ValidationFailed(summary)
+    mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
+    return {
+        "n_rows": found.n_rows,
+        "n_expectations": len(found.findings),
+        **{
+            f"n_{outcome}": len(with_outcome(found.findings, outcome))
+            for outcome in ("failed", "warned", "skipped")
+        },
+    }
+
+
+def _examine(
+    run: StageRun, config: ValidationConfig, examined: Examined, facts: Mapping[str, Any]
+) -> Examination:
+    from tasks.validation.great_expectations import Examiner
+
+    examiner = Examiner(run.out / DATA_DOCS)
+    found = examined.examine(
+        examiner,
+        _rules(config, examined, facts),
+        trailing_days=config.trailing_days,
+        progress=run.progress,
+    )
+    examiner.build_docs()
+    return found
+
+
+def _rules(config: ValidationConfig, examined: Examined, facts: Mapping[str, Any]) -> Rules:
+    bounds = config.bounds
+    named = {
+        ROWS: bounds.rows,
+        USERS: bounds.users,
+        NEW_ITEMS: bounds.new_item_share,
+        EVENT_MIX: bounds.event_mix,
+        SHIFT: bounds.popularity_shift,
+    }
+    rows = row_rules(INTERACTIONS, until=examined.until, event_types=config.event_types)
+    night = night_rules(
+        min_rows=config.min_rows,
+        max_rows=config.max_rows,
+        max_quarantined_share=facts["max_quarantined_share"],
+        refused=", ".join(f"{count} {reason}" for reason, count in facts["reasons"].items()),
+    )
+    days = day_rules({name: (bound.warn, bound.fail) for name, bound in named.items()})
+    return Rules(*(with_severity(rules, config.severity) for rules in (rows, night, days)))
+
+
+def _write(
+    run: StageRun,
+    found: Examination,
+    files: Sequence[Mapping[str, Any]],
+    summary: str,
+    *,
+    run_date: str,
+) -> None:
+    write_json(
+        run.out / "validation.json",
+        {
+            "n_rows": found.n_rows,
+            "success": not with_outcome(found.findings, "failed"),
+            "expectations": [finding.as_json() for finding in found.findings],
+            "days": days_as_json(found.days),
+        },
+    )
+    (run.out / "validation.md").write_text(summary, encoding="utf-8")
+    page = validation_page(found, files, run_date=run_date)
+    (run.out / "validation.html").write_text(page, encoding="utf-8", newline="\n")
+    if TaskRunContext.get() is not None:
+        create_markdown_artifact(summary, key="validation", description="What is new, examined")

@@ -1,0 +1,53 @@
+"""Write the teacher's opinion of every training position to Parquet, bucket by bucket."""
+
+from pydantic import Field
+
+from recsys_core.artifacts import Artifact
+from recsys_core.data.soft_labels import describe
+from recsys_core.distillation.labelling import label_bucket
+from recsys_core.models.ensemble import load_teacher
+from recsys_core.settings import Settings
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.training.prepared import Prepared
+
+
+class SoftLabelConfig(Settings):
+    """Which positions are labelled."""
+
+    newest: int | None = Field(
+        default=None,
+        ge=1,
+        description="Label each user's newest positions only, this many; empty: all",
+    )
+    batch_size: int = Field(
+        default=128, ge=1, le=65536, description="Windows read by the teacher at once"
+    )
+
+
+@stage
+def write_soft_labels(
+    run: StageRun,
+    config: SoftLabelConfig,
+    *,
+    prepared: Artifact,
+    teacher: Artifact,
+) -> Summary:
+    """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
+
+    A rerun after a kill goes on at the first bucket without a file.
+    """
+    data = Prepared(prepared)
+    model = load_teacher(teacher.folder).to(run.night.device)
+    for i, bucket in enumerate(data.buckets):
+        path = run.out / "labels" / bucket.name
+        if not path.exists():
+            label_bucket(model, bucket, path, newest=config.newest, batch_size=config.batch_size)
+        run.progress((i + 1) / len(data.buckets), f"bucket {i + 1} of {len(data.buckets)}")
+    description = describe(
+        run.out,
+        teacher=teacher.key,
+        item_index_sha256=data.split["item_index_sha256"],
+        trained_through=data.split["trained_through"],
+        item_vectors=model.item_vectors().detach().cpu().numpy(),
+    )
+    return {name: description[name] for name in ("layout", "rows", "dim", "bytes")}

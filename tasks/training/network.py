@@ -1,0 +1,160 @@
+"""What the stages that train share: building a network, running the loop, keeping the result."""
+
+import time
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from recsys_core.artifacts import write_json
+from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.models.checkpoint import save_model
+from recsys_core.models.recommender import ModelConfig, Recommender
+from recsys_core.settings import Settings
+from recsys_core.training.batching import Recent, TrainingSet
+from recsys_core.training.cold_items import place_unseen_items, unseen_items
+from recsys_core.training.gradients import Loss
+from recsys_core.training.loop import TrainingConfig, fit
+from recsys_core.training.negative_sampling import Competition
+from recsys_core.training.objectives import competition_of, next_item_loss
+from tasks.engine.stage import StageRun, Summary
+from tasks.training.prepared import Prepared
+
+
+class NetworkConfig(Settings):
+    """A network and how it is trained."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="Size of the network")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="How it is trained")
+    content_features: int = Field(
+        default=256,
+        ge=0,
+        le=8192,
+        description="Width of the hashed titles and categories; 0 for none",
+    )
+
+
+def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
+    """A network over the prepared catalogue, with initial weights from the training seed.
+
+    An item that nobody has had yet is left to its content.
+    """
+    torch.manual_seed(config.training.seed)
+    model = Recommender(len(data.items), config.model, data.content(config.content_features))
+    model.forget_ids(data.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy())
+    return model
+
+
+def train_without_teacher(
+    run: StageRun,
+    config: NetworkConfig,
+    data: Prepared,
+    *,
+    model: Recommender | None = None,
+    recent: Recent | None = None,
+) -> Summary:
+    """Train a network on what really came next.
+
+    Args:
+        run: Where and how.
+        config: The network.
+        data: Whose training events.
+        model: Goes on from its weights; None: a fresh network.
+        recent: Which users take part; None: all.
+    """
+    model = model or build_network(data, config)
+    training_set = training_set_of(
+        data, model.max_length, config.training, recent=recent, with_context=model.reads_context
+    )
+    competition = competition_of(training_set.item_counts(len(data.items)), config.training)
+    loss = next_item_loss(config.training, competition)
+    unseen = unseen_items(training_set, len(data.items))
+    if recent is not None:  # others may have been learnt when their events were still there
+        unseen = unseen[~model.has_id(unseen)]
+    return train_and_save(
+        run,
+        model,
+        data,
+        config.training,
+        training_set,
+        competition=competition,
+        loss=loss,
+        unseen=unseen,
+    )
+
+
+def training_set_of(
+    data: Prepared,
+    max_length: int,
+    config: TrainingConfig,
+    *,
+    labels: SoftLabels | None = None,
+    recent: Recent | None = None,
+    with_context: bool = False,
+) -> TrainingSet:
+    """The training events, cut as long as a model reads."""
+    return TrainingSet(
+        data.buckets,
+        max_length=max_length,
+        batch_size=config.batch_size,
+        labels=labels,
+        recent=recent,
+        with_context=with_context,
+    )
+
+
+def train_and_save(
+    run: StageRun,
+    model: Recommender,
+    data: Prepared,
+    config: TrainingConfig,
+    training_set: TrainingSet,
+    *,
+    competition: Competition,
+    loss: Loss,
+    unseen: NDArray[np.int32],
+) -> Summary:
+    """Train, and place unseen items, with checkpoints in the stage's scratch folder.
+
+    Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
+    """
+    model = model.to(run.night.device)
+    validate = data.validator(config.validation_cases)
+    curve = fit(
+        model,
+        training_set,
+        config,
+        competition=competition,
+        loss=loss,
+        validate=validate,
+        checkpoint=run.scratch / "checkpoint",
+        clock=time.monotonic,
+        progress=run.progress,
+    )
+    placed = place_unseen_items(
+        model,
+        unseen,
+        training_set,
+        config,
+        competition=competition,
+        loss=loss,
+        progress=run.progress,
+    )
+    save_model(run.out, model)
+    write_json(run.out / "curve.json", [point._asdict() for point in curve])
+    validated = {
+        point.validation_ndcg_at_10: point.epoch
+        for point in reversed(curve)
+        if point.validation_ndcg_at_10 is not None
+    }
+    best = max(validated)
+    summary = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": len(curve),
+        "best_epoch": validated[best],
+        "validation_ndcg_at_10": validate(model) if placed else best,
+    }
+    write_json(run.out / "summary.json", summary)
+    return summary

@@ -1,0 +1,136 @@
+"""The teacher's settings, and what is known of teachers of earlier nights."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from recsys_core.artifacts import MANIFEST, digest, is_finished, read_json, sha256_file
+from recsys_core.data.catalogue.item_index import index_prefix_sha256
+from recsys_core.models.checkpoint import SHAPE, WEIGHTS
+from recsys_core.models.ensemble import member_folder
+from recsys_core.training.retraining import EconomyConfig, Parent
+from tasks.training.network import NetworkConfig
+from tasks.training.prepared import Prepared
+
+LINEAGE = "lineage.json"
+_SEED_STEP = 1000  # between the members' seeds, so that teachers of seeds 1, 2, … share none
+_DAY = timedelta(days=1)
+
+
+class TeacherConfig(NetworkConfig):
+    """The teacher's network and how it is trained; several of them make an ensemble."""
+
+    n_seeds: int = Field(
+        default=1, ge=1, le=32, description="Networks of this size, trained from different seeds"
+    )
+    others: tuple[NetworkConfig, ...] = Field(
+        default=(), description="Further networks, of other sizes"
+    )
+    transfer_from: Path | None = Field(
+        default=None,
+        description="Folder of a teacher of other data (model.safetensors, model.json), with these "
+        "sizes and the same kinds of content, that full training begins with; its ids are not used",
+    )
+    economy: EconomyConfig = Field(
+        default=EconomyConfig(), description="When training is full, and when it goes on"
+    )
+
+    def members(self) -> list[NetworkConfig]:
+        """The settings of each member."""
+        fields = self.model_dump(include=set(NetworkConfig.model_fields))
+        seeds = [self.training.seed + _SEED_STEP * i for i in range(self.n_seeds)]
+        alike = NetworkConfig.model_validate(fields)
+        return [*(_with_seed(alike, seed) for seed in seeds), *self.others]
+
+
+def _with_seed(network: NetworkConfig, seed: int) -> NetworkConfig:
+    training = network.training.model_copy(update={"seed": seed})
+    return network.model_copy(update={"training": training})
+
+
+class TransferError(ValueError):
+    """What `transfer_from` names is no teacher that this one can begin with."""
+
+
+def transfer_source(config: TeacherConfig) -> list[str] | None:
+    """Checksums of the weights that full training begins with, by member; None for random ones.
+
+    Raises:
+        TransferError: A member has none in `transfer_from`.
+    """
+    if config.transfer_from is None:
+        return None
+    members = range(len(config.members()))
+    return [_weights_checksum(member_folder(config.transfer_from, number)) for number in members]
+
+
+def _weights_checksum(folder: Path) -> str:
+    if not (folder / WEIGHTS).is_file() or not (folder / SHAPE).is_file():
+        msg = (
+            f"teacher.transfer_from: {folder} holds no teacher ({WEIGHTS} and {SHAPE}). Name the "
+            "folder of a finished train_teacher stage, or where a registered teacher was "
+            "downloaded to, with as many networks as this one."
+        )
+        raise TransferError(msg)
+    return sha256_file(folder / WEIGHTS)
+
+
+def networks_digest(config: TeacherConfig, data: Prepared) -> str:
+    """Equal where weights of one night mean the same in another."""
+    sizes = [member.model_dump(exclude={"training"}) for member in config.members()]
+    return digest([sizes, data.embedding_widths(), data.split.get("text_encoder")])
+
+
+class EarlierTeacher:
+    """A finished teacher of another night.
+
+    Attributes:
+        key: Its output's.
+        trained_through: Its last training event was before this.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.key = folder.name
+        self._facts: Mapping[str, Any] = read_json(folder / LINEAGE)
+        through = self._facts["trained_through"]
+        self.trained_through = None if through is None else datetime.fromisoformat(through)
+
+    def precedes(self, data: Prepared) -> bool:
+        """Whether it knows nothing that tonight's teacher may not know, and the same items."""
+        tonight = data.split["trained_through"]
+        if self.trained_through is None or tonight is None:
+            return False
+        prefix = data.items["item_id"].head(self._facts["n_items"]).to_list()
+        return (
+            self.trained_through < datetime.fromisoformat(tonight)
+            and self._facts["n_items"] <= len(data.items)
+            and self._facts["item_index_sha256"] == index_prefix_sha256(prefix)
+        )
+
+    def has_networks(self, networks: str) -> bool:
+        """Whether a warm start can go on from its weights; see `networks_digest`."""
+        return self._facts["networks"] == networks
+
+    def as_parent(self, trained_through: str) -> Parent:
+        """With its ages at tonight's end of training."""
+        tonight = datetime.fromisoformat(trained_through)
+        age, full_age = (
+            (tonight - datetime.fromisoformat(self._facts[name])) / _DAY
+            for name in ("trained_through", "full_trained_through")
+        )
+        return Parent(self.key, age, full_age)
+
+
+def earlier_teachers(folder: Path, data: Prepared) -> list[EarlierTeacher]:
+    """Teachers among stage outputs that precede tonight's, the newest `trained_through` first."""
+    preceding = [teacher for teacher in _finished(folder) if teacher.precedes(data)]
+    return sorted(preceding, key=lambda one: (str(one.trained_through), one.key), reverse=True)
+
+
+def _finished(folder: Path) -> Iterator[EarlierTeacher]:
+    for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+        if is_finished(manifest.parent) and manifest.with_name(LINEAGE).exists():
+            yield EarlierTeacher(manifest.parent)

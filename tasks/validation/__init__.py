@@ -1,0 +1,1 @@
+"""Validating new rows: rules, Great Expectations, findings, the page."""

@@ -1,0 +1,181 @@
+"""What validation found, to read: a summary in Markdown, a page that needs nothing else."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks.html.render import FINDING_BADGES, render
+from tasks.validation.findings import OUTCOMES, with_outcome
+from tasks.validation.rules import ROWS, USERS
+from tasks.validation.run import Days, Examination, figures_of
+
+MAX_FILES = 50
+
+_PARTS = ("in", "kept", "quarantined", "duplicate")
+
+
+def summary_of(found: Examination, files: Sequence[Mapping[str, Any]]) -> str:
+    """The findings in words, as Markdown."""
+    if not files:
+        return "# Validation passed\n\nNothing is new: zero rows to examine.\n"
+    sorted_out = {outcome: with_outcome(found.findings, outcome) for outcome in OUTCOMES}
+    failed, warned, skipped = (sorted_out[name] for name in ("failed", "warned", "skipped"))
+    lines = [
+        f"# Validation {_verdict(found)}",
+        "",
+        f"{found.n_rows} new rows, {len(found.findings)} expectations, {len(failed)} not met, "
+        f"{len(warned)} warnings, {len(skipped)} skipped.",
+        "",
+        *(finding.in_words() for finding in failed),
+        *([""] if failed else []),
+        *(["Warnings, which stop nothing:", ""] if warned else []),
+        *(finding.in_words() for finding in warned),
+        *([""] if warned else []),
+        *(["Not to be decided:", ""] if skipped else []),
+        *(finding.in_words() for finding in skipped),
+        *([""] if skipped else []),
+        "| new file | rows | kept | quarantined | duplicate | reasons |",
+        "|---|---|---|---|---|---|",
+        *(_file_line(file) for file in files[:MAX_FILES]),
+    ]
+    if len(files) > MAX_FILES:
+        lines += ["", f"And {len(files) - MAX_FILES} more files."]
+    return "\n".join(lines) + "\n"
+
+
+def validation_page(
+    found: Examination, files: Sequence[Mapping[str, Any]], *, run_date: str
+) -> str:
+    """The findings as one HTML page.
+
+    Args:
+        found: What the examination found.
+        files: The new files, as in `ingest.json`.
+        run_date: The night's date, ISO.
+    """
+    # Sorting is stable: within an outcome the rules keep their order.
+    findings = sorted(found.findings, key=lambda finding: OUTCOMES.index(finding.outcome))
+    reasons = Counter[str]()
+    for file in files:
+        reasons.update(file["reasons"])
+    return render(
+        "validation/page.html.j2",
+        {
+            "run_date": run_date,
+            "verdict": _verdict(found) if files else "passed: nothing is new",
+            "failed": bool(with_outcome(found.findings, "failed")),
+            "tiles": _tiles(found, files),
+            "findings": findings,
+            "finding_badges": FINDING_BADGES,
+            "files": files[:MAX_FILES],
+            "n_more_files": max(0, len(files) - MAX_FILES),
+            "totals": {part: sum(file[f"rows_{part}"] for file in files) for part in _PARTS},
+            "reasons": reasons.most_common(),
+            "days": _day_rows(found.days),
+            "skipped_days": _by_reason(found.days.skipped),
+            "plots": _plots(found.days),
+        },
+    )
+
+
+def days_as_json(days: Days) -> list[dict[str, Any]]:
+    """The new dates as they are stored, by date."""
+    compared = {
+        one.day: {
+            "compared_with": [day.isoformat() for day in one.trailing],
+            "lost_event_kinds": list(one.lost_events),
+            "new_event_kinds": list(one.new_events),
+            **{
+                name.replace(" ", "_"): None if figure is None else figure._asdict()
+                for name, figure in figures_of(one).items()
+            },
+        }
+        for one in days.compared
+    }
+    skipped = {day: {"skipped": reason} for day, reason in days.skipped.items()}
+    return [
+        {"date": day.isoformat(), "n_rows": days.n_rows.get(day), **facts}
+        for day, facts in sorted({**compared, **skipped}.items())
+    ]
+
+
+def _verdict(found: Examination) -> str:
+    if with_outcome(found.findings, "failed"):
+        return "failed: nothing is trained on this"
+    warned = len(with_outcome(found.findings, "warned"))
+    return f"passed, with {warned} warning{'s'[: warned > 1]}" if warned else "passed"
+
+
+def _file_line(file: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in file["reasons"].items()) or "-"
+    counts = " | ".join(str(file[f"rows_{part}"]) for part in _PARTS)
+    return f"| {file['source']} | {counts} | {reasons} |"
+
+
+def _tiles(found: Examination, files: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    counts = {outcome: len(with_outcome(found.findings, outcome)) for outcome in OUTCOMES}
+    n_days = len(found.days.compared) + len(found.days.skipped)
+    return [
+        ("New rows", f"{found.n_rows:,}", f"dates: {n_days:,}, files: {len(files):,}"),
+        ("Not met", f"{counts['failed']:,}", f"of {len(found.findings):,} expectations"),
+        ("Warnings", f"{counts['warned']:,}", "which stop nothing"),
+        ("Met", f"{counts['passed']:,}", "as expected"),
+        ("Skipped", f"{counts['skipped']:,}", "could not be decided"),
+    ]
+
+
+def _day_rows(days: Days) -> list[dict[str, Any]]:
+    """A row a compared day, the newest first."""
+    return [
+        {
+            "day": one.day,
+            "n_trailing": len(one.trailing),
+            "figures": [
+                ("–", "")
+                if figure is None
+                else (f"{figure.value:,.0f}", f"usually {figure.usual:,.0f}")
+                if name in (ROWS, USERS)
+                else (f"{figure.value:.3f}", f"usually {figure.usual:.3f}")
+                for name, figure in figures_of(one).items()
+            ],
+            "kinds": [
+                *(f"{kind}: lost" for kind in one.lost_events),
+                *(f"{kind}: new" for kind in one.new_events),
+            ],
+        }
+        for one in reversed(days.compared)
+    ]
+
+
+def _by_reason(skipped: Mapping[date, str]) -> list[tuple[str, str]]:
+    """Which dates could not be compared, and why: dates with one reason together."""
+    grouped: dict[str, list[date]] = {}
+    for day, reason in sorted(skipped.items()):
+        grouped.setdefault(reason, []).append(day)
+    return [(_dates(days), reason) for reason, days in grouped.items()]
+
+
+def _dates(days: Sequence[date]) -> str:
+    if len(days) == 1:
+        return f"{days[0]}"
+    return f"{len(days)} dates from {days[0]} to {days[-1]}"
+
+
+def _plots(days: Days) -> dict[str, Markup]:
+    """Our own drawings, whose texts Matplotlib escapes; none where there is nothing to draw."""
+    if not days.n_rows:
+        return {}
+    from tasks.validation.plots import shift_plot, volume_plot
+
+    new: Iterable[date] = {*days.skipped, *(one.day for one in days.compared)}
+    plots = {"volume": volume_plot(days.n_rows, new), "shift": ""}
+    shifts: dict[date, float] = {}
+    for one in days.compared:
+        # What a day was when it was judged holds, not what it is among another day's trailing days.
+        shifts = {**one.shifts, **shifts, one.day: one.shifts[one.day]}
+    if shifts:
+        plots["shift"] = shift_plot(shifts, new)
+    return {name: Markup(svg) for name, svg in plots.items()}  # noqa: S704

@@ -1,0 +1,158 @@
+"""The teacher check: against recent popularity and the last teacher, before anything is built."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.models.checkpoint import load_model, save_model
+from recsys_core.models.ranker import model_ranker
+from recsys_core.models.recommender import ModelConfig, Recommender
+from tasks.engine.stage import StageRun
+from tasks.registry.store import Registry, RegistryConfig
+from tasks.stages.check_teacher import (
+    TeacherCheckConfig,
+    TeacherRefusedError,
+    check_teacher,
+    widened,
+)
+from tasks.training.teacher import LINEAGE
+
+Check = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def untrained(trained_teacher: Artifact, tmp_path: Path) -> Artifact:
+    """A teacher that has learnt nothing, beside the others."""
+    torch.manual_seed(0)
+    trained = load_model(trained_teacher.folder)
+    folder = tmp_path / "train_teacher" / "untrained"
+    folder.mkdir(parents=True)
+    content = trained.content and trained.content.content
+    save_model(folder, Recommender(trained.n_items, trained.config, content))
+    for name in ("curve.json", LINEAGE):
+        (folder / name).write_bytes(trained_teacher.file(name).read_bytes())
+    return Artifact("train_teacher", "untrained", folder)
+
+
+@pytest.fixture
+def check(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    workspace: Path,
+    tmp_path: Path,
+) -> Check:
+    """Run the stage; returns what `check.json` says."""
+    assert workspace.exists()
+
+    def run_stage(teacher: Artifact, last: Artifact | None = None, **changes: Any) -> Any:
+        run = make_run("check")
+        plan = tmp_path / "plan"
+        plan.mkdir(exist_ok=True)
+        write_json(plan / "plan.json", {"last": None if last is None else last.key})
+        check_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+            run,
+            config=TeacherCheckConfig(**changes),
+            registry=RegistryConfig(),
+            run_date="2026-03-10",
+            prepared=obvious_world,
+            planned=Artifact("plan_teacher", "plan", plan),
+            teacher=teacher,
+        )
+        return read_json(run.out / "check.json")
+
+    return run_stage
+
+
+def _beside(teacher: Artifact, other: Artifact) -> Artifact:
+    """The other one, as an output of the same stage in the same workspace."""
+    folder = teacher.folder.with_name(other.key)
+    if not folder.exists():
+        folder.symlink_to(other.folder)
+    write_json(folder / "manifest.json", {"files": {}})
+    return Artifact("train_teacher", other.key, folder)
+
+
+def test_a_good_teacher_is_registered_with_its_lineage(
+    check: Check, trained_teacher: Artifact, workspace: Path
+) -> None:
+    facts = check(trained_teacher)
+    figures = facts["ndcg_at_10"]
+    assert figures["teacher"] > 0.9 > figures["popularity"]
+    assert facts["objections"] == []
+    registry = Registry(workspace, RegistryConfig())
+    (version,) = registry.versions("test-teacher")
+    assert version.number == facts["version"] == 1
+    assert version.tags["made_of.train_teacher"] == "teacher-key"
+    assert version.tags["lineage.way"] == "full"
+    model = load_model(registry.download("test-teacher", 1))
+    expected = load_model(trained_teacher.folder)
+    torch.testing.assert_close(model.item_vectors(), expected.item_vectors(), atol=0, rtol=0)
+    assert check(trained_teacher)["version"] == 1, "a rerun registers nothing twice"
+
+
+def test_the_curves_of_all_members_are_logged(
+    check: Check, trained_teacher: Artifact, workspace: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "train_teacher" / "two"
+    shutil.copytree(trained_teacher.folder, folder)
+    shutil.copytree(trained_teacher.folder, folder / "member-1")
+    points = [{"epoch": 1, "loss": 2.5, "validation_ndcg_at_10": None}]
+    write_json(folder / "member-1" / "curve.json", points)
+    check(Artifact("train_teacher", "two", folder))
+    client = Registry(workspace, RegistryConfig()).client
+    run_id = client.get_model_version("test-teacher", "1").run_id
+    assert run_id is not None
+    run = client.get_run(run_id)
+    assert run.data.metrics["curve/teacher-1/loss"] == 2.5
+    assert "curve/teacher/loss" in run.data.metrics
+    assert "curve/teacher-1/validation_ndcg_at_10" not in run.data.metrics
+
+
+def test_a_teacher_below_popularity_stops_the_night(
+    check: Check, untrained: Artifact, workspace: Path
+) -> None:
+    with pytest.raises(TeacherRefusedError, match=r"recent popularity alone at 0\.\d+"):
+        check(untrained)
+    assert Registry(workspace, RegistryConfig()).versions("test-teacher") == []
+    assert check(untrained, enabled=False)["objections"]
+
+
+def test_a_teacher_that_is_worse_than_the_last_one_stops_the_night(
+    check: Check, untrained: Artifact, trained_teacher: Artifact
+) -> None:
+    last = _beside(untrained, trained_teacher)
+    with pytest.raises(TeacherRefusedError, match=r"the last teacher at 1\.0000 on the same"):
+        check(untrained, last)
+
+
+def test_a_teacher_as_good_as_the_last_one_passes(
+    check: Check, untrained: Artifact, trained_teacher: Artifact
+) -> None:
+    same = _beside(untrained, trained_teacher)
+    facts = check(same, same)
+    assert facts["ndcg_at_10"]["last teacher"] == facts["ndcg_at_10"]["teacher"]
+    assert facts["objections"] == []
+
+
+def test_a_last_teacher_that_was_deleted_is_not_compared_with(
+    check: Check, trained_teacher: Artifact
+) -> None:
+    gone = Artifact("train_teacher", "gone", trained_teacher.folder)
+    assert "last teacher" not in check(trained_teacher, gone)["ndcg_at_10"]
+
+
+def test_what_an_earlier_model_does_not_know_it_never_recommends() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(embedding_dim=8, n_layers=1, n_heads=1, ffn_dim=8, max_length=5)
+    model = Recommender(4, config, None).eval()
+    known, new = np.array([1, 2], np.int32), np.array([1, 6, 2], np.int32)
+    scores = widened(model, 6)([known, new])
+    assert scores.shape == (2, 7)
+    np.testing.assert_array_equal(scores[:, :5], model_ranker(model)([known, known]))
+    assert np.isneginf(scores[:, 5:]).all()

@@ -1,0 +1,86 @@
+import logging
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.evaluation.gate import GateConfig, GateRule
+from recsys_core.evaluation.statistics import summarise
+from recsys_core.settings import silent
+from tasks.engine.night import Night
+from tasks.engine.stage import StageRun
+from tasks.stages.gate import gate
+
+N_USERS = 60
+SIZES = {"compressed": 1_000}
+RANKS = {"compressed": 1, "teacher": 1, "popularity": 9}
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    folder = tmp_path / "evaluate"
+    ranks = {model: np.full(N_USERS, rank) for model, rank in RANKS.items()}
+    users = [f"u{user:02}" for user in range(N_USERS)]
+    folder.mkdir()
+    pl.DataFrame(
+        {"user_id": users, **{f"rank_{model}": column for model, column in ranks.items()}}
+    ).write_parquet(folder / "ranks.parquet")
+    models = {
+        model: {"size_bytes": SIZES.get(model), "slices": {"all": figures}}
+        for model, figures in summarise(ranks, users).items()
+    }
+    champion = {"version": None, "not_compared_because": "There is no champion yet."}
+    write_json(folder / "metrics.json", {"models": models, "champion": champion})
+    write_json(folder / "latency.json", {"compressed": {"latency_ms_p50": 0.5}})
+    return Artifact("evaluate", "k1", folder)
+
+
+@pytest.fixture
+def judge_night(tmp_path, evaluated):
+    """Run the stage's body and return its summary with the verdict that it wrote."""
+    night = Night(tmp_path, "demo", date(2026, 3, 1), config={}, champion=None, sources={})
+    run = StageRun(night, "k3", tmp_path / "out", tmp_path, silent, logging.getLogger())
+
+    def judge(*rules, champion_exists=False):
+        config = GateConfig(rules=rules) if rules else GateConfig()
+        body = gate.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+        summary = body(run, config, evaluated=evaluated, champion_exists=champion_exists)
+        return summary, read_json(run.out / "verdict.json")
+
+    return judge
+
+
+def test_the_default_rules_pass_a_good_first_night(judge_night):
+    summary, verdict = judge_night()
+    assert summary["passed"] is verdict["passed"] is True
+    assert summary["rules"] == {
+        "better than popularity": "pass",
+        "not worse than the champion": "skipped",
+        "close to the teacher": "pass",
+    }
+
+
+def test_a_champion_that_was_not_compared_refuses(judge_night):
+    summary, verdict = judge_night(champion_exists=True)
+    assert summary["rules"]["not worse than the champion"] == "fail"
+    assert "There is no champion yet." in verdict["sentence"]
+
+
+def test_size_is_the_evaluated_one(judge_night):
+    rule = GateRule(name="small", metric="size_bytes", at_most=1_000)
+    assert judge_night(rule)[0]["passed"]
+    assert not judge_night(rule.model_copy(update={"at_most": 999.0}))[0]["passed"]
+
+
+def test_latency_is_the_measured_one_and_a_missing_one_fails(judge_night):
+    fast = GateRule(name="fast", metric="latency_ms_p50", at_most=0.5)
+    assert judge_night(fast)[0]["passed"]
+    assert not judge_night(fast.model_copy(update={"model": "teacher"}))[0]["passed"]
+
+
+def test_refusing_is_a_verdict_not_an_error(judge_night):
+    summary, verdict = judge_night(GateRule(name="dream", at_least=1.01))
+    assert not summary["passed"]
+    assert "dream: ndcg_at_10 of compressed on all is 1.0000" in verdict["sentence"]

@@ -1,0 +1,325 @@
+import json
+import logging
+import re
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_core.artifacts import Artifact, digest, publish, write_json
+from recsys_core.evaluation.gate import GateConfig, GateRule, judge
+from recsys_core.evaluation.statistics import summarise
+from recsys_core.settings import silent
+from tasks.engine.night import Night
+from tasks.engine.stage import StageRun
+from tasks.stages.report import report
+from tests.html_page import HtmlPage, words
+
+HOSTILE = '<script>alert("x")</script> & $\\frac{1}{2}$'
+SIZES = {
+    "teacher": 4_812_344,
+    "student": 1_204_112,
+    "control": 1_204_112,
+    "compressed": 311_840,
+    "champion": 318_200,
+    "popularity": None,
+    "item_knn": None,
+}
+SHARE_OF_HITS = {
+    "teacher": 0.34,
+    "student": 0.31,
+    "control": 0.27,
+    "compressed": 0.308,
+    "champion": 0.29,
+    "popularity": 0.08,
+    "item_knn": 0.19,
+}
+
+
+class World:
+    """The artifacts of a made-up night; a test changes files before they are published."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.files = {
+            "ingest": {"ingest.json": ingest_facts()},
+            "validate": {"validation.json": validation_facts()},
+            "prepare": {"split.json": split_facts()},
+            "train_teacher": {"curve.json": curve(40, 0.17)},
+            "write_soft_labels": {"labels.json": {}},
+            "distill": {"curve.json": curve(30, 0.155)},
+            "control": {"curve.json": curve(30, 0.135)},
+            "compress": {"model.onnx": "x", "item_ids.json": ["1"], "config.json": {}},
+            "evaluate": {"metrics.json": METRICS, "latency.json": latencies()},
+            "gate": {"verdict.json": verdict()},
+            "register": {"registered.json": {}},
+        }
+        self.summaries = {"register": {"name": "demo-student", "version": 7, "smoke_test": True}}
+
+    def render(self):
+        made = {stage: self._publish(stage) for stage in self.files}
+        night = Night(self.folder, "demo", date(2026, 3, 1), config={}, champion=None, sources={})
+        out = self.folder / "report"
+        out.mkdir(exist_ok=True)
+        run = StageRun(night, "k", out, self.folder, silent, logging.getLogger())
+        summary = report.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+            run,
+            run_date="2026-03-01",
+            ingested=made["ingest"],
+            validated=made["validate"],
+            prepared=made["prepare"],
+            teacher=made["train_teacher"],
+            student=made["distill"],
+            control=made.get("control"),
+            compressed=made["compress"],
+            evaluated=made["evaluate"],
+            gated=made["gate"],
+            registered=made["register"],
+            soft_labels=made["write_soft_labels"],
+        )
+        return summary, (out / "report.html").read_text(encoding="utf-8")
+
+    def _publish(self, stage):
+        artifact = Artifact(stage, digest(stage), self.folder / stage)
+        for name, content in self.files[stage].items():
+            write_json(artifact.folder / name, content)
+        parts = {
+            "config": {"n_layers": 2, "note": HOSTILE},
+            "inputs": {"prepared": "k"},
+            "code": "c",
+            "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
+            "device": "cpu",
+        }
+        publish(artifact, parts, self.summaries.get(stage, {}))
+        return artifact
+
+
+def made_up_evaluation():
+    random = np.random.default_rng(1)
+    n_users = 1_400
+    luck = random.random(n_users)
+    slices = {
+        "cold_users": random.random(n_users) < 0.2,
+        "new_users": random.random(n_users) < 0.05,
+        "cold_items": np.zeros(n_users, bool),
+        "head": luck < 0.5,
+        "mid": (luck >= 0.5) & (luck < 0.85),
+        "tail": luck >= 0.85,
+    }
+    difficulty, place = random.random(n_users), random.integers(1, 11, n_users)
+    ranks = {
+        model: np.where(difficulty < share * (1.4 - 0.8 * luck), place, 80)
+        for model, share in SHARE_OF_HITS.items()
+    }
+    users = np.array([f"u{user:04}" for user in range(n_users)])
+    frame = pl.DataFrame(
+        {
+            "user_id": users,
+            **{f"slice_{name}": mask for name, mask in slices.items()},
+            **{f"rank_{model}": column for model, column in ranks.items()},
+        }
+    )
+    figures = {
+        name: summarise(
+            {model: ranks[model][mask] for model in ranks}, users[mask], n_resamples=200
+        )
+        for name, mask in {"all": np.ones(n_users, bool), **slices}.items()
+    }
+    metrics = {
+        "split": "test",
+        "n_cases": n_users,
+        "n_users": n_users,
+        "dropped": {"seen": 212, "not_candidate": 9},
+        "champion": {"version": 6, "not_compared_because": None},
+        "models": {
+            model: {
+                "size_bytes": SIZES[model],
+                "slices": {name: figures[name][model] for name in figures},
+            }
+            for model in ranks
+        },
+    }
+    return json.loads(json.dumps(metrics)), frame
+
+
+METRICS, RANKS = made_up_evaluation()
+
+
+def latencies():
+    measured = {"teacher": 2.31, "student": 0.74, "control": 0.74, "compressed": 0.312}
+    return {model: {"latency_ms_p50": latency} for model, latency in measured.items()}
+
+
+def verdict(*extra_rules):
+    rules = (
+        *GateConfig().rules,
+        GateRule(name="new users", slice="new_users", relative_to="teacher", min_users=200),
+        GateRule(name="size", metric="size_bytes", at_most=500_000),
+        *extra_rules,
+    )
+    figures = {"compressed": {"size_bytes": 311_840}}
+    return judge(GateConfig(rules=rules), METRICS, RANKS, figures, champion_exists=True).as_json()
+
+
+def curve(epochs, best):
+    return [
+        {
+            "epoch": epoch,
+            "loss": 5.2 + 2.4 * np.exp(-epoch / 8),
+            "validation_ndcg_at_10": best * (1 - np.exp(-epoch / 9)) if epoch % 2 == 0 else None,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def ingest_facts():
+    def file(source, rows_in, reasons, duplicates):
+        refused = sum(reasons.values())
+        return {
+            "source": source,
+            "fingerprint": "3f9a0c" * 10 + "beef",
+            "rows_in": rows_in,
+            "rows_kept": rows_in - refused - duplicates,
+            "rows_quarantined": refused,
+            "rows_duplicate": duplicates,
+            "reasons": reasons,
+        }
+
+    return {
+        "versions": {"interactions": 12, "items": 4, "item_index": 5, "quarantine": 3},
+        "files": [
+            file("events/2026-02-28.csv", 48_211, {"item_id is missing": 12, HOSTILE: 3}, 40),
+            file("events/2026-02-27.csv", 51_930, {"item_id is missing": 5}, 0),
+            file("items.csv", 3_883, {}, 0),
+        ],
+        "new_rows": 48_156,
+        "n_items": 3_883,
+    }
+
+
+def validation_facts():
+    def finding(column, expectation, *, outcome="passed", unexpected: int | None = 0, sample=()):
+        return {
+            "column": column,
+            "expectation": expectation,
+            "outcome": outcome,
+            "unexpected": unexpected,
+            "sample": list(sample),
+            "remedy": "",
+        }
+
+    return {
+        "n_rows": 48_156,
+        "success": True,
+        "expectations": [
+            finding("user_id", "is never null"),
+            finding("timestamp", "lies before the end of the night's data", unexpected=None),
+            finding("event_type", "is known", outcome="failed", unexpected=2, sample=[HOSTILE]),
+        ],
+    }
+
+
+def split_facts():
+    return {
+        "kind": "global_time",
+        "trained_through": "2026-02-26T00:00:00+00:00",
+        "validation_start": "2026-02-26T00:00:00+00:00",
+        "test_start": "2026-02-27T00:00:00+00:00",
+        "n_items": 3_883,
+        "n_users": 6_040,
+        "item_index_sha256": "ab" * 32,
+        "n_buckets": 8,
+        "event_types": ["click", "purchase"],
+        "exclude_seen": True,
+        "train_events": 912_000,
+    }
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_the_report_tells_the_whole_night(world):
+    summary, html = world.render()
+    page = HtmlPage(html)
+    text = words(page)
+    assert page.open == []
+    assert summary == {"passed": True, "bytes": len(html.encode())}
+    assert "Promoted: the compressed student becomes champion" in text
+    ndcg = METRICS["models"]["compressed"]["slices"]["all"]["ndcg_at_10"]
+    assert f"{ndcg['mean']:.4f} [{ndcg['low']:.4f}, {ndcg['high']:.4f}]" in text
+    for expected in (
+        "Item-kNN", "4.81 MB", "2.31 ms", "too few users", "not worse than the champion",
+        "events/2026-02-28.csv", "48,211", "item_id is missing", "2026-02-27T00:00:00+00:00",
+        "lies before the end", "interactions 12", "demo-student", "212 events",
+        digest("train_teacher"), digest("write_soft_labels"), "torch 2.13.0",
+    ):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_a_refused_night_says_why(world):
+    world.files["gate"]["verdict.json"] = verdict(GateRule(name="dream", at_least=0.99))
+    summary, html = world.render()
+    assert not summary["passed"]
+    text = words(HtmlPage(html))
+    assert "Refused: the compressed student is not promoted" in text
+    assert "dream: ndcg_at_10 of compressed on all is" in text
+
+
+def test_nothing_is_fetched_and_nothing_runs(world):
+    _, html = world.render()
+    page = HtmlPage(html)
+    assert page.references
+    assert all(reference.startswith("#") for reference in page.references)
+    assert not page.tags & {"script", "link", "iframe", "object", "img"}
+    assert not re.search(r"@import|url\((?!#)|javascript:|\son\w+=", html)
+
+
+def test_foreign_text_is_escaped_everywhere(world):
+    world.summaries["register"] = {"name": HOSTILE}
+    world.files["gate"]["verdict.json"] = verdict(GateRule(name=HOSTILE, at_least=0.01))
+    world.files["ingest"]["ingest.json"]["files"][0]["source"] = HOSTILE
+    world.files["prepare"]["split.json"]["event_types"] = [HOSTILE]
+    page = HtmlPage(world.render()[1])
+    assert "script" not in page.tags
+    assert page.text.count(HOSTILE) >= 6
+
+
+def test_ids_are_unique_and_references_lead_somewhere(world):
+    page = HtmlPage(world.render()[1])
+    assert len(set(page.ids)) == len(page.ids)
+    assert {reference.removeprefix("#") for reference in page.references} <= set(page.ids)
+
+
+def test_equal_nights_give_equal_bytes(tmp_path):
+    first, second = (World(tmp_path / name).render()[1] for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_first_night_with_little_to_show(world):
+    metrics = json.loads(json.dumps(METRICS))
+    for model in ("champion", "control"):
+        del metrics["models"][model]
+    for model in metrics["models"].values():
+        model["size_bytes"] = None
+    world.files["evaluate"] = {"metrics.json": metrics, "latency.json": {}}
+    world.files["validate"]["validation.json"]["expectations"] = []
+    world.files["ingest"]["ingest.json"]["files"] = []
+    for stage in ("train_teacher", "distill"):
+        world.files[stage] = {"model.json": {}}
+    del world.files["control"]
+    text = words(HtmlPage(world.render()[1]))
+    assert "Nothing was new this night" in text
+    assert "No row was quarantined" in text
+    assert "Learning" not in text
+
+
+def test_many_files_are_counted_not_listed(world):
+    facts = world.files["ingest"]["ingest.json"]
+    facts["files"] = [dict(facts["files"][0], source=f"day-{day:03}.csv") for day in range(130)]
+    text = words(HtmlPage(world.render()[1]))
+    assert "day-049.csv" in text
+    assert "day-050.csv" not in text
+    assert "And 80 more files." in text

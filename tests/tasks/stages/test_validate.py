@@ -1,0 +1,410 @@
+"""The validation stage: what it lets through, what it stops, and what it says."""
+
+import json
+import logging
+from collections.abc import Iterable
+from datetime import date, timedelta
+from inspect import unwrap
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from recsys_core.artifacts import Artifact, sha256_file
+from recsys_core.data.lake.ingest_log import read_records
+from recsys_core.data.lake.tables import Lake
+from recsys_core.data.sources.config import SourceConfig
+from recsys_core.data.sources.discovery import source_fingerprint
+from recsys_core.settings import silent
+from recsys_core.synthetic.world import WorldConfig, write_world
+from tasks.engine.night import Night
+from tasks.engine.stage import StageRun
+from tasks.stages.ingest import ingest
+from tasks.stages.validate import ValidationConfig, ValidationFailed, validate
+
+RUN_DATE = date(2026, 1, 10)
+HEADER = "user_id,item_id,timestamp,event_type,weight\n"
+
+
+def _run(workspace: Path, stage: str) -> StageRun:
+    out = workspace / stage
+    out.mkdir(parents=True, exist_ok=True)
+    night = Night(workspace, "test", RUN_DATE, {}, None, {})
+    return StageRun(night, "key", out, workspace / "scratch", silent, logging.getLogger("test"))
+
+
+def _ingest(workspace: Path, text: str, **settings: object) -> Artifact:
+    path = workspace / "in" / "a.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEADER + text)
+    config = SourceConfig.model_validate(
+        {"interactions": path, "timestamp_unit": "iso", **settings}
+    )
+    run, hashes = _run(workspace, "ingest"), source_fingerprint(config)
+    unwrap(ingest)(run, config=config, run_date=RUN_DATE.isoformat(), sources=hashes)
+    return Artifact("ingest", "key", run.out)
+
+
+def _validate(workspace: Path, ingested: Artifact, **settings: Any) -> dict[str, Any]:
+    config = ValidationConfig.model_validate(settings)
+    return unwrap(validate)(_run(workspace, "validate"), config=config, ingested=ingested)
+
+
+def _report(workspace: Path) -> dict[str, Any]:
+    return json.loads((workspace / "validate" / "validation.json").read_text())
+
+
+GOOD = "u,i,2026-01-01,view,1\nv,i,2026-01-02,buy,2\n"
+
+
+def test_good_rows_pass_and_are_no_longer_new(tmp_path: Path) -> None:
+    ingested = _ingest(tmp_path, GOOD)
+    assert _validate(tmp_path, ingested)["n_rows"] == 2
+    assert _report(tmp_path)["success"] is True
+    first = sha256_file(tmp_path / "validate" / "validation.json")
+    _validate(tmp_path, ingested)
+    assert sha256_file(tmp_path / "validate" / "validation.json") == first
+    _ingest(tmp_path, GOOD)
+    nothing = dict.fromkeys(("n_rows", "n_expectations", "n_failed", "n_warned", "n_skipped"), 0)
+    assert _validate(tmp_path, ingested) == nothing
+    assert "Nothing is new" in (tmp_path / "validate" / "validation.md").read_text()
+
+
+def test_what_failed_stays_new_until_it_is_corrected(tmp_path: Path) -> None:
+    for _ in range(2):
+        ingested = _ingest(tmp_path, GOOD)
+        with pytest.raises(ValidationFailed):
+            _validate(tmp_path, ingested, event_types=["view"])
+    (record,) = read_records(Lake(tmp_path / "lake")).values()
+    assert not record.validated
+    ingested = _ingest(tmp_path, GOOD.replace("buy", "view"))
+    assert _validate(tmp_path, ingested, event_types=["view"])["n_failed"] == 0
+
+
+def test_the_failure_says_what_where_and_what_to_do(tmp_path: Path) -> None:
+    ingested = _ingest(tmp_path, GOOD + "w,i,2026-01-02,bye,1\n")
+    with pytest.raises(ValidationFailed) as caught:
+        _validate(tmp_path, ingested, event_types=["view"])
+    assert (
+        "- **event_type** is one of view; 2 are not, for example buy (interactions/a.csv row "
+        "2), bye (interactions/a.csv row 3). Correct the file, or add the kind to "
+        "validation.event_types." in str(caught.value)
+    )
+    assert (tmp_path / "validate" / "validation.md").read_text() == str(caught.value)
+    failed = [one for one in _report(tmp_path)["expectations"] if not one["success"]]
+    assert [(one["column"], one["unexpected"], one["sample"]) for one in failed] == [
+        ("event_type", 2, ["buy", "bye"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_rows": 3}, "**rows** are at least 3; found: 2"),
+        ({"min_rows": 0, "max_rows": 1}, "**rows** are at least 0 and at most 1"),
+    ],
+)
+def test_too_few_or_too_many_rows_fail(
+    tmp_path: Path, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValidationFailed) as caught:
+        _validate(tmp_path, _ingest(tmp_path, GOOD), **settings)
+    assert message in str(caught.value)
+
+
+def test_too_many_quarantined_rows_fail(tmp_path: Path) -> None:
+    text = GOOD + ",i,2026-01-02,view,1\n"
+    with pytest.raises(ValidationFailed, match=r"quarantined share\*\* is at most 0\.05.*0\.333"):
+        _validate(tmp_path, _ingest(tmp_path, text))
+    assert _validate(tmp_path, _ingest(tmp_path, text, max_quarantined_share=0.34))["n_rows"] == 2
+
+
+def test_early_rows_are_neither_good_nor_bad(tmp_path: Path) -> None:
+    ingested = _ingest(tmp_path, GOOD + "w,i,2026-01-10,view,1\n" * 5)
+    assert _validate(tmp_path, ingested)["n_rows"] == 2
+
+
+def _tamper(workspace: Path, change: list[pl.Expr] | str) -> Artifact:
+    """Rows that went around the ingest."""
+    ingested = _ingest(workspace, GOOD)
+    rows = Lake(workspace / "lake").scan("interactions").collect()
+    rows = rows.drop(change) if isinstance(change, str) else rows.with_columns(change)
+    place = str(workspace / "lake" / "interactions")
+    rows.write_delta(place, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
+    path = ingested.folder / "ingest.json"
+    facts = json.loads(path.read_text())
+    facts["versions"]["interactions"] = Lake(workspace / "lake").version("interactions")
+    path.write_text(json.dumps(facts))
+    return ingested
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "expectation"),
+    [
+        ([pl.lit(None, pl.String).alias("user_id")], "user_id", "has no missing values"),
+        ([pl.lit(float("inf"), pl.Float32).alias("weight")], "weight", "is finite"),
+        ([pl.col("timestamp").dt.offset_by("1y")], "timestamp", "is before 2026-01-10 00:00:00"),
+        ([pl.col("timestamp").dt.offset_by("-50y")], "timestamp", "is at least 1990-01-01"),
+        ([pl.col("weight").cast(pl.Float64)], "weight", "is of type Float32"),
+        ("event_type", "event_type", "exists"),
+    ],
+)
+def test_rows_that_went_around_the_ingest_are_found(
+    tmp_path: Path, change: list[pl.Expr] | str, column: str, expectation: str
+) -> None:
+    with pytest.raises(ValidationFailed):
+        _validate(tmp_path, _tamper(tmp_path, change))
+    failed = [one for one in _report(tmp_path)["expectations"] if not one["success"]]
+    (found,) = (
+        one
+        for one in failed
+        if one["column"] == column and one["expectation"].startswith(expectation)
+    )
+    assert found["remedy"]
+
+
+def test_repeated_rows_are_found(tmp_path: Path) -> None:
+    same = [
+        pl.lit("u").alias("user_id"),
+        pl.col("timestamp").min(),
+        pl.col("date").min(),
+        pl.lit("x").alias("event_type"),
+    ]
+    ingested = _tamper(tmp_path, same)
+    with pytest.raises(ValidationFailed, match=r"repeated rows\*\* are none; found: 1\b"):
+        _validate(tmp_path, ingested)
+
+
+def test_rows_under_another_date_are_found(tmp_path: Path) -> None:
+    ingested = _tamper(tmp_path, [pl.col("timestamp").dt.offset_by("-1d")])
+    with pytest.raises(ValidationFailed, match=r"misplaced rows\*\* are none; found: 2\b"):
+        _validate(tmp_path, ingested)
+
+
+def test_a_missing_value_is_named_with_its_place(tmp_path: Path) -> None:
+    ingested = _tamper(tmp_path, [pl.lit(None, pl.String).alias("item_id")])
+    with pytest.raises(ValidationFailed) as caught:
+        _validate(tmp_path, ingested)
+    assert (
+        "**item_id** has no missing values; 2 are not, for example missing "
+        "(interactions/a.csv row 1), missing (interactions/a.csv row 2)." in str(caught.value)
+    )
+
+
+def test_a_missing_column_ends_the_examination(tmp_path: Path) -> None:
+    """Great Expectations answers such rules without figures: no other rule says anything."""
+    with pytest.raises(ValidationFailed, match=r"\*\*weight\*\* exists; found: nothing to examine"):
+        _validate(tmp_path, _tamper(tmp_path, "weight"))
+    report = _report(tmp_path)
+    assert {one["expectation"] for one in report["expectations"] if not one["success"]} == {
+        "exists",
+        "is of type Float32",
+    }
+    assert report["days"] == []
+
+
+def test_samples_are_the_first_rows_however_the_rows_are_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f"u{row},i,2026-01-0{1 + row % 2},k{row % 3},1\n" for row in range(12))
+    ingested = _ingest(tmp_path, text)
+    reports = []
+    for piece_rows in (2, 100):
+        monkeypatch.setattr("recsys_core.data.drift.partitions.pieces.__defaults__", (piece_rows,))
+        with pytest.raises(ValidationFailed):
+            _validate(tmp_path, ingested, event_types=["k1"])
+        reports.append(_report(tmp_path))
+    assert reports[0] == reports[1]
+    (failed,) = (one for one in reports[0]["expectations"] if not one["success"])
+    assert failed["unexpected"] == 8
+    assert failed["sample"] == ["k0", "k2", "k0"]
+    assert failed["places"] == [f"interactions/a.csv row {row}" for row in (1, 3, 7)]
+
+
+def test_what_only_warns_is_said_everywhere_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ingested = _ingest(tmp_path, GOOD)
+    summary = _validate(
+        tmp_path, ingested, event_types=["view"], severity={"event_type is known": "warn"}
+    )
+    assert (summary["n_failed"], summary["n_warned"]) == (0, 1)
+    sentence = "**event_type** is one of view; 1 is not, for example buy (interactions/a.csv row 2)"
+    assert sentence in caplog.text
+    written = (tmp_path / "validate" / "validation.md").read_text()
+    assert written.startswith("# Validation passed, with 1 warning\n")
+    assert sentence in written
+    page = (tmp_path / "validate" / "validation.html").read_text()
+    assert "Validation passed, with 1 warning" in page
+    (warned,) = (one for one in _report(tmp_path)["expectations"] if one["outcome"] == "warned")
+    assert (warned["severity"], warned["success"]) == ("warn", False)
+    assert _report(tmp_path)["success"] is True
+    (record,) = read_records(Lake(tmp_path / "lake")).values()
+    assert record.validated
+
+
+def test_an_unknown_rule_is_refused_with_the_names_that_there_are() -> None:
+    with pytest.raises(ValidationError, match=r"no rule: new item shares\. There are: .*new item"):
+        ValidationConfig.model_validate({"severity": {"new item shares": "warn"}})
+    with pytest.raises(ValidationError, match="it must come before it"):
+        ValidationConfig.model_validate({"bounds": {"rows": {"warn": 5, "fail": 4}}})
+
+
+def test_data_docs_are_built_with_the_severities(tmp_path: Path) -> None:
+    with pytest.raises(ValidationFailed):
+        _validate(tmp_path, _ingest(tmp_path, GOOD), event_types=["view"])
+    docs = tmp_path / "validate" / "data_docs"
+    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.html")}
+    assert {"index.html", "expectations/rows.html", "expectations/night.html"} <= pages
+    of_dates = {page.split("/")[2] for page in pages if page.startswith("validations/rows/")}
+    assert of_dates == {"2026-01-01", "2026-01-02"}
+    assert "event_type" in (docs / "expectations" / "rows.html").read_text(encoding="utf-8")
+
+
+class Shop:
+    """Days of the synthetic world as CSV files; the last one is the newest night's."""
+
+    days = [RUN_DATE - timedelta(days=back) for back in range(9, 0, -1)]  # noqa: RUF012 - constant
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+        world = workspace / "world"
+        write_world(
+            world,
+            WorldConfig(n_users=600, n_items=200),
+            first_day=self.days[0],
+            through=self.days[-1],
+        )
+        self.events = {
+            day: pl.read_parquet(world / "interactions" / f"{day}.parquet").with_columns(
+                pl.lit(1.0).alias("weight")
+            )
+            for day in self.days
+        }
+
+    def ingest(self, days: Iterable[date], **settings: object) -> Artifact:
+        """Add the files of these days, and ingest what is there."""
+        folder = self.workspace / "in"
+        folder.mkdir(exist_ok=True)
+        for day in days:
+            self.events[day].write_csv(folder / f"{day}.csv")
+        config = SourceConfig.model_validate(
+            {"interactions": folder, "timestamp_unit": "iso", **settings}
+        )
+        run, hashes = _run(self.workspace, "ingest"), source_fingerprint(config)
+        unwrap(ingest)(run, config=config, run_date=RUN_DATE.isoformat(), sources=hashes)
+        return Artifact("ingest", "key", run.out)
+
+    def first_load(self) -> dict[str, Any]:
+        """All days but the newest."""
+        return _validate(self.workspace, self.ingest(self.days[:-1]))
+
+    def night(self, **settings: Any) -> dict[str, Any]:
+        """The newest day."""
+        return _validate(self.workspace, self.ingest(self.days[-1:]), **settings)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def _outcomes(workspace: Path) -> dict[str, str]:
+    return {one["name"]: one["outcome"] for one in _report(workspace)["expectations"]}
+
+
+DAILY = (
+    "daily rows", "daily users", "new item share", "event mix", "popularity shift",
+    "lost event kinds", "new event kinds",
+)  # fmt: skip
+
+
+def test_an_ordinary_night_passes_and_the_first_load_decides_nothing(shop: Shop) -> None:
+    first = shop.first_load()
+    assert (first["n_failed"], first["n_warned"]) == (0, 0)
+    outcomes = _outcomes(shop.workspace)
+    assert {outcomes[name] for name in DAILY} == {"skipped"}
+    days = _report(shop.workspace)["days"]
+    assert [day["skipped"] for day in days] == ["no trailing day, 3 are needed"] * 8
+    night = shop.night()
+    assert (night["n_failed"], night["n_warned"], night["n_skipped"]) == (0, 0, 0)
+    assert not any(one["note"] for one in _report(shop.workspace)["expectations"])
+    (day,) = _report(shop.workspace)["days"]
+    assert day["date"] == shop.days[-1].isoformat()
+    assert day["compared_with"] == [one.isoformat() for one in shop.days[1:8]]
+    assert day["daily_rows"]["value"] == shop.events[shop.days[-1]].height == day["n_rows"]
+
+
+def _one_kind(events: pl.DataFrame) -> pl.DataFrame:
+    return events.with_columns(event_type=pl.lit("click"))
+
+
+def _clicks_only(events: pl.DataFrame) -> pl.DataFrame:
+    return events.filter(pl.col("event_type") == "click")
+
+
+def _another_shop(events: pl.DataFrame) -> pl.DataFrame:
+    return events.with_columns(item_id="x" + pl.col("item_id"))
+
+
+def _twenty_times(events: pl.DataFrame) -> pl.DataFrame:
+    shifted = [
+        events.with_columns(pl.col("timestamp") - pl.duration(microseconds=number))
+        for number in range(20)
+    ]
+    midnight = pl.col("timestamp").min().dt.truncate("1d")
+    return pl.concat(shifted).with_columns(pl.col("timestamp").clip(lower_bound=midnight))
+
+
+@pytest.mark.parametrize(
+    ("broken", "failed"),
+    [
+        (lambda events: events.gather_every(10), {"daily rows"}),
+        (_twenty_times, {"daily rows"}),
+        (_one_kind, {"lost event kinds"}),
+        (_clicks_only, {"lost event kinds"}),
+        (_another_shop, {"new item share", "popularity shift"}),
+    ],
+    ids=["a tenth", "twenty times", "one kind", "purchases lost", "another shop"],
+)
+def test_a_broken_night_fails(shop: Shop, broken: Any, failed: set[str]) -> None:
+    shop.first_load()
+    shop.events[shop.days[-1]] = broken(shop.events[shop.days[-1]])
+    with pytest.raises(ValidationFailed):
+        shop.night()
+    outcomes = _outcomes(shop.workspace)
+    assert failed <= {name for name, outcome in outcomes.items() if outcome == "failed"}
+    assert {name for name, outcome in outcomes.items() if outcome == "failed"} <= set(DAILY)
+
+
+def test_a_broken_night_says_what_the_day_was_and_what_is_usual(shop: Shop) -> None:
+    shop.first_load()
+    shop.events[shop.days[-1]] = shop.events[shop.days[-1]].head(120)
+    with pytest.raises(
+        ValidationFailed,
+        match=r"\*\*daily rows\*\* are at least 1/4 and at most 4 times the usual; 1 is not, for "
+        r"example 0\.\d+ \(2026-01-09: 120, usually [\d,]+\)\. Look at that day's export",
+    ):
+        shop.night()
+    assert shop.night(severity=dict.fromkeys(DAILY, "warn"))["n_failed"] == 0
+
+
+def test_late_rows_do_not_make_a_day_small(shop: Shop) -> None:
+    shop.first_load()
+    late = shop.days[4]
+    row = f"new-user,i000001,{late}T12:00:00.5Z,click,1.0\n"
+    (shop.workspace / "in" / "late.csv").write_text(HEADER + row)
+    found = _validate(shop.workspace, shop.ingest([]))
+    assert (found["n_rows"], found["n_failed"], found["n_warned"]) == (1, 0, 0)
+    (day,) = _report(shop.workspace)["days"]
+    assert day["date"] == late.isoformat()
+    assert day["skipped"].startswith("1 late rows for ")
+
+
+def test_an_order_is_no_day(tmp_path: Path) -> None:
+    ingested = _ingest(tmp_path, "u,i,1,view,1\nu,j,2,view,1\n", timestamp_kind="order")
+    assert _validate(tmp_path, ingested)["n_failed"] == 0
+    (day,) = _report(tmp_path)["days"]
+    assert day["skipped"] == "the timestamps are only an order"

@@ -1,0 +1,247 @@
+"""The stages that train: what they write, and that a kill changes none of it."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.models.checkpoint import load_model
+from recsys_core.models.ensemble import Ensemble, load_teacher
+from recsys_core.training.batching import Recent
+from recsys_core.training.loop import TrainingConfig
+from tasks.engine.stage import StageRun
+from tasks.stages.compress import _recover
+from tasks.stages.control import control
+from tasks.stages.distill import DistillationConfig, distill
+from tasks.stages.train_teacher import train_teacher
+from tasks.training.network import NetworkConfig, build_network, train_without_teacher
+from tasks.training.prepared import Prepared
+from tasks.training.teacher import TeacherConfig
+
+FULL = {"way": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
+FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
+
+
+def _bytes(run: StageRun) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.out.iterdir()}
+
+
+def _ndcg(folder: Path, prepared: Artifact) -> float:
+    return Prepared(prepared).validator(1000)(load_model(folder))
+
+
+@pytest.fixture
+def train(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    soft_labels: Artifact,
+    tiny_network: NetworkConfig,
+) -> Callable[..., tuple[StageRun, dict[str, Any]]]:
+    """Run one of the training stages by name."""
+
+    def run_stage(
+        stage: str,
+        folder: str = "out",
+        *,
+        network: NetworkConfig = tiny_network,
+        distillation: DistillationConfig | None = None,
+        progress: Callable[[float, str], None] | None = None,
+        **teacher: Any,
+    ) -> tuple[StageRun, dict[str, Any]]:
+        run = make_run(folder)
+        if progress is not None:
+            run = replace(run, progress=progress)
+        if stage != "distill":
+            body = {"train_teacher": train_teacher, "control": control}[stage].__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+            if stage == "control":
+                return run, body(run, config=network, prepared=obvious_world)
+            config = TeacherConfig.model_validate(network.model_dump() | teacher)
+            planned = Artifact("plan_teacher", "plan", run.scratch)
+            write_json(planned.folder / "plan.json", FULL)
+            return run, body(run, config=config, prepared=obvious_world, planned=planned)
+        body = distill.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+        summary = body(
+            run,
+            config=distillation or DistillationConfig(),
+            student=network,
+            prepared=obvious_world,
+            teacher=trained_teacher,
+            soft_labels=soft_labels,
+        )
+        return run, summary
+
+    return run_stage
+
+
+def _narrow(network: NetworkConfig) -> NetworkConfig:
+    model = network.model.model_copy(update={"embedding_dim": 8, "max_length": 6})
+    return network.model_copy(update={"model": model})
+
+
+@pytest.mark.parametrize("stage", ["train_teacher", "control", "distill"])
+def test_a_stage_writes_the_model_that_it_summarises(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    obvious_world: Artifact,
+    tiny_network: NetworkConfig,
+    stage: str,
+) -> None:
+    run, summary = train(stage, network=_narrow(tiny_network))
+    lineage = ["lineage.json"] if stage == "train_teacher" else []
+    assert sorted(_bytes(run)) == sorted([*FILES, *lineage])
+    model = load_model(run.out)
+    assert model.config == _narrow(tiny_network).model
+    curve = read_json(run.out / "curve.json")
+    assert [point["epoch"] for point in curve] == list(range(1, 11))
+    best = max(curve, key=lambda point: point["validation_ndcg_at_10"] or 0)
+    assert summary.pop("way", "full") == "full"
+    assert summary == {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": 10,
+        "best_epoch": best["epoch"],
+        "validation_ndcg_at_10": best["validation_ndcg_at_10"],
+    }
+    assert _ndcg(run.out, obvious_world) == summary["validation_ndcg_at_10"] > 0.9
+
+
+@pytest.mark.parametrize("stage", ["train_teacher", "distill"])
+def test_a_kill_changes_no_byte(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]], stage: str
+) -> None:
+    undisturbed, summary = train(stage, "undisturbed")
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.55:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stage, "killed", progress=kill)
+    resumed: list[float] = []
+    killed, again = train(stage, "killed", progress=lambda fraction, _: resumed.append(fraction))
+    assert min(resumed) >= 0.5, "goes on behind the last checkpoint"
+    assert _bytes(killed) == _bytes(undisturbed)
+    assert again == summary
+
+
+def test_weights_begin_with_the_seed(obvious_world: Artifact, tiny_network: NetworkConfig) -> None:
+    data = Prepared(obvious_world)
+    first, same = build_network(data, tiny_network), build_network(data, tiny_network)
+    assert (first.id_embedding == same.id_embedding).all()
+    training = tiny_network.training.model_copy(update={"seed": 2})
+    other = build_network(data, tiny_network.model_copy(update={"training": training}))
+    assert (first.id_embedding != other.id_embedding).any()
+
+
+def test_distillation_pulls_the_student_towards_its_teacher(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]], tiny_network: NetworkConfig
+) -> None:
+    short = tiny_network.training.model_copy(update={"epochs": 1})
+    network = tiny_network.model_copy(update={"training": short})
+    plain = DistillationConfig(kd_weight=0, initialise="random")
+    alone, alone_summary = train("control", "control", network=network)
+    same, same_summary = train("distill", "same", network=network, distillation=plain)
+    assert same_summary == alone_summary
+    assert (same.out / "model.safetensors").read_bytes() == (
+        alone.out / "model.safetensors"
+    ).read_bytes()
+    begun = DistillationConfig(kd_weight=0, initialise="teacher")
+    _, with_teacher = train("distill", "begun", network=network, distillation=begun)
+    assert with_teacher["validation_ndcg_at_10"] > alone_summary["validation_ndcg_at_10"] + 0.1
+
+
+def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    obvious_world: Artifact,
+    tiny_network: NetworkConfig,
+) -> None:
+    others = [_narrow(tiny_network).model_dump()]
+    undisturbed, summary = train("train_teacher", "undisturbed", n_seeds=2, others=others)
+    teacher = load_teacher(undisturbed.out)
+    assert isinstance(teacher, Ensemble)
+    assert teacher.width == 16 + 16 + 8
+    assert summary["validation_ndcg_at_10"] > 0.9
+    assert len(summary["members"]) == 3
+    assert Prepared(obvious_world).validator(1000)(teacher) == summary["validation_ndcg_at_10"]
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.5:
+            assert message.startswith("network 2 of 3, ")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("train_teacher", "killed", progress=kill, n_seeds=2, others=others)
+    killed, again = train("train_teacher", "killed", n_seeds=2, others=others)
+    assert again == summary
+    for name in ("model.safetensors", "member-1/model.safetensors", "member-2/model.safetensors"):
+        assert (killed.out / name).read_bytes() == (undisturbed.out / name).read_bytes()
+
+
+def test_labels_over_another_index_are_refused(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    soft_labels: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from recsys_core.data import soft_labels as module
+
+    original = module.read_json
+
+    def other(path: Path) -> Any:
+        return original(path) | {"item_index_sha256": "older"}
+
+    monkeypatch.setattr(module, "read_json", other)
+    with pytest.raises(module.SoftLabelError, match="made over another item index"):
+        train("distill")
+    assert soft_labels.file("soft_labels.json").exists()
+
+
+def test_recovery_after_pruning_leaves_unseen_items_where_they_are(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    soft_labels: Artifact,
+) -> None:
+    """Content is all that they are, and nothing in the recovery would hold it in its place."""
+    model, before = load_model(trained_teacher.folder), load_model(trained_teacher.folder)
+    recovery = TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
+    data, distillation = Prepared(obvious_world), DistillationConfig()
+    _recover(make_run("recovery"), model, data, recovery, distillation, soft_labels)
+    assert model.content is not None
+    assert before.content is not None
+    assert torch.equal(model.content(), before.content())
+    assert not torch.equal(model.id_embedding, before.id_embedding)
+
+
+def test_a_warm_start_keeps_what_was_learnt_of_items_whose_events_are_gone(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    tiny_network: NetworkConfig,
+    tmp_path: Path,
+) -> None:
+    prepared = Artifact("prepare", "later", tmp_path / "later")
+    shutil.copytree(obvious_world.folder, prepared.folder)
+    gone = 4
+    for path in prepared.file("histories").glob("*.parquet"):  # those who had it have left
+        users = pl.read_parquet(path)
+        users.filter(~pl.col("item_idx").list.contains(gone)).write_parquet(path)
+    model = load_model(trained_teacher.folder)
+    before = model.item_vectors().detach().clone()
+    assert model.has_id(np.array([gone])).all()
+    training = tiny_network.training.model_copy(update={"epochs": 1, "validate_every": 1})
+    train_without_teacher(
+        make_run("warm"),
+        tiny_network.model_copy(update={"training": training}),
+        Prepared(prepared),
+        model=model,
+        recent=Recent(0, 0.0),
+    )
+    assert model.has_id(np.array([gone])).all()
+    after = model.item_vectors().detach()
+    assert torch.cosine_similarity(after[gone], before[gone], dim=0) > 0.9
