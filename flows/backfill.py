@@ -40,7 +40,7 @@ def backfill(
 
     Raises:
         SourceError: No file is there, or one can't be read.
-        WorkspaceOwned: The workspace is that of other data.
+        WorkspaceOwnedError: The workspace is that of other data.
     """
     if last_date < first_date:
         msg = f"The last date, {last_date}, comes before the first, {first_date}."

@@ -25,7 +25,7 @@ def look(config: NightlyConfig, user_id: str) -> Found:
         user_id: As the source spells it.
 
     Raises:
-        NoLake: Nothing was ingested yet.
+        NoLakeError: Nothing was ingested yet.
         PseudonymError: The key for user ids is missing, or not the lake's.
     """
     known_as = _known_as(config, user_id)
@@ -39,7 +39,7 @@ def forget(config: NightlyConfig, user_id: str, *, progress: Progress = silent) 
         The record of what was found.
 
     Raises:
-        WorkspaceBusy: A night is at work.
+        WorkspaceBusyError: A night is at work.
     """
     known_as = _known_as(config, user_id)
     with workspace_lock(config.workspace):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class WorkspaceBusy(RuntimeError):  # noqa: N818 - it names a state, as BlockingIOError does
+class WorkspaceBusyError(RuntimeError):
     """Another night is at work in the same workspace."""
 
 
@@ -16,7 +16,7 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
     """Hold the workspace; the operating system frees it when the process ends, however it ends.
 
     Raises:
-        WorkspaceBusy: Another process holds it.
+        WorkspaceBusyError: Another process holds it.
     """
     workspace.mkdir(parents=True, exist_ok=True)
     path = workspace / "night.lock"
@@ -30,7 +30,7 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
                 f"Another night is at work in {workspace.resolve()} (process {owner}). Wait for it "
                 "to end, or choose another workspace."
             )
-            raise WorkspaceBusy(msg) from error
+            raise WorkspaceBusyError(msg) from error
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()

@@ -29,7 +29,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Crashed
 
 from flows.config import NightlyConfig
-from flows.services.lock import WorkspaceBusy, workspace_lock
+from flows.services.lock import WorkspaceBusyError, workspace_lock
 from flows.services.process import ServiceError
 
 PREFECT_FILE = Path(__file__).parents[2] / "infra" / "prefect.yaml"
@@ -189,7 +189,7 @@ def _busy(workspace: Path) -> bool:
     try:
         with workspace_lock(workspace):
             return False
-    except WorkspaceBusy:
+    except WorkspaceBusyError:
         return True
 
 

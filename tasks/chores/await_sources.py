@@ -13,7 +13,7 @@ from recsys_core.data.sources.discovery import exists
 from tasks.engine.progress import StageProgress
 
 
-class SourceNotReady(RuntimeError):  # noqa: N818 - it names a state
+class SourceNotReadyError(RuntimeError):
     """The marker did not appear in time; the message says which and what to do."""
 
 
@@ -26,7 +26,7 @@ def await_sources(config: SourceConfig, *, run_date: date) -> None:
         run_date: The night's date.
 
     Raises:
-        SourceNotReady: It did not appear before the deadline.
+        SourceNotReadyError: It did not appear before the deadline.
         SourceError: S3 does not answer or refuses.
     """
     place = marker(config, run_date)
@@ -75,7 +75,7 @@ def wait_until(
         sleep: Waits for some seconds.
 
     Raises:
-        SourceNotReady: It was not so before the deadline.
+        SourceNotReadyError: It was not so before the deadline.
     """
     began = clock()
     while not ready():
@@ -86,6 +86,6 @@ def wait_until(
                 "The night ends here and nothing was changed. See to the export and run the night "
                 "again, or change source.ready."
             )
-            raise SourceNotReady(msg)
+            raise SourceNotReadyError(msg)
         progress(waited / timeout_seconds, f"waiting for {place}")
         sleep(min(poll_seconds, timeout_seconds - waited))

@@ -81,7 +81,7 @@ class NightManifest:
         )
 
 
-class WorkspaceOwned(ValueError):  # noqa: N818 - it names a state
+class WorkspaceOwnedError(ValueError):
     """The workspace holds the nights of another name or of other data."""
 
 
@@ -94,7 +94,7 @@ def claim_workspace(workspace: Path, *, name: str, source: dict[str, Any]) -> No
         source: What tells the source from others: format and paths.
 
     Raises:
-        WorkspaceOwned: It belongs to another name or source.
+        WorkspaceOwnedError: It belongs to another name or source.
     """
     path = workspace / "owner.json"
     claimed = {"name": name, **source}
@@ -106,7 +106,7 @@ def claim_workspace(workspace: Path, *, name: str, source: dict[str, Any]) -> No
             f"{_listed(claimed)}. Set another workspace (or --workspace), so that their data do "
             f"not mix. If the same data have only moved, delete {path}."
         )
-        raise WorkspaceOwned(msg)
+        raise WorkspaceOwnedError(msg)
 
 
 def _listed(facts: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ class ValidationConfig(Settings):
         return self
 
 
-class ValidationFailed(ValueError):  # noqa: N818 - it reports a verdict, not an accident
+class ValidationFailedError(ValueError):
     """The new rows are not fit to train on; the message says why and what to do."""
 
 
@@ -124,7 +124,7 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
     also on failure.
 
     Raises:
-        ValidationFailed: An expectation of severity "fail" does not hold.
+        ValidationFailedError: An expectation of severity "fail" does not hold.
     """
     facts = read_json(ingested.file("ingest.json"))
     files = [file for file in facts["files"] if file["new"]]
@@ -136,7 +136,7 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
         run.logger.warning("%s", finding.in_words().removeprefix("- "))
     run.logger.info("All findings, with plots: %s", run.out / "validation.html")
     if with_outcome(found.findings, "failed"):
-        raise ValidationFailed(summary)
+        raise ValidationFailedError(summary)
     mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
     return {
         "n_rows": found.n_rows,

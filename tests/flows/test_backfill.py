@@ -11,7 +11,7 @@ from flows.config import NightlyConfig
 from recsys_core.data.lake.retention import expire
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceError
-from tasks.engine.night import WorkspaceOwned
+from tasks.engine.night import WorkspaceOwnedError
 
 HEADER = "user_id,item_id,timestamp\n"
 
@@ -68,7 +68,7 @@ def test_a_workspace_of_other_data_is_refused(config: NightlyConfig, tmp_path: P
     backfill(date(2026, 1, 1), date(2026, 1, 3), config)
     source = {"interactions": str(tmp_path / "elsewhere"), "timestamp_unit": "iso"}
     other = {"workspace": str(config.workspace), "source": source}
-    with pytest.raises(WorkspaceOwned):
+    with pytest.raises(WorkspaceOwnedError):
         backfill(date(2026, 1, 1), date(2026, 1, 3), NightlyConfig.model_validate(other))
 
 

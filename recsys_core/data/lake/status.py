@@ -77,7 +77,7 @@ def lake_status(lake: Path) -> LakeStatus:
         lake: Folder of the tables.
 
     Raises:
-        NoLake: Nothing was ingested there yet.
+        NoLakeError: Nothing was ingested there yet.
     """
     require_lake(lake)
     snapshots = {table.name: Snapshot(lake / table.name, table) for table in TABLES}

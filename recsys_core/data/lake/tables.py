@@ -35,7 +35,7 @@ _WRITER = "recdistill"
 _FINGERPRINT_HEX_DIGITS = 15
 
 
-class LakeChanged(RuntimeError):  # noqa: N818 - it names a state
+class LakeChangedError(RuntimeError):
     """Another writer has committed to the table since it was read."""
 
 
@@ -55,11 +55,11 @@ class Change:
     schema: pl.Schema | None = None
 
 
-class NoLake(ValueError):  # noqa: N818 - it names a state
+class NoLakeError(ValueError):
     """There is no lake where one was looked for."""
 
 
-class VersionGone(ValueError):  # noqa: N818 - it names a state
+class VersionGoneError(ValueError):
     """A version of a table that can't be read any more."""
 
 
@@ -204,7 +204,7 @@ class Lake:
         differs in the rows of users who must be forgotten only.
 
         Raises:
-            VersionGone: The version's data files were deleted.
+            VersionGoneError: The version's data files were deleted.
         """
         newest = Snapshot(self._folder / table.name, table)
         if version is None or newest.only_maintained_since(version):
@@ -216,7 +216,7 @@ class Lake:
                 "since (by `recdistill data forget` or `recdistill data clean`). Delete the folder "
                 "stages/ingest of the workspace and run the night again: it takes the newest one."
             )
-            raise VersionGone(msg)
+            raise VersionGoneError(msg)
         return pinned
 
     def item_index(self, version: int | None = None) -> pl.DataFrame:
@@ -247,16 +247,16 @@ class Lake:
             label: Kept with the commit, see `MAINTENANCE`.
 
         Raises:
-            LakeChanged: Other writers were faster every time.
+            LakeChangedError: Other writers were faster every time.
         """
         for _ in range(_TRIES):
             snapshot = self.snapshot(table)
             try:
                 _commit(snapshot, decide(snapshot), content, label)
-            except LakeChanged:
+            except LakeChangedError:
                 continue
             return
-        raise LakeChanged(self._overtaken(table))
+        raise LakeChangedError(self._overtaken(table))
 
     def append(self, table: Table, rows: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         """Append to a small table what `rows` makes of its content; no rows: no commit."""
@@ -283,7 +283,7 @@ class Lake:
         """Add those of the columns that a table lacks; its rows have null there.
 
         Raises:
-            LakeChanged: Other writers were faster every time.
+            LakeChangedError: Other writers were faster every time.
         """
         for _ in range(_TRIES):
             delta = self.snapshot(table).delta
@@ -296,7 +296,7 @@ class Lake:
             except CommitFailedError:
                 continue
             return
-        raise LakeChanged(self._overtaken(table))
+        raise LakeChangedError(self._overtaken(table))
 
     def _overtaken(self, table: Table) -> str:
         return (
@@ -315,11 +315,11 @@ def require_lake(folder: Path) -> None:
     """Refuse a folder without tables.
 
     Raises:
-        NoLake: Nothing was ingested there yet.
+        NoLakeError: Nothing was ingested there yet.
     """
     if not all(DeltaTable.is_deltatable(str(folder / table.name)) for table in TABLES):
         msg = f"There is no lake in {folder}: no night has ingested anything. Run a night first."
-        raise NoLake(msg)
+        raise NoLakeError(msg)
 
 
 def _commit(
@@ -351,7 +351,7 @@ def _commit(
         )
     except CommitFailedError as error:
         _discard(snapshot, change)
-        raise LakeChanged(str(error)) from error
+        raise LakeChangedError(str(error)) from error
 
 
 def _discard(snapshot: Snapshot, change: Change) -> None:

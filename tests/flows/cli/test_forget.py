@@ -9,9 +9,9 @@ import pytest
 from flows.cli.forget import forget, look
 from flows.config import NightlyConfig
 from flows.nightly import nightly, planned
-from flows.services.lock import WorkspaceBusy, workspace_lock
+from flows.services.lock import WorkspaceBusyError, workspace_lock
 from recsys_core.artifacts import damaged_files, read_json
-from recsys_core.data.lake.tables import NoLake
+from recsys_core.data.lake.tables import NoLakeError
 from recsys_core.data.schema import FORGOTTEN_USER
 from tasks.engine.outputs import outputs
 from tasks.privacy.forget import Found
@@ -121,10 +121,10 @@ def test_again_it_still_knows_what_was_found(
 
 
 def test_not_while_a_night_is_at_work(night: NightlyConfig) -> None:
-    with workspace_lock(night.workspace), pytest.raises(WorkspaceBusy):
+    with workspace_lock(night.workspace), pytest.raises(WorkspaceBusyError):
         forget(night, "somebody")
 
 
 def test_without_a_lake_there_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(NoLake, match="Run a night first"):
+    with pytest.raises(NoLakeError, match="Run a night first"):
         look(NightlyConfig(workspace=tmp_path / "none"), "somebody")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.lock import WorkspaceBusy, workspace_lock
+from flows.services.lock import WorkspaceBusyError, workspace_lock
 
 HOLD = """
 import sys, time
@@ -24,7 +24,9 @@ def test_a_second_holder_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
     workspace = tmp_path / "new" / "workspace"
     with workspace_lock(workspace):
         with (
-            pytest.raises(WorkspaceBusy, match=rf"at work in .* \(process {os.getpid()}\)\. Wait"),
+            pytest.raises(
+                WorkspaceBusyError, match=rf"at work in .* \(process {os.getpid()}\)\. Wait"
+            ),
             workspace_lock(workspace),
         ):
             pytest.fail("two nights in one workspace")
@@ -52,7 +54,7 @@ def test_a_killed_holder_frees_the_workspace(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(WorkspaceBusy, match=rf"\(process {holder.pid}\)"),
+            pytest.raises(WorkspaceBusyError, match=rf"\(process {holder.pid}\)"),
             workspace_lock(tmp_path),
         ):
             pytest.fail("two nights in one workspace")

@@ -7,7 +7,7 @@ import pytest
 
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.settings import silent
-from tasks.chores.await_sources import SourceNotReady, await_sources, marker, wait_until
+from tasks.chores.await_sources import SourceNotReadyError, await_sources, marker, wait_until
 
 RUN_DATE = date(2026, 3, 1)
 
@@ -58,7 +58,9 @@ def test_it_asks_until_the_marker_is_there() -> None:
 
 def test_after_the_deadline_it_fails_with_a_sentence() -> None:
     clock = _Clock()
-    with pytest.raises(SourceNotReady, match=r"export/_SUCCESS did not appear in 2 minutes, so"):
+    with pytest.raises(
+        SourceNotReadyError, match=r"export/_SUCCESS did not appear in 2 minutes, so"
+    ):
         _wait([False] * 9, clock, 100)
     assert clock.naps == [30, 30, 30, 10]
 
@@ -66,7 +68,7 @@ def test_after_the_deadline_it_fails_with_a_sentence() -> None:
 def test_a_marker_that_is_there_lets_the_night_begin(tmp_path: Path, prefect_server: None) -> None:
     (tmp_path / "2026-02-28").mkdir()
     config = _config(tmp_path, marker="{date}/_SUCCESS", timeout_minutes=0)
-    with pytest.raises(SourceNotReady):
+    with pytest.raises(SourceNotReadyError):
         await_sources(config, run_date=RUN_DATE)
     (tmp_path / "2026-02-28" / "_SUCCESS").touch()
     await_sources(config, run_date=RUN_DATE)

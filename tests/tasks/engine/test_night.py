@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.night import Night, NightManifest, WorkspaceOwned, claim_workspace
+from tasks.engine.night import Night, NightManifest, WorkspaceOwnedError, claim_workspace
 
 
 def test_date_and_configuration_decide_the_manifest(tmp_path: Path) -> None:
@@ -33,5 +33,5 @@ def test_a_workspace_belongs_to_one_name_and_one_source(tmp_path: Path) -> None:
     claim_workspace(tmp_path, name="shop", source={"interactions": "/a"})
 
     for name, path in (("other", "/a"), ("shop", "/b")):
-        with pytest.raises(WorkspaceOwned, match="--workspace"):
+        with pytest.raises(WorkspaceOwnedError, match="--workspace"):
             claim_workspace(tmp_path, name=name, source={"interactions": path})

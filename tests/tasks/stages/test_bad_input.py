@@ -16,7 +16,7 @@ from recsys_core.settings import silent
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
-from tasks.stages.validate import ValidationConfig, ValidationFailed, validate
+from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
 
 HEADER = "user_id,item_id,timestamp\n"
 GOOD = [f"user{n},item{n % 3},2026-01-0{1 + n % 9}" for n in range(30)]
@@ -71,7 +71,7 @@ def test_nulls_are_quarantined_by_column(tmp_path: Path) -> None:
 
 def test_too_many_nulls_fail_the_night(tmp_path: Path) -> None:
     bad = [",item1,2026-01-01", "user1,,2026-01-01", "user1,item1,"]
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         _see(tmp_path, {"a.csv": _file(*GOOD, *bad)})
     seen = str(caught.value)
     assert seen.startswith("# Validation failed: nothing is trained on this\n")
@@ -103,7 +103,7 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_without_rows_fails_validation(tmp_path: Path) -> None:
-    with pytest.raises(ValidationFailed, match=r"\*\*rows\*\* are at least 1"):
+    with pytest.raises(ValidationFailedError, match=r"\*\*rows\*\* are at least 1"):
         _see(tmp_path, {"a.csv": HEADER})
 
 

@@ -22,7 +22,7 @@ from recsys_core.synthetic.world import WorldConfig, write_world
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
-from tasks.stages.validate import ValidationConfig, ValidationFailed, validate
+from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
 
 RUN_DATE = date(2026, 1, 10)
 HEADER = "user_id,item_id,timestamp,event_type,weight\n"
@@ -75,7 +75,7 @@ def test_good_rows_pass_and_are_no_longer_new(tmp_path: Path) -> None:
 def test_what_failed_stays_new_until_it_is_corrected(tmp_path: Path) -> None:
     for _ in range(2):
         ingested = _ingest(tmp_path, GOOD)
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             _validate(tmp_path, ingested, event_types=["view"])
     (record,) = read_records(Lake(tmp_path / "lake")).values()
     assert not record.validated
@@ -85,7 +85,7 @@ def test_what_failed_stays_new_until_it_is_corrected(tmp_path: Path) -> None:
 
 def test_the_failure_says_what_where_and_what_to_do(tmp_path: Path) -> None:
     ingested = _ingest(tmp_path, GOOD + "w,i,2026-01-02,bye,1\n")
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         _validate(tmp_path, ingested, event_types=["view"])
     assert (
         "- **event_type** is one of view; 2 are not, for example buy (interactions/a.csv row "
@@ -109,14 +109,16 @@ def test_the_failure_says_what_where_and_what_to_do(tmp_path: Path) -> None:
 def test_too_few_or_too_many_rows_fail(
     tmp_path: Path, settings: dict[str, int], message: str
 ) -> None:
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         _validate(tmp_path, _ingest(tmp_path, GOOD), **settings)
     assert message in str(caught.value)
 
 
 def test_too_many_quarantined_rows_fail(tmp_path: Path) -> None:
     text = GOOD + ",i,2026-01-02,view,1\n"
-    with pytest.raises(ValidationFailed, match=r"quarantined share\*\* is at most 0\.05.*0\.333"):
+    with pytest.raises(
+        ValidationFailedError, match=r"quarantined share\*\* is at most 0\.05.*0\.333"
+    ):
         _validate(tmp_path, _ingest(tmp_path, text))
     assert _validate(tmp_path, _ingest(tmp_path, text, max_quarantined_share=0.34))["n_rows"] == 2
 
@@ -154,7 +156,7 @@ def _tamper(workspace: Path, change: list[pl.Expr] | str) -> Artifact:
 def test_rows_that_went_around_the_ingest_are_found(
     tmp_path: Path, change: list[pl.Expr] | str, column: str, expectation: str
 ) -> None:
-    with pytest.raises(ValidationFailed):
+    with pytest.raises(ValidationFailedError):
         _validate(tmp_path, _tamper(tmp_path, change))
     failed = [one for one in _report(tmp_path)["expectations"] if not one["success"]]
     (found,) = (
@@ -173,19 +175,19 @@ def test_repeated_rows_are_found(tmp_path: Path) -> None:
         pl.lit("x").alias("event_type"),
     ]
     ingested = _tamper(tmp_path, same)
-    with pytest.raises(ValidationFailed, match=r"repeated rows\*\* are none; found: 1\b"):
+    with pytest.raises(ValidationFailedError, match=r"repeated rows\*\* are none; found: 1\b"):
         _validate(tmp_path, ingested)
 
 
 def test_rows_under_another_date_are_found(tmp_path: Path) -> None:
     ingested = _tamper(tmp_path, [pl.col("timestamp").dt.offset_by("-1d")])
-    with pytest.raises(ValidationFailed, match=r"misplaced rows\*\* are none; found: 2\b"):
+    with pytest.raises(ValidationFailedError, match=r"misplaced rows\*\* are none; found: 2\b"):
         _validate(tmp_path, ingested)
 
 
 def test_a_missing_value_is_named_with_its_place(tmp_path: Path) -> None:
     ingested = _tamper(tmp_path, [pl.lit(None, pl.String).alias("item_id")])
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         _validate(tmp_path, ingested)
     assert (
         "**item_id** has no missing values; 2 are not, for example missing "
@@ -195,7 +197,9 @@ def test_a_missing_value_is_named_with_its_place(tmp_path: Path) -> None:
 
 def test_a_missing_column_ends_the_examination(tmp_path: Path) -> None:
     """Great Expectations answers such rules without figures: no other rule says anything."""
-    with pytest.raises(ValidationFailed, match=r"\*\*weight\*\* exists; found: nothing to examine"):
+    with pytest.raises(
+        ValidationFailedError, match=r"\*\*weight\*\* exists; found: nothing to examine"
+    ):
         _validate(tmp_path, _tamper(tmp_path, "weight"))
     report = _report(tmp_path)
     assert {one["expectation"] for one in report["expectations"] if not one["success"]} == {
@@ -213,7 +217,7 @@ def test_samples_are_the_first_rows_however_the_rows_are_split(
     reports = []
     for piece_rows in (2, 100):
         monkeypatch.setattr("recsys_core.data.drift.partitions.pieces.__defaults__", (piece_rows,))
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             _validate(tmp_path, ingested, event_types=["k1"])
         reports.append(_report(tmp_path))
     assert reports[0] == reports[1]
@@ -253,7 +257,7 @@ def test_an_unknown_rule_is_refused_with_the_names_that_there_are() -> None:
 
 
 def test_data_docs_are_built_with_the_severities(tmp_path: Path) -> None:
-    with pytest.raises(ValidationFailed):
+    with pytest.raises(ValidationFailedError):
         _validate(tmp_path, _ingest(tmp_path, GOOD), event_types=["view"])
     docs = tmp_path / "validate" / "data_docs"
     pages = {str(path.relative_to(docs)) for path in docs.rglob("*.html")}
@@ -372,7 +376,7 @@ def _twenty_times(events: pl.DataFrame) -> pl.DataFrame:
 def test_a_broken_night_fails(shop: Shop, broken: Any, failed: set[str]) -> None:
     shop.first_load()
     shop.events[shop.days[-1]] = broken(shop.events[shop.days[-1]])
-    with pytest.raises(ValidationFailed):
+    with pytest.raises(ValidationFailedError):
         shop.night()
     outcomes = _outcomes(shop.workspace)
     assert failed <= {name for name, outcome in outcomes.items() if outcome == "failed"}
@@ -383,7 +387,7 @@ def test_a_broken_night_says_what_the_day_was_and_what_is_usual(shop: Shop) -> N
     shop.first_load()
     shop.events[shop.days[-1]] = shop.events[shop.days[-1]].head(120)
     with pytest.raises(
-        ValidationFailed,
+        ValidationFailedError,
         match=r"\*\*daily rows\*\* are at least 1/4 and at most 4 times the usual; 1 is not, for "
         r"example 0\.\d+ \(2026-01-09: 120, usually [\d,]+\)\. Look at that day's export",
     ):

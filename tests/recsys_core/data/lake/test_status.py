@@ -8,7 +8,7 @@ import pytest
 
 from recsys_core.data.lake.ingest_log import SourceRecord, store_records
 from recsys_core.data.lake.status import lake_status
-from recsys_core.data.lake.tables import Change, Lake, NoLake, Snapshot
+from recsys_core.data.lake.tables import Change, Lake, NoLakeError, Snapshot
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
 
 
@@ -76,6 +76,6 @@ def test_an_empty_lake_has_no_dates(tmp_path: Path) -> None:
 
 
 def test_where_no_lake_is_none_is_made(tmp_path: Path) -> None:
-    with pytest.raises(NoLake, match="Run a night first"):
+    with pytest.raises(NoLakeError, match="Run a night first"):
         lake_status(tmp_path)
     assert list(tmp_path.iterdir()) == []

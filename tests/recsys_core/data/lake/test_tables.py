@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from recsys_core.data.catalogue.item_index import new_entries
-from recsys_core.data.lake.tables import Change, Lake, LakeChanged, Snapshot
+from recsys_core.data.lake.tables import Change, Lake, LakeChangedError, Snapshot
 from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
 
 
@@ -101,7 +101,7 @@ def test_a_writer_that_is_always_late_gives_up_with_a_sentence(tmp_path: Path) -
         _add(lake, _rows("other", "a"))
         return Change(snapshot.write(_rows("mine", "b"), date(2026, 1, 1)))
 
-    with pytest.raises(LakeChanged, match="was changed by other writers 20 times in a row"):
+    with pytest.raises(LakeChangedError, match="was changed by other writers 20 times in a row"):
         lake.change(INTERACTIONS, decide)
     assert _users(lake) == [("other", "a")] * 20
 
