@@ -191,7 +191,7 @@ def _stage_run(work: Path, name: str) -> "StageRun":
 
 def _ingest(work: Path, source: Path) -> None:
     """What the ingest stage does, from finding the files to its record."""
-    from recsys_core.data.lake.ingest_log import known_files, mark_validated, read_records
+    from recsys_core.data.lake.ingest_log import known_files, mark_validated, read_ingest_log
     from recsys_core.data.lake.tables import Lake
     from recsys_core.data.sources.discovery import source_fingerprint
     from tasks.stages.ingest import ingest
@@ -199,7 +199,7 @@ def _ingest(work: Path, source: Path) -> None:
     config, run = _config(source), _stage_run(work, "ingest")
     lake = Lake(run.night.lake)
     # As if the nights before had passed validation.
-    mark_validated(lake, {name: one.fingerprint for name, one in read_records(lake).items()})
+    mark_validated(lake, {name: one.fingerprint for name, one in read_ingest_log(lake).items()})
     files = source_fingerprint(config, known_files(lake))
     inspect.unwrap(ingest)(run, config=config, run_date=_run_date(source), sources=files)
 

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from flows.config import NightlyConfig
 from flows.nightly import claim, known, open_night, scheduled_date
 from flows.services.lock import workspace_lock
-from recsys_core.data.lake.ingest_log import read_records
+from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
 from recsys_core.data.sources.config import SourceError
@@ -78,7 +78,7 @@ def files_of(lake: Lake, first_date: date, last_date: date, there: Collection[st
     """
     wanted = [
         name
-        for name, record in read_records(lake).items()
+        for name, record in read_ingest_log(lake).items()
         if record.is_interactions and any(first_date <= day <= last_date for day in record.dates)
     ]
     if gone := [name for name in wanted if name not in there]:

@@ -17,7 +17,7 @@ from recsys_core.data.lake.ingest_log import known_files
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.discovery import source_fingerprint
 from tasks.chores.await_sources import await_sources
-from tasks.chores.retention import clean
+from tasks.chores.retention import retention
 from tasks.chores.summary import summarise_night
 from tasks.chores.synthesise import synthesise
 from tasks.engine.night import Night, NightManifest, Plan, claim_workspace
@@ -70,7 +70,7 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
         night = open_night(config, day)
         get_run_logger().info("Night of %s in %s", day, night.workspace.resolve())
         summary = summarise_night(night, stages(night, config))
-        clean(config.workspace, config.retention, run_date=day)
+        retention(config.workspace, config.retention, run_date=day)
         return summary
 
 

@@ -151,9 +151,9 @@ def clean(
     """Delete what the retention policy need not keep; every night ends with this too."""
     resolved = resolve(config, None, workspace)
     from flows.services.lock import workspace_lock
-    from tasks.chores.retention import clean_workspace, planned_cleaning
+    from tasks.chores.retention import apply_retention, planned_retention
 
-    work = planned_cleaning if dry_run else clean_workspace
+    work = planned_retention if dry_run else apply_retention
     with workspace_lock(resolved.workspace):
         done = work(resolved.workspace, resolved.retention, today=today(resolved.events.timezone))
     for path in (*done.stages, *done.lake_files):

@@ -13,11 +13,11 @@ from flows.services.lock import workspace_lock
 from recsys_core.data.lake.tables import require_lake
 from recsys_core.data.privacy.pseudonyms import check_key, pseudonymise
 from recsys_core.settings import Progress, silent
-from tasks.privacy.forget import Found, find_user, forget_user
+from tasks.privacy.forget import UserTraces, find_user, forget_user
 from tasks.privacy.user_id_key import user_id_key
 
 
-def look(config: NightlyConfig, user_id: str) -> Found:
+def look(config: NightlyConfig, user_id: str) -> UserTraces:
     """What the workspace holds of a user.
 
     Args:

@@ -169,7 +169,7 @@ UNKNOWN_EVENT_TYPE = "unknown event_type"
 TOO_MANY_EVENTS = "too many events of the user in a day"
 FORGOTTEN_USER = "forgotten user"
 """The user asked to be forgotten; the row's text is withheld."""
-NO_MISTAKES = (AFTER_RUN_DATE, FORGOTTEN_USER)
+NOT_THE_FILES_FAULT = (AFTER_RUN_DATE, FORGOTTEN_USER)
 """Reasons that say nothing against the file."""
 
 

@@ -12,7 +12,12 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from recsys_core.artifacts import discard
-from recsys_core.data.lake.retention import delete_old_files, expire, expired, old_files
+from recsys_core.data.lake.retention import (
+    count_events_before,
+    delete_events_before,
+    vacuum,
+    vacuumable_files,
+)
 from recsys_core.data.lake.tables import Lake
 from recsys_core.settings import Settings
 from tasks.engine.outputs import bytes_of, outputs, remains
@@ -40,8 +45,8 @@ class RetentionConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Cleaning:
-    """What a cleaning deletes, or would.
+class RetentionPlan:
+    """What a plan deletes, or would.
 
     Attributes:
         expired_events: Interactions past the retention period, taken from the newest version.
@@ -66,14 +71,14 @@ class Cleaning:
         )
 
 
-def planned_cleaning(workspace: Path, config: RetentionConfig, *, today: date) -> Cleaning:
-    """What `clean_workspace` would delete now; nothing is changed."""
+def planned_retention(workspace: Path, config: RetentionConfig, *, today: date) -> RetentionPlan:
+    """What `apply_retention` would delete now; nothing is changed."""
     stages = tuple(_old_stages(workspace, config.stages_days))
     lake = workspace / "lake"
-    files = tuple(old_files(lake, config.versions_days))
+    files = tuple(vacuumable_files(lake, config.versions_days))
     cutoff = _cutoff(config, today)
-    return Cleaning(
-        expired_events=expired(Lake(lake), cutoff) if cutoff and lake.exists() else 0,
+    return RetentionPlan(
+        expired_events=count_events_before(Lake(lake), cutoff) if cutoff and lake.exists() else 0,
         stages=stages,
         stage_bytes=sum(bytes_of(folder) for folder in stages),
         lake_files=files,
@@ -81,7 +86,7 @@ def planned_cleaning(workspace: Path, config: RetentionConfig, *, today: date) -
     )
 
 
-def clean_workspace(workspace: Path, config: RetentionConfig, *, today: date) -> Cleaning:
+def apply_retention(workspace: Path, config: RetentionConfig, *, today: date) -> RetentionPlan:
     """Delete what is past its time. No night may run meanwhile.
 
     Args:
@@ -93,19 +98,19 @@ def clean_workspace(workspace: Path, config: RetentionConfig, *, today: date) ->
         What was deleted.
     """
     cutoff, lake = _cutoff(config, today), workspace / "lake"
-    n_expired = expire(Lake(lake), cutoff) if cutoff and lake.exists() else 0
-    cleaning = planned_cleaning(workspace, config, today=today)
-    for folder in cleaning.stages:
+    n_expired = delete_events_before(Lake(lake), cutoff) if cutoff and lake.exists() else 0
+    plan = planned_retention(workspace, config, today=today)
+    for folder in plan.stages:
         discard(folder)
-    delete_old_files(lake, config.versions_days)
-    return replace(cleaning, expired_events=n_expired)
+    vacuum(lake, config.versions_days)
+    return replace(plan, expired_events=n_expired)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def clean(workspace: Path, config: RetentionConfig, *, run_date: date) -> None:
+def retention(workspace: Path, config: RetentionConfig, *, run_date: date) -> None:
     """Clean up after a night."""
-    cleaning = clean_workspace(workspace, config, today=run_date)
-    get_run_logger().info("Deleted by the retention policy: %s", cleaning.in_words())
+    plan = apply_retention(workspace, config, today=run_date)
+    get_run_logger().info("Deleted by the retention policy: %s", plan.in_words())
 
 
 def _cutoff(config: RetentionConfig, today: date) -> date | None:

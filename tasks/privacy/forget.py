@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 
 from recsys_core.artifacts import discard, draft_of, read_json, revise, write_json
-from recsys_core.data.lake.retention import delete_old_files
+from recsys_core.data.lake.retention import vacuum
 from recsys_core.data.lake.tables import Lake
-from recsys_core.data.privacy.denylist import remember
+from recsys_core.data.privacy.denylist import add_to_denylist
 from recsys_core.data.privacy.erasure import erase, find_traces
 from recsys_core.settings import Progress, silent
 from tasks.engine.outputs import Output, outputs, remains
@@ -23,7 +23,7 @@ from tasks.registry.store import Registry, RegistryConfig, Version, student_name
 
 
 @dataclass(frozen=True)
-class Found:
+class UserTraces:
     """What a workspace holds of a user, or held before it was erased.
 
     Attributes:
@@ -44,7 +44,7 @@ class Found:
 
     def in_words(self) -> list[str]:
         """Lines to show."""
-        if self == Found():
+        if self == UserTraces():
             return ["Nothing is held of this user."]
         since = f", the oldest of {self.first_event}" if self.first_event else ""
         lines = [
@@ -65,7 +65,7 @@ class Found:
         return lines
 
 
-def find_user(workspace: Path, user_id: str, *, name: str, registry: RegistryConfig) -> Found:
+def find_user(workspace: Path, user_id: str, *, name: str, registry: RegistryConfig) -> UserTraces:
     """Look for a user; nothing is changed.
 
     Args:
@@ -76,7 +76,7 @@ def find_user(workspace: Path, user_id: str, *, name: str, registry: RegistryCon
     """
     traces = find_traces(workspace / "lake", user_id)
     rows = {one.name: _rows_of(one, user_id) for one in outputs(workspace)}
-    return Found(
+    return UserTraces(
         interactions=traces.interactions,
         quarantine=traces.quarantine + traces.unclear,
         first_event=None if traces.first_event is None else traces.first_event.isoformat(),
@@ -111,17 +111,17 @@ def forget_user(
         The record of what was found, by this call or by one before it.
     """
     progress(0.0, "looking")
-    forgotten = remember(
+    denylist = add_to_denylist(
         workspace / "lake", [user_id], today=today, new_salt=secrets.token_bytes(32)
     )
-    record = workspace / "erasures" / f"{forgotten.hash_of(user_id)}.json"
+    record = workspace / "erasures" / f"{denylist.hash_of(user_id)}.json"
     found = find_user(workspace, user_id, name=name, registry=registry)
-    found = _together(_recorded(record), found)
+    found = _merge_attempts(_recorded(record), found)
     _write(record, found, today, done=False)
     progress(0.3, "erasing from the lake")
     lake = Lake(workspace / "lake")
     erase(lake, user_id)
-    delete_old_files(workspace / "lake", days=0)
+    vacuum(workspace / "lake", days=0)
     for folder in remains(workspace):
         discard(folder)
     made = outputs(workspace)
@@ -182,11 +182,11 @@ def _aliases(version: Version) -> str:
     return f" ({', '.join(version.aliases)})" if version.aliases else ""
 
 
-def _recorded(record: Path) -> Found:
+def _recorded(record: Path) -> UserTraces:
     if not record.exists():
-        return Found()
+        return UserTraces()
     facts = read_json(record)["found"]
-    return Found(
+    return UserTraces(
         **{
             **facts,
             "sources": tuple(facts["sources"]),
@@ -196,10 +196,10 @@ def _recorded(record: Path) -> Found:
     )
 
 
-def _together(before: Found, now: Found) -> Found:
+def _merge_attempts(before: UserTraces, now: UserTraces) -> UserTraces:
     """What two attempts found; what the first has erased is not there for the second."""
     firsts = [one for one in (before.first_event, now.first_event) if one is not None]
-    return Found(
+    return UserTraces(
         interactions=max(before.interactions, now.interactions),
         quarantine=max(before.quarantine, now.quarantine),
         first_event=min(firsts, default=None),
@@ -209,6 +209,6 @@ def _together(before: Found, now: Found) -> Found:
     )
 
 
-def _write(record: Path, found: Found, today: date, *, done: bool) -> None:
+def _write(record: Path, found: UserTraces, today: date, *, done: bool) -> None:
     facts: dict[str, Any] = {"user": record.stem, "date": today.isoformat(), "done": done}
     write_json(record, {**facts, "found": asdict(found)})

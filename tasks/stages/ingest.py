@@ -17,10 +17,10 @@ from recsys_core.data.ingest.interactions import (
     withdraw_missing,
 )
 from recsys_core.data.ingest.items import extend_item_index, ingest_catalogue
-from recsys_core.data.ingest.user_ids import Shield
-from recsys_core.data.lake.ingest_log import SourceRecord, read_records, register_sources
+from recsys_core.data.ingest.user_ids import UserIdPolicy
+from recsys_core.data.lake.ingest_log import IngestedFile, read_ingest_log, register_files
 from recsys_core.data.lake.tables import Lake
-from recsys_core.data.privacy.denylist import read_forgotten
+from recsys_core.data.privacy.denylist import read_denylist
 from recsys_core.data.privacy.pseudonyms import claim_key
 from recsys_core.data.schema import (
     EVENT_TYPES,
@@ -71,7 +71,7 @@ def ingest(
     for name in gone:
         run.logger.warning("%s is gone and was never validated: its rows are withdrawn", name)
     wanted = _wanted(config, sources)
-    known = register_sources(lake, wanted, run_date=day)
+    known = register_files(lake, wanted, run_date=day)
     files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
     repeated = again["files"] if again else ()
     current = [
@@ -94,12 +94,12 @@ def ingest(
             others=_of(INTERACTIONS, current),
             run_date=day,
             scratch=scratch,
-            shield=Shield(key, read_forgotten(run.night.lake)),
+            user_id_policy=UserIdPolicy(key, read_denylist(run.night.lake)),
             progress=run.progress,
         ),
     ):
         run.logger.info("%s", _sentence(record))
-    stored = read_records(lake)
+    stored = read_ingest_log(lake)
     records = [stored[name] for name in sources]
     new = [record for record in records if not record.validated]
     extend_event_types(lake, new)
@@ -121,8 +121,8 @@ def _of(table: Table, files: list[ToRead]) -> list[ToRead]:
 def _is_current(file: ToRead, config: SourceConfig, run_date: date, vanished: set[date]) -> bool:
     """Whether the lake has all that a file brings."""
     mapping = config.mapping(file.source.table)
-    current = file.record.is_current(file.fingerprint, mapping, run_date)
-    return current and not may_lack_rows(file.record, vanished)
+    current = file.entry.is_current(file.fingerprint, mapping, run_date)
+    return current and not may_lack_rows(file.entry, vanished)
 
 
 def _wanted(config: SourceConfig, sources: Mapping[str, str]) -> list[SourceFile]:
@@ -136,7 +136,7 @@ def _wanted(config: SourceConfig, sources: Mapping[str, str]) -> list[SourceFile
 
 
 def _result(
-    lake: Lake, config: SourceConfig, run_date: date, records: list[SourceRecord]
+    lake: Lake, config: SourceConfig, run_date: date, records: list[IngestedFile]
 ) -> dict[str, Any]:
     events = [record for record in records if not record.validated and record.is_interactions]
     index = lake.item_index()
@@ -159,7 +159,7 @@ def _result(
     }
 
 
-def _facts(record: SourceRecord) -> dict[str, Any]:
+def _facts(record: IngestedFile) -> dict[str, Any]:
     return {
         "source": record.source,
         "fingerprint": record.fingerprint,
@@ -172,7 +172,7 @@ def _facts(record: SourceRecord) -> dict[str, Any]:
     }
 
 
-def _sentence(record: SourceRecord) -> str:
+def _sentence(record: IngestedFile) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in record.refused.items())
     return (
         f"{record.source}: {record.rows_in} rows, {record.rows_kept} kept, "

@@ -13,7 +13,7 @@ from recsys_core.data.drift.partitions import count_misplaced, count_repeated, p
 from recsys_core.data.drift.trailing import Trailing
 from recsys_core.data.ingest.clean_interactions import ARRIVAL_BITS
 from recsys_core.data.lake.tables import Lake
-from recsys_core.data.schema import INTERACTIONS, NO_MISTAKES
+from recsys_core.data.schema import INTERACTIONS, NOT_THE_FILES_FAULT
 from recsys_core.settings import Progress
 from tasks.validation.findings import Finding, Result, Tally, with_outcome
 from tasks.validation.rules import (
@@ -153,7 +153,7 @@ def quarantined_share(files: Iterable[Mapping[str, Any]]) -> float:
     """Share of bad rows in the files, without those refused for no fault of their file."""
     refused = judged = 0
     for file in files:
-        apart = sum(file["reasons"].get(reason, 0) for reason in NO_MISTAKES)
+        apart = sum(file["reasons"].get(reason, 0) for reason in NOT_THE_FILES_FAULT)
         refused += file["rows_quarantined"] - apart
         judged += file["rows_in"] - apart
     return refused / judged if judged else 0.0

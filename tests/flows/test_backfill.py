@@ -8,7 +8,7 @@ import pytest
 
 from flows.backfill import backfill
 from flows.config import NightlyConfig
-from recsys_core.data.lake.retention import expire
+from recsys_core.data.lake.retention import delete_events_before
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceError
 from tasks.engine.night import WorkspaceOwnedError
@@ -47,7 +47,7 @@ def test_only_files_of_these_dates_are_read(config: NightlyConfig) -> None:
 
 def test_rows_that_are_gone_from_the_lake_come_back(config: NightlyConfig) -> None:
     backfill(date(2026, 1, 1), date(2026, 1, 3), config)
-    assert expire(Lake(config.workspace / "lake"), date(2026, 1, 3)) == 8
+    assert delete_events_before(Lake(config.workspace / "lake"), date(2026, 1, 3)) == 8
     assert list(_lake(config)) == [date(2026, 1, 3)]
 
     backfill(date(2026, 1, 2), date(2026, 1, 2), config)

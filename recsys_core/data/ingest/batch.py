@@ -1,4 +1,4 @@
-"""Files read together: in chunks, judged, and spooled to the disk until they are stored."""
+"""Files read together: in chunks, checked, and spooled to the disk until they are stored."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -8,10 +8,10 @@ from datetime import date
 from pathlib import Path
 
 from recsys_core.data.ingest.clean_interactions import clean_interactions
-from recsys_core.data.ingest.user_ids import Shield, shield_users
+from recsys_core.data.ingest.user_ids import UserIdPolicy, apply_user_id_policy
 from recsys_core.data.io.prefetch import one_ahead
 from recsys_core.data.io.spool import Spool
-from recsys_core.data.lake.ingest_log import SourceRecord
+from recsys_core.data.lake.ingest_log import IngestedFile
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
 from recsys_core.data.sources.config import SourceConfig, SourceError, SourceFile
 from recsys_core.data.sources.discovery import fingerprint, local_file
@@ -25,12 +25,12 @@ class ToRead:
 
     Attributes:
         source: The file.
-        record: Its record so far.
+        entry: Its entry so far.
         fingerprint: Of the content that the night has decided to read.
     """
 
     source: SourceFile
-    record: SourceRecord
+    entry: IngestedFile
     fingerprint: str
 
     @property
@@ -57,7 +57,7 @@ class ToRead:
 
 
 @dataclass
-class Tally:
+class FileTally:
     """What the reading of a file has found so far.
 
     Attributes:
@@ -71,7 +71,7 @@ class Tally:
     dates: set[date] = field(default_factory=set[date])
 
 
-class Batch:
+class IngestBatch:
     """Files that were read and will be stored together.
 
     Attributes:
@@ -84,7 +84,7 @@ class Batch:
     def __init__(self, scratch: Path) -> None:
         self.valid = Spool(scratch / "valid", INTERACTIONS.schema)
         self.refused = Spool(scratch / "refused", QUARANTINE.schema)
-        self.tallies: dict[str, Tally] = {}
+        self.tallies: dict[str, FileTally] = {}
         self.files: list[ToRead] = []
 
     @property
@@ -102,7 +102,7 @@ class Batch:
         file: ToRead,
         config: SourceConfig,
         *,
-        shield: Shield,
+        user_id_policy: UserIdPolicy,
         run_date: date,
         scratch: Path,
         progress: Progress,
@@ -112,7 +112,7 @@ class Batch:
         Args:
             file: The file.
             config: How to read it, resolved.
-            shield: What becomes of user ids.
+            user_id_policy: What becomes of user ids.
             run_date: The night's date.
             scratch: For the copy of a remote file.
             progress: Told after each chunk; the fraction stays 0.
@@ -121,19 +121,19 @@ class Batch:
             SourceError: It can't be read, or has changed since the night began.
         """
         self.files.append(file)
-        tally = self.tallies[file.name] = Tally()
+        tally = self.tallies[file.name] = FileTally()
         with file.opened(config, scratch) as path:
             for raw in one_ahead(read_chunks(file.source, path, config)):
-                judged = clean_interactions(
-                    shield_users(raw, shield, source=file.name),
+                checked = clean_interactions(
+                    apply_user_id_policy(raw, user_id_policy, source=file.name),
                     config,
                     source=file.name,
-                    ordinal=file.record.ordinal,
+                    ordinal=file.entry.ordinal,
                     run_date=run_date,
                 )
-                self.valid.append(judged.valid)
-                self.refused.append(judged.quarantined)
+                self.valid.append(checked.valid)
+                self.refused.append(checked.quarantined)
                 tally.n_rows += raw.height
-                tally.dates.update(judged.valid["date"].unique())
-                tally.reasons.update(dict(judged.quarantined.group_by("reason").len().iter_rows()))
+                tally.dates.update(checked.valid["date"].unique())
+                tally.reasons.update(dict(checked.quarantined.group_by("reason").len().iter_rows()))
                 progress(0, f"{file.name}: {tally.n_rows:,} rows read")

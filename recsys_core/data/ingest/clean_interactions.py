@@ -10,8 +10,8 @@ import polars as pl
 from recsys_core.data.ingest.row_checks import (
     CLEAN,
     REASON,
+    check_rows,
     identifier_of,
-    judge,
     quarantine,
     refuse_nested,
     text_of,
@@ -35,7 +35,7 @@ def available_until(run_date: date, timezone: str) -> datetime:
 
 
 @dataclass(frozen=True)
-class JudgedRows:
+class CleanedInteractions:
     """A chunk's rows, divided.
 
     Attributes:
@@ -49,7 +49,7 @@ class JudgedRows:
 
 def clean_interactions(
     raw: pl.DataFrame, config: SourceConfig, *, source: str, ordinal: int, run_date: date
-) -> JudgedRows:
+) -> CleanedInteractions:
     """Judge raw rows of an interaction file.
 
     Args:
@@ -84,15 +84,15 @@ def clean_interactions(
     if config.event_types:
         known = list(config.event_types)
         further[UNKNOWN_EVENT_TYPE] = ~pl.col(f"{CLEAN}event_type").is_in(known)
-    judged = judge(rows, INTERACTIONS, values, further)
-    valid = judged.filter(pl.col(REASON).is_null()).select(
+    checked = check_rows(rows, INTERACTIONS, values, further)
+    valid = checked.filter(pl.col(REASON).is_null()).select(
         *(pl.col(f"{CLEAN}{name}").alias(name) for name in values),
         (pl.col(ROW) + (ordinal << ARRIVAL_BITS)).alias("arrival"),
         pl.lit(source).alias("source"),
         pl.col(f"{CLEAN}timestamp").dt.date().alias("date"),
     )
     valid = valid.select(INTERACTIONS.schema.names()).cast(INTERACTIONS.schema)
-    return JudgedRows(valid, quarantine(judged, source, run_date))
+    return CleanedInteractions(valid, quarantine(checked, source, run_date))
 
 
 def _factor(kind: pl.Expr, factors: Mapping[str, float]) -> pl.Expr:

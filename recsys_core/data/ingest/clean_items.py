@@ -1,7 +1,7 @@
 """Raw rows of a catalogue to rows of the lake."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
@@ -10,15 +10,14 @@ import polars as pl
 from recsys_core.data.ingest.embeddings import (
     embedding_columns,
     empty_as_null,
-    vector_objections,
+    vector_checks,
     vector_of,
 )
 from recsys_core.data.ingest.row_checks import (
     CLEAN,
     REASON,
-    Cleaned,
+    check_rows,
     identifier_of,
-    judge,
     quarantine,
     refuse_nested,
     text_of,
@@ -36,6 +35,29 @@ _AS_THEY_ARE = (pl.String(), pl.Float32(), pl.Float64(), pl.Boolean(), pl.Date()
 _TOO_LARGE = (pl.UInt64(), pl.Int128(), pl.UInt128())
 
 
+@dataclass(frozen=True)
+class CleanedItems:
+    """A catalogue file's rows, divided.
+
+    Attributes:
+        kept: Rows for the lake, in the order of the file; one per item.
+        quarantined: Rows for the quarantine, in the order of the file.
+        n_rows: Rows of the file.
+        n_duplicates: Rows dropped because a later row is of the same item.
+    """
+
+    kept: pl.DataFrame
+    quarantined: pl.DataFrame
+    n_rows: int
+    n_duplicates: int
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Quarantined rows by reason."""
+        counts = self.quarantined.group_by("reason").len().sort("reason")
+        return dict(counts.iter_rows())
+
+
 def clean_items(
     raw: pl.LazyFrame,
     config: SourceConfig,
@@ -43,7 +65,7 @@ def clean_items(
     source: str,
     run_date: date,
     widths: Mapping[str, int] = _KNOWN_WIDTHS,
-) -> Cleaned:
+) -> CleanedItems:
     """Judge the raw rows of one catalogue file; of several rows of an item the last one counts.
 
     The kept rows have those columns of the lake that the file has. Further columns are carried
@@ -75,14 +97,14 @@ def clean_items(
     )
     values = _values(rows.schema, config, embeddings)
     table = replace(ITEMS, columns=ITEMS.columns + embedding_columns(embeddings))
-    judged = judge(rows, table, values, vector_objections(embeddings, widths))
-    valid = judged.filter(pl.col(REASON).is_null()).select(
+    checked = check_rows(rows, table, values, vector_checks(embeddings, widths))
+    valid = checked.filter(pl.col(REASON).is_null()).select(
         *(pl.col(f"{CLEAN}{name}").cast(table.schema[name]).alias(name) for name in values),
         *carried,
     )
     kept = valid.unique(subset="item_id", keep="last", maintain_order=True)
-    bad = quarantine(judged, source, run_date)
-    return Cleaned(kept, bad, rows.height, valid.height - kept.height)
+    bad = quarantine(checked, source, run_date)
+    return CleanedItems(kept, bad, rows.height, valid.height - kept.height)
 
 
 def item_ids(raw: pl.DataFrame) -> pl.Series:

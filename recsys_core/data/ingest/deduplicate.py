@@ -17,7 +17,7 @@ _CELLS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Settled:
+class Deduplicated:
     """The rows of a date, divided; rows in = kept + duplicates + refused.
 
     Attributes:
@@ -31,9 +31,9 @@ class Settled:
     duplicates: Counter[str]
 
 
-def settle(
+def deduplicate(
     rows: pl.DataFrame, known: pl.DataFrame, *, max_events_per_day: int | None, run_date: date
-) -> Settled:
+) -> Deduplicated:
     """Drop repetitions, of each other and of what is known, and the events of bots.
 
     Args:
@@ -48,10 +48,10 @@ def settle(
         duplicates, kept = count_by_source(rows.filter(repeated)), rows.filter(~repeated)
     bots = _bots(kept, known, max_events_per_day)
     if bots.is_empty():
-        return Settled(kept, pl.DataFrame(schema=QUARANTINE.schema), duplicates)
+        return Deduplicated(kept, pl.DataFrame(schema=QUARANTINE.schema), duplicates)
     refused = kept.join(bots, on="user_id", how="semi", maintain_order="left")
     honest = kept.join(bots, on="user_id", how="anti", maintain_order="left")
-    return Settled(honest, _quarantined(refused, run_date), duplicates)
+    return Deduplicated(honest, _quarantined(refused, run_date), duplicates)
 
 
 def count_by_source(rows: pl.DataFrame) -> Counter[str]:

@@ -49,7 +49,7 @@ def vector_of(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.when(~gaps).then(numbers).alias(name)
 
 
-def vector_objections(names: Sequence[str], widths: Mapping[str, int]) -> dict[str, pl.Expr]:
+def vector_checks(names: Sequence[str], widths: Mapping[str, int]) -> dict[str, pl.Expr]:
     """Reasons against a row for its vectors, and where they apply.
 
     Args:
@@ -57,14 +57,14 @@ def vector_objections(names: Sequence[str], widths: Mapping[str, int]) -> dict[s
         widths: How many numbers the vectors of a column have; one that is not in here is as wide
             as most of its vectors are.
     """
-    objections: dict[str, pl.Expr] = {}
+    checks: dict[str, pl.Expr] = {}
     for name in names:
         clean = pl.col(f"{CLEAN}{name}")
         width = pl.lit(widths[name], pl.UInt32) if name in widths else _usual_width(clean)
-        objections[other_width(name)] = clean.list.len() != width
+        checks[other_width(name)] = clean.list.len() != width
         finite = clean.list.eval(pl.element().is_finite()).list.all()
-        objections[not_finite(name)] = ~finite
-    return objections
+        checks[not_finite(name)] = ~finite
+    return checks
 
 
 def _usual_width(vectors: pl.Expr) -> pl.Expr:

@@ -1,13 +1,13 @@
-"""Files into the lake: what is new is cleaned and stored, what is known is left alone.
+"""Files into the lake: what is new is cleaned and merged, what is known is left alone.
 
 A file is known by its name and recorded with the fingerprint of its content and of the settings by
 which it was read. A changed file replaces exactly the rows that it brought before, on whatever
-dates they are. A record stays unvalidated, and therefore counts as new, until a night has validated
+dates they are. A entry stays unvalidated, and therefore counts as new, until a night has validated
 it.
 
-Files go to the lake in batches: read in chunks, settled one date at a time, committed with their
-interactions first, their quarantine second, their records last. What a table holds of a file is
-always replaced as a whole, so what a kill cut short is simply done again.
+Files go to the lake in batches: read in chunks, deduplicated one date at a time, committed with
+their interactions first, their quarantine second, their entries in the log last. What a table holds
+of a file is always replaced as a whole, so what a kill cut short is simply done again.
 """
 
 import json
@@ -20,15 +20,15 @@ from pathlib import Path
 import polars as pl
 
 from recsys_core.artifacts import digest
-from recsys_core.data.ingest.batch import Batch, Tally, ToRead
-from recsys_core.data.ingest.merge import Stored, store_batch
-from recsys_core.data.ingest.user_ids import NO_SHIELD, Shield
+from recsys_core.data.ingest.batch import FileTally, IngestBatch, ToRead
+from recsys_core.data.ingest.merge import MergeResult, merge_batch
+from recsys_core.data.ingest.user_ids import KEEP_USER_IDS, UserIdPolicy
 from recsys_core.data.io.spool import Spool
 from recsys_core.data.lake.ingest_log import (
-    SourceRecord,
-    forget_records,
-    read_records,
-    store_records,
+    IngestedFile,
+    read_ingest_log,
+    remove_from_ingest_log,
+    update_ingest_log,
 )
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import (
@@ -53,11 +53,11 @@ def ingest_interactions(
     others: Iterable[ToRead],
     run_date: date,
     scratch: Path,
-    shield: Shield = NO_SHIELD,
+    user_id_policy: UserIdPolicy = KEEP_USER_IDS,
     rows_in_batch: int = ROWS_IN_BATCH,
     progress: Progress = silent,
-) -> Iterator[SourceRecord]:
-    """Bring files' rows to the lake, batch by batch; yields each file's record once it is stored.
+) -> Iterator[IngestedFile]:
+    """Bring files' rows to the lake, batch by batch; yields each file's entry once it is merged.
 
     Args:
         lake: Where to.
@@ -67,7 +67,7 @@ def ingest_interactions(
             takes rows back that they brought too, so that nothing is lost.
         run_date: The night's date.
         scratch: Folder for rows on their way.
-        shield: What becomes of user ids.
+        user_id_policy: What becomes of user ids.
         rows_in_batch: A batch ends with the file that reaches this many rows.
         progress: Told after each chunk.
 
@@ -77,42 +77,42 @@ def ingest_interactions(
     settings, mapping = config.resolved(), config.mapping(INTERACTIONS.name)
     waiting, idle, n_read = list(files), list(others), 0
     while waiting:
-        batch = Batch(scratch)
+        batch = IngestBatch(scratch)
         while waiting and (not batch.files or batch.n_rows < rows_in_batch):
             share = n_read / (n_read + len(waiting))
             batch.read(
                 waiting.pop(0),
                 settings,
-                shield=shield,
+                user_id_policy=user_id_policy,
                 run_date=run_date,
                 scratch=scratch,
-                progress=partial(_told, progress, share),
+                progress=partial(_at_share, progress, share),
             )
             n_read += 1
-        read = [[one.name, one.fingerprint] for one in batch.files]
-        stored = store_batch(
+        contents = [[file.name, file.fingerprint] for file in batch.files]
+        merged = merge_batch(
             lake,
             batch.valid,
             batch.refused,
-            [one.name for one in batch.files],
+            [file.name for file in batch.files],
             max_events_per_day=None
             if settings.timestamp_kind == "order"
             else settings.max_events_per_day,
             run_date=run_date,
-            content=digest([read, mapping, run_date]),
+            content=digest([contents, mapping, run_date]),
             scratch=scratch,
             progress=partial(progress, n_read / (n_read + len(waiting))),
         )
-        records = [
-            record_of(one, batch.tallies[one.name], stored, mapping, run_date)
-            for one in batch.files
+        entries = [
+            ingested_file(file, batch.tallies[file.name], merged, mapping, run_date)
+            for file in batch.files
         ]
-        store_records(lake, records)
+        update_ingest_log(lake, entries)
         batch.discard()
-        yield from records
-        robbed = [one for one in idle if may_lack_rows(one.record, stored.vanished)]
-        idle = [one for one in idle if one not in robbed]
-        waiting += robbed
+        yield from entries
+        needs_reread = [file for file in idle if may_lack_rows(file.entry, merged.vanished)]
+        idle = [file for file in idle if file not in needs_reread]
+        waiting += needs_reread
 
 
 def withdraw_missing(
@@ -126,11 +126,11 @@ def withdraw_missing(
     Returns:
         Names of the files that were withdrawn, and the dates on which rows are gone.
     """
-    records, names = read_records(lake), set(present)
-    gone = [name for name, record in records.items() if not record.validated and name not in names]
+    log, names = read_ingest_log(lake), set(present)
+    gone = [name for name, entry in log.items() if not entry.validated and name not in names]
     if not gone:
         return [], set()
-    stored = store_batch(
+    merged = merge_batch(
         lake,
         Spool(scratch / "valid", INTERACTIONS.schema),
         Spool(scratch / "refused", QUARANTINE.schema),
@@ -140,28 +140,28 @@ def withdraw_missing(
         content=digest(["withdrawn", gone, run_date]),
         scratch=scratch,
     )
-    forget_records(lake, gone)
-    return gone, stored.vanished
+    remove_from_ingest_log(lake, gone)
+    return gone, merged.vanished
 
 
-def may_lack_rows(record: SourceRecord, vanished: Collection[date]) -> bool:
+def may_lack_rows(entry: IngestedFile, vanished: Collection[date]) -> bool:
     """Whether rows that were duplicates in this file are perhaps nowhere now.
 
     Args:
-        record: Of the file.
+        entry: Of the file.
         vanished: Dates on which another file took rows back.
     """
-    return record.rows_duplicate > 0 and not set(vanished).isdisjoint(record.dates)
+    return entry.rows_duplicate > 0 and not set(vanished).isdisjoint(entry.dates)
 
 
-def extend_event_types(lake: Lake, new: Iterable[SourceRecord]) -> None:
+def extend_event_types(lake: Lake, new: Iterable[IngestedFile]) -> None:
     """Append the kinds of events that the new files bring, in order of appearance.
 
     Raises:
         SourceError: There are more kinds than the histories can tell apart.
     """
-    new = [record for record in new if record.is_interactions]
-    dates = sorted({day for record in new for day in record.dates})
+    new = [entry for entry in new if entry.is_interactions]
+    dates = sorted({day for entry in new for day in entry.dates})
     if not dates:
         return
     seen = (
@@ -189,22 +189,22 @@ def extend_event_types(lake: Lake, new: Iterable[SourceRecord]) -> None:
     lake.append(EVENT_TYPES, unknown)
 
 
-def _told(progress: Progress, share: float, _: float, message: str) -> None:
+def _at_share(progress: Progress, share: float, _: float, message: str) -> None:
     progress(share, message)
 
 
-def record_of(
-    file: ToRead, tally: Tally, stored: Stored, mapping: str, run_date: date
-) -> SourceRecord:
-    """The record of a file that was read and stored.
+def ingested_file(
+    file: ToRead, tally: FileTally, merged: MergeResult, mapping: str, run_date: date
+) -> IngestedFile:
+    """The entry of a file that was read and merged.
 
     Raises:
         RuntimeError: Its rows kept, quarantined and repeated are not the rows that went in.
     """
     name, reasons = file.name, dict(tally.reasons)
-    if stored.bots[name]:
-        reasons[TOO_MANY_EVENTS] = stored.bots[name]
-    kept, refused, repeated = stored.kept[name], sum(reasons.values()), stored.duplicates[name]
+    if merged.bots[name]:
+        reasons[TOO_MANY_EVENTS] = merged.bots[name]
+    kept, refused, repeated = merged.kept[name], sum(reasons.values()), merged.duplicates[name]
     if kept + refused + repeated != tally.n_rows:
         msg = (
             f"{file.source.location}: {tally.n_rows} rows went in, but {kept} kept, {refused} "
@@ -213,7 +213,7 @@ def record_of(
         )
         raise RuntimeError(msg)
     return replace(
-        file.record,
+        file.entry,
         run_date=run_date,
         fingerprint=file.fingerprint,
         stamp=file.source.stamp,

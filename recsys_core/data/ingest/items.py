@@ -10,13 +10,13 @@ import polars as pl
 from recsys_core.artifacts import digest
 from recsys_core.data.catalogue.item_index import new_entries
 from recsys_core.data.catalogue.versions import store_items, store_listing
-from recsys_core.data.ingest.batch import Tally, ToRead
+from recsys_core.data.ingest.batch import FileTally, ToRead
 from recsys_core.data.ingest.clean_items import clean_items, item_ids
 from recsys_core.data.ingest.embeddings import embedding_widths
-from recsys_core.data.ingest.interactions import record_of
-from recsys_core.data.ingest.merge import Stored, store_quarantine
+from recsys_core.data.ingest.interactions import ingested_file
+from recsys_core.data.ingest.merge import MergeResult, replace_quarantine
 from recsys_core.data.io.spool import Spool
-from recsys_core.data.lake.ingest_log import SourceRecord, store_records
+from recsys_core.data.lake.ingest_log import IngestedFile, update_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, QUARANTINE
 from recsys_core.data.sources.config import SourceConfig, SourceError
@@ -31,8 +31,8 @@ def ingest_catalogue(
     others: Iterable[ToRead],
     run_date: date,
     scratch: Path,
-) -> Iterator[SourceRecord]:
-    """Bring catalogue files to the lake; yields each file's record once it is stored.
+) -> Iterator[IngestedFile]:
+    """Bring catalogue files to the lake; yields each file's entry once it is merged.
 
     Of an item that is in several files, each column has the value of the file that was read last
     and has that column.
@@ -62,11 +62,11 @@ def ingest_catalogue(
         _refuse_missing_embeddings(lake, config)
 
 
-def extend_item_index(lake: Lake, new: Iterable[SourceRecord]) -> None:
+def extend_item_index(lake: Lake, new: Iterable[IngestedFile]) -> None:
     """Append the items that the catalogue and the new files bring to the item index."""
     new = list(new)
-    interactions = [record for record in new if record.is_interactions]
-    dates = sorted({day for record in interactions for day in record.dates})
+    interactions = [entry for entry in new if entry.is_interactions]
+    dates = sorted({day for entry in interactions for day in entry.dates})
     candidates: list[pl.LazyFrame] = []
     if interactions:
         candidates.append(
@@ -87,7 +87,7 @@ def extend_item_index(lake: Lake, new: Iterable[SourceRecord]) -> None:
 
 def _ingest(
     lake: Lake, file: ToRead, config: SourceConfig, *, run_date: date, scratch: Path
-) -> SourceRecord:
+) -> IngestedFile:
     mapping = config.mapping(ITEMS.name)
     widths = embedding_widths(lake.scan(ITEMS.name), config.item_columns.embeddings)
     cleaned = clean_items(
@@ -97,16 +97,16 @@ def _ingest(
     refused = Spool(scratch / "refused", QUARANTINE.schema)
     refused.append(cleaned.quarantined)
     content = digest([file.name, file.fingerprint, mapping, run_date])
-    store_quarantine(lake, [refused], [file.name], content=content)
+    replace_quarantine(lake, [refused], [file.name], content=content)
     refused.discard()
-    tally = Tally(cleaned.n_rows, Counter(cleaned.reasons))
-    stored = Stored(
+    tally = FileTally(cleaned.n_rows, Counter(cleaned.reasons))
+    merged = MergeResult(
         kept=Counter({file.name: cleaned.kept.height}),
         duplicates=Counter({file.name: cleaned.n_duplicates}),
     )
-    record = record_of(file, tally, stored, mapping, run_date)
-    store_records(lake, [record])
-    return record
+    entry = ingested_file(file, tally, merged, mapping, run_date)
+    update_ingest_log(lake, [entry])
+    return entry
 
 
 def _rows(file: ToRead, config: SourceConfig, scratch: Path) -> pl.LazyFrame:

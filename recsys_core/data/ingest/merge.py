@@ -11,20 +11,20 @@ from pathlib import Path
 import polars as pl
 from deltalake.transaction import AddAction
 
-from recsys_core.data.ingest.deduplicate import Settled, count_by_source, settle
+from recsys_core.data.ingest.deduplicate import Deduplicated, count_by_source, deduplicate
 from recsys_core.data.io.prefetch import one_ahead
 from recsys_core.data.io.spool import Spool
 from recsys_core.data.lake.tables import Change, Lake, Snapshot, Writer
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
 
 ROWS_AT_ONCE = 10_000_000
-"""Most rows of a date that are settled at once; a user's rows stay together."""
+"""Most rows of a date that are deduplicated at once; a user's rows stay together."""
 
 _KEY = list(INTERACTIONS.key)
 
 
 @dataclass
-class Stored:
+class MergeResult:
     """What became of a batch's valid rows.
 
     Attributes:
@@ -39,17 +39,17 @@ class Stored:
     bots: Counter[str] = field(default_factory=Counter[str])
     vanished: set[date] = field(default_factory=set[date])
 
-    def add(self, part: "_Part", settled: Settled) -> None:
+    def add(self, part: "_PartitionSlice", deduplicated: Deduplicated) -> None:
         """Count a part of a date."""
-        self.kept += count_by_source(settled.kept)
-        self.bots += count_by_source(settled.refused)
-        self.duplicates += settled.duplicates
+        self.kept += count_by_source(deduplicated.kept)
+        self.bots += count_by_source(deduplicated.refused)
+        self.duplicates += deduplicated.duplicates
         if not part.before.is_empty():
-            gone = part.before.join(settled.kept, on=_KEY, how="anti")
+            gone = part.before.join(deduplicated.kept, on=_KEY, how="anti")
             self.vanished |= set() if gone.is_empty() else {part.day}
 
 
-def store_batch(
+def merge_batch(
     lake: Lake,
     valid: Spool,
     refused: Spool,
@@ -60,7 +60,7 @@ def store_batch(
     content: str,
     scratch: Path,
     progress: Callable[[str], None] = lambda message: None,
-) -> Stored:
+) -> MergeResult:
     """Make these rows all that interactions and quarantine hold of `sources`, a commit each.
 
     Args:
@@ -74,32 +74,34 @@ def store_batch(
         scratch: Folder for the rows of bots.
         progress: Told before each date.
     """
-    stored, bots = Stored(), Spool(scratch / "bots", QUARANTINE.schema)
+    merged, bots = MergeResult(), Spool(scratch / "bots", QUARANTINE.schema)
 
     def change_interactions(snapshot: Snapshot) -> Change:
-        nonlocal stored, bots
-        stored, bots = Stored(), Spool(scratch / "bots", QUARANTINE.schema)
+        nonlocal merged, bots
+        merged, bots = MergeResult(), Spool(scratch / "bots", QUARANTINE.schema)
         stale = _stale(snapshot, sources)
         days = sorted({*valid.keys, *stale["date"]})
-        parts = chain.from_iterable(_parts(snapshot, valid, stale, sources, day) for day in days)
+        slices = chain.from_iterable(
+            _partition_slices(snapshot, valid, stale, sources, day) for day in days
+        )
         with Writer(snapshot) as writer:
-            for part in one_ahead(parts):
-                progress(f"storing {part.day}")
-                settled = settle(
+            for part in one_ahead(slices):
+                progress(f"merging {part.day}")
+                deduplicated = deduplicate(
                     part.new, part.others, max_events_per_day=max_events_per_day, run_date=run_date
                 )
-                writer.write(pl.concat([part.rewritten, settled.kept]), part.day)
-                stored.add(part, settled)
-                bots.append(settled.refused)
+                writer.write(pl.concat([part.rewritten, deduplicated.kept]), part.day)
+                merged.add(part, deduplicated)
+                bots.append(deduplicated.refused)
         return Change(writer.files, stale["path"].to_list())
 
     lake.change(INTERACTIONS, change_interactions, content=content)
-    store_quarantine(lake, [refused, bots], sources, content=content)
+    replace_quarantine(lake, [refused, bots], sources, content=content)
     bots.discard()
-    return stored
+    return merged
 
 
-def store_quarantine(
+def replace_quarantine(
     lake: Lake, spools: Collection[Spool], sources: Collection[str], *, content: str
 ) -> None:
     """Make these rows all that the quarantine holds of `sources`, in one commit.
@@ -117,7 +119,7 @@ def store_quarantine(
         for path in stale["path"]:
             others = snapshot.read_file(path).filter(~pl.col("source").is_in(list(sources)))
             added += snapshot.write(others.collect())
-        for piece in (one for spool in spools for day in spool.keys for one in spool.pieces(day)):
+        for piece in (rows for spool in spools for day in spool.keys for rows in spool.pieces(day)):
             added += snapshot.write(piece)
         return Change(added, stale["path"].to_list())
 
@@ -125,8 +127,8 @@ def store_quarantine(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Rows of a date that are settled together.
+class _PartitionSlice:
+    """Rows of a date that are deduplicated together.
 
     Attributes:
         day: The date.
@@ -143,9 +145,9 @@ class _Part:
     rewritten: pl.DataFrame
 
 
-def _parts(
+def _partition_slices(
     snapshot: Snapshot, valid: Spool, stale: pl.DataFrame, sources: Collection[str], day: date
-) -> Iterator[_Part]:
+) -> Iterator[_PartitionSlice]:
     """The rows of a date, in parts of bounded size by a hash of the user."""
     files = snapshot.files().filter(pl.col("date") == day)
     n_parts = 1 + (valid.rows_of(day) + int(files["rows"].sum())) // ROWS_AT_ONCE
@@ -156,7 +158,7 @@ def _parts(
         part_of_user = pl.col("user_id").hash() % n_parts
         mine = part_of_user == number if n_parts > 1 else pl.lit(value=True)
         keys = in_lake.select(*_KEY, "source").filter(mine).collect()
-        yield _Part(
+        yield _PartitionSlice(
             day=day,
             new=valid.scan(day).filter(mine).collect(),
             others=keys.filter(~ours).select(_KEY),

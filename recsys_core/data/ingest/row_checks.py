@@ -1,7 +1,6 @@
 """What cleaning interactions and cleaning items share: judging raw rows by the lake's schema."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
@@ -23,29 +22,6 @@ from recsys_core.data.sources.reader import BROKEN, LINE, POSITION_COLUMNS, ROW
 CLEAN = "__clean_"
 REASON = "__reason"
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """What became of a file's rows.
-
-    Attributes:
-        kept: Rows of the lake, in the order of the source.
-        quarantined: Rows of the quarantine, in the order of the source.
-        n_rows: Rows of the file.
-        n_duplicates: Rows dropped because they are in `kept` or in the lake already.
-    """
-
-    kept: pl.DataFrame
-    quarantined: pl.DataFrame
-    n_rows: int
-    n_duplicates: int
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Quarantined rows by reason."""
-        counts = self.quarantined.group_by("reason").len().sort("reason")
-        return dict(counts.iter_rows())
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
@@ -72,7 +48,7 @@ def refuse_nested(rows: pl.DataFrame, source: str, names: tuple[str, ...]) -> No
             raise SourceError(msg)
 
 
-def judge(
+def check_rows(
     rows: pl.DataFrame,
     table: Table,
     values: Mapping[str, pl.Expr],
@@ -81,14 +57,14 @@ def judge(
     """Add the clean values and the first reason against each row (null: none)."""
     rows = rows.with_columns(value.alias(f"{CLEAN}{name}") for name, value in values.items())
     verdict = pl.when(pl.col(BROKEN).is_not_null()).then(pl.col(BROKEN))
-    for reason, applies in _objections(table, rows.schema, values):
+    for reason, applies in _schema_checks(table, rows.schema, values):
         verdict = verdict.when(applies).then(pl.lit(reason))
     for reason, applies in further.items():
         verdict = verdict.when(applies).then(pl.lit(reason))
     return rows.with_columns(verdict.otherwise(pl.lit(None, pl.String)).alias(REASON))
 
 
-def _objections(
+def _schema_checks(
     table: Table, types: pl.Schema, values: Mapping[str, pl.Expr]
 ) -> Iterator[tuple[str, pl.Expr]]:
     """What the schema has against a row: pairs of a reason and where it applies."""
@@ -108,9 +84,9 @@ def _objections(
             yield out_of_range(column.name), clean >= column.maximum
 
 
-def quarantine(judged: pl.DataFrame, source: str, run_date: date) -> pl.DataFrame:
+def quarantine(checked: pl.DataFrame, source: str, run_date: date) -> pl.DataFrame:
     """The rows with a reason, each with what it said as JSON."""
-    bad = judged.filter(pl.col(REASON).is_not_null())
+    bad = checked.filter(pl.col(REASON).is_not_null())
     given = [name for name in bad.columns if not name.startswith("__")]
     user = f"{CLEAN}user_id"
     row = pl.struct(given).struct.json_encode()

@@ -1,4 +1,4 @@
-"""User ids before a row is judged: hashed where that is set, withheld where somebody is forgotten.
+"""User ids before a row is checked: hashed where that is set, withheld where somebody is forgotten.
 
 Judging comes after, so what is refused reaches the quarantine without the plain id.
 """
@@ -8,29 +8,29 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from recsys_core.data.ingest.row_checks import identifier_of, refuse_nested, tidy
-from recsys_core.data.privacy.denylist import Forgotten, is_forgotten
+from recsys_core.data.privacy.denylist import Denylist, on_denylist
 from recsys_core.data.privacy.pseudonyms import pseudonymise
 from recsys_core.data.schema import FORGOTTEN_USER, WITHHELD, unreadable
 from recsys_core.data.sources.reader import BROKEN, LINE
 
 
 @dataclass(frozen=True)
-class Shield:
+class UserIdPolicy:
     """How users are shielded.
 
     Attributes:
         key: What user ids are hashed with; None leaves them as they are.
-        forgotten: Whose rows are refused.
+        denylist: Whose rows are refused.
     """
 
     key: bytes | None = None
-    forgotten: Forgotten = field(default_factory=Forgotten)
+    denylist: Denylist = field(default_factory=Denylist)
 
 
-NO_SHIELD = Shield()
+KEEP_USER_IDS = UserIdPolicy()
 
 
-def shield_users(raw: pl.DataFrame, shield: Shield, *, source: str) -> pl.DataFrame:
+def apply_user_id_policy(raw: pl.DataFrame, policy: UserIdPolicy, *, source: str) -> pl.DataFrame:
     """Raw rows with user ids as the lake may hold them.
 
     Rows of forgotten users become broken, and the text of broken rows is withheld: whose it is
@@ -38,25 +38,25 @@ def shield_users(raw: pl.DataFrame, shield: Shield, *, source: str) -> pl.DataFr
 
     Args:
         raw: A chunk from `read_chunks`.
-        shield: What to do.
+        policy: What to do.
         source: The file's name, for messages.
 
     Raises:
         SourceError: `user_id` holds lists, structs or bytes.
         PseudonymError: The key is too short.
     """
-    if shield.key is None and not shield.forgotten.dates:
+    if policy.key is None and not policy.denylist.dates:
         return raw
     refuse_nested(raw, source, ("user_id",))
     rows = tidy(raw)
     ids = rows.select(identifier_of("user_id", rows.schema).alias("user_id"))["user_id"]
     broken = pl.when(pl.col(BROKEN).is_not_null()).then(pl.col(BROKEN))
-    if shield.key is not None:
+    if policy.key is not None:
         mistaken = rows["user_id"].is_not_null() & ids.is_null()
         broken = broken.when(mistaken).then(pl.lit(unreadable("user_id")))
-        ids = pseudonymise(ids, shield.key)
+        ids = pseudonymise(ids, policy.key)
         rows = rows.with_columns(ids)
-    broken = broken.when(is_forgotten(ids, shield.forgotten)).then(pl.lit(FORGOTTEN_USER))
+    broken = broken.when(on_denylist(ids, policy.denylist)).then(pl.lit(FORGOTTEN_USER))
     rows = rows.with_columns(broken.alias(BROKEN))
     whole = pl.col(BROKEN).is_null()
     return rows.with_columns(

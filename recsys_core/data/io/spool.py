@@ -84,7 +84,7 @@ class Spool:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _parts(self, key: Any) -> list[pl.LazyFrame]:
-        self._settle()
+        self._wait_for_write()
         written = [pl.scan_ipc(path) for path in self._files[key]]
         parts = [*written, *(part.lazy() for part in self._waiting[key])]
         value = pl.lit(key, self._schema[self._key]).alias(self._key)
@@ -92,7 +92,7 @@ class Spool:
         return [part.with_columns(value).select(names).cast(self._schema) for part in parts]
 
     def _flush(self) -> None:
-        self._settle()
+        self._wait_for_write()
         self._folder.mkdir(parents=True, exist_ok=True)
         lot: dict[Path, list[pl.DataFrame]] = {}
         for key, parts in self._waiting.items():
@@ -103,7 +103,7 @@ class Spool:
         self._waiting = defaultdict(list)
         self._n_waiting = 0
 
-    def _settle(self) -> None:
+    def _wait_for_write(self) -> None:
         """Wait until the lot before is written."""
         if self._written is not None:
             written, self._written = self._written, None

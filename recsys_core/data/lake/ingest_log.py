@@ -1,4 +1,4 @@
-"""The log of what was ingested: one record a source file, as it was last read."""
+"""The ingest log: one entry per source file, as it was last read."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from recsys_core.data.sources.config import SourceFile
 
 
 @dataclass(frozen=True)
-class SourceRecord:
+class IngestedFile:
     """How a file was last ingested: a row of the table `sources`.
 
     Attributes:
@@ -62,55 +62,55 @@ class SourceRecord:
         return self.fingerprint == fingerprint and self.mapping == mapping and not waiting
 
 
-Records = dict[str, SourceRecord]
-"""Records by source."""
+IngestLog = dict[str, IngestedFile]
+"""Its entries by source name."""
 
 
-def read_records(lake: Lake) -> Records:
-    """All records by source, sorted."""
-    return records_of(lake.sources())
+def read_ingest_log(lake: Lake) -> IngestLog:
+    """All entries by source, sorted."""
+    return ingest_log_of(lake.ingest_log())
 
 
 def known_files(lake: Lake) -> dict[str, tuple[str, str]]:
     """Stamp and fingerprint of each file as it was last read."""
     return {
-        name: (record.stamp, record.fingerprint)
-        for name, record in read_records(lake).items()
-        if record.fingerprint
+        name: (entry.stamp, entry.fingerprint)
+        for name, entry in read_ingest_log(lake).items()
+        if entry.fingerprint
     }
 
 
-def register_sources(lake: Lake, sources: Iterable[SourceFile], *, run_date: date) -> Records:
+def register_files(lake: Lake, sources: Iterable[SourceFile], *, run_date: date) -> IngestLog:
     """Give files that were never seen their ordinals, in the order in which they come.
 
     Returns:
-        All records by source.
+        All entries by source.
     """
     names = [source.name for source in sources]
 
-    def with_new(records: Records) -> Records:
-        after = 1 + max((record.ordinal for record in records.values()), default=-1)
-        new = [name for name in names if name not in records]
-        return records | {
-            name: SourceRecord(name, ordinal, run_date)
+    def with_new(entries: IngestLog) -> IngestLog:
+        after = 1 + max((entry.ordinal for entry in entries.values()), default=-1)
+        new = [name for name in names if name not in entries]
+        return entries | {
+            name: IngestedFile(name, ordinal, run_date)
             for ordinal, name in enumerate(new, start=after)
         }
 
-    _update(lake, with_new)
-    return read_records(lake)
+    _rewrite(lake, with_new)
+    return read_ingest_log(lake)
 
 
-def store_records(lake: Lake, changed: Iterable[SourceRecord]) -> None:
-    """Store what became of some files; other records stay as they are."""
-    by_name = {record.source: record for record in changed}
-    _update(lake, lambda records: records | by_name)
+def update_ingest_log(lake: Lake, changed: Iterable[IngestedFile]) -> None:
+    """Store what became of some files; other entries stay as they are."""
+    by_name = {entry.source: entry for entry in changed}
+    _rewrite(lake, lambda entries: entries | by_name)
 
 
-def forget_records(lake: Lake, names: Iterable[str]) -> None:
-    """Delete the records of some files."""
+def remove_from_ingest_log(lake: Lake, names: Iterable[str]) -> None:
+    """Delete the entries of some files."""
     gone = set(names)
-    _update(
-        lake, lambda records: {name: kept for name, kept in records.items() if name not in gone}
+    _rewrite(
+        lake, lambda entries: {name: kept for name, kept in entries.items() if name not in gone}
     )
 
 
@@ -118,29 +118,29 @@ def mark_validated(lake: Lake, validated: Mapping[str, str]) -> None:
     """Record that the content of these files was found valid.
 
     Args:
-        lake: Whose records to change.
+        lake: Whose entries to change.
         validated: Source name to the fingerprint of what was validated.
     """
 
-    def passed(records: Records) -> Records:
+    def passed(entries: IngestLog) -> IngestLog:
         return {
-            name: replace(record, validated=True)
-            if record.fingerprint and validated.get(name) == record.fingerprint
-            else record
-            for name, record in records.items()
+            name: replace(entry, validated=True)
+            if entry.fingerprint and validated.get(name) == entry.fingerprint
+            else entry
+            for name, entry in entries.items()
         }
 
-    _update(lake, passed)
+    _rewrite(lake, passed)
 
 
-def _update(lake: Lake, change: Callable[[Records], Records]) -> None:
+def _rewrite(lake: Lake, change: Callable[[IngestLog], IngestLog]) -> None:
     def rows(log: pl.DataFrame) -> pl.DataFrame:
-        changed = [asdict(record) for record in change(records_of(log.sort("source"))).values()]
+        changed = [asdict(entry) for entry in change(ingest_log_of(log.sort("source"))).values()]
         return pl.DataFrame(changed, schema=SOURCES.schema).sort("source")
 
     lake.rewrite(SOURCES, rows)
 
 
-def records_of(log: pl.DataFrame) -> Records:
-    """The rows of the table `sources` as records."""
-    return {row["source"]: SourceRecord(**row) for row in log.to_dicts()}
+def ingest_log_of(log: pl.DataFrame) -> IngestLog:
+    """The rows of the table `sources` as entries."""
+    return {row["source"]: IngestedFile(**row) for row in log.to_dicts()}

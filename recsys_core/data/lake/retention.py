@@ -15,7 +15,7 @@ from recsys_core.data.schema import INTERACTIONS, QUARANTINE, TABLES
 _HOURS_IN_DAY = 24
 
 
-def expire(lake: Lake, before: date) -> int:
+def delete_events_before(lake: Lake, before: date) -> int:
     """Take the interactions of earlier dates from the newest version; what was refused goes along.
 
     Args:
@@ -25,7 +25,7 @@ def expire(lake: Lake, before: date) -> int:
     Returns:
         Number of interactions.
     """
-    n_rows = expired(lake, before)
+    n_rows = count_events_before(lake, before)
 
     def interactions(snapshot: Snapshot) -> Change:
         return Change(remove=_older(snapshot, before)["path"].to_list())
@@ -47,12 +47,12 @@ def expire(lake: Lake, before: date) -> int:
     return n_rows
 
 
-def expired(lake: Lake, before: date) -> int:
+def count_events_before(lake: Lake, before: date) -> int:
     """Number of interactions of earlier dates."""
     return int(_older(lake.snapshot(INTERACTIONS), before)["rows"].sum())
 
 
-def old_files(lake: Path, days: int) -> list[Path]:
+def vacuumable_files(lake: Path, days: int) -> list[Path]:
     """Data files that no version of the last days refers to."""
     return [
         path
@@ -62,8 +62,8 @@ def old_files(lake: Path, days: int) -> list[Path]:
     ]
 
 
-def delete_old_files(lake: Path, days: int) -> None:
-    """Delete what `old_files` names. Nobody may write meanwhile."""
+def vacuum(lake: Path, days: int) -> None:
+    """Delete what `vacuumable_files` names. Nobody may write meanwhile."""
     for table, vacuum in _vacuums(lake, days):
         # Each call is a commit, and names files that are long gone too.
         if any((table / name).exists() for name in vacuum(dry_run=True)):

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys_core.data.lake.ingest_log import SourceRecord, records_of
+from recsys_core.data.lake.ingest_log import IngestedFile, ingest_log_of
 from recsys_core.data.lake.tables import Snapshot, require_lake
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE, SOURCES, TABLES
 
@@ -46,7 +46,7 @@ class LakeStatus:
     tables: list[TableStatus]
     rows_by_date: dict[date, int]
     quarantined: dict[str, int]
-    sources: list[SourceRecord]
+    sources: list[IngestedFile]
 
     @property
     def gaps(self) -> list[tuple[date, date]]:
@@ -66,7 +66,7 @@ class LakeStatus:
             "gaps": [[first.isoformat(), last.isoformat()] for first, last in self.gaps],
             "rows_by_date": {day.isoformat(): rows for day, rows in self.rows_by_date.items()},
             "quarantined": self.quarantined,
-            "sources": [_source_facts(record) for record in self.sources],
+            "sources": [_source_facts(entry) for entry in self.sources],
         }
 
 
@@ -87,7 +87,7 @@ def lake_status(lake: Path) -> LakeStatus:
         tables=[_table_status(snapshot) for snapshot in snapshots.values()],
         rows_by_date=_rows_by_date(snapshots[INTERACTIONS.name]),
         quarantined=dict(reasons.collect().sort("len", "reason", descending=[True, False]).rows()),
-        sources=list(records_of(log).values()),
+        sources=list(ingest_log_of(log).values()),
     )
 
 
@@ -107,17 +107,17 @@ def _rows_by_date(interactions: Snapshot) -> dict[date, int]:
     return {day: rows for day, rows in days.iter_rows() if rows}
 
 
-def _source_facts(record: SourceRecord) -> dict[str, Any]:
-    days = record.dates
+def _source_facts(entry: IngestedFile) -> dict[str, Any]:
+    days = entry.dates
     return {
-        "source": record.source,
-        "run_date": record.run_date.isoformat(),
-        "validated": record.validated,
-        "rows_in": record.rows_in,
-        "rows_kept": record.rows_kept,
-        "rows_quarantined": record.rows_quarantined,
-        "rows_duplicate": record.rows_duplicate,
-        "reasons": record.refused,
+        "source": entry.source,
+        "run_date": entry.run_date.isoformat(),
+        "validated": entry.validated,
+        "rows_in": entry.rows_in,
+        "rows_kept": entry.rows_kept,
+        "rows_quarantined": entry.rows_quarantined,
+        "rows_duplicate": entry.rows_duplicate,
+        "reasons": entry.refused,
         "first_date": days[0].isoformat() if days else None,
         "last_date": days[-1].isoformat() if days else None,
     }

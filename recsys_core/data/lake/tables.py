@@ -158,14 +158,14 @@ class Writer:
 
     def __exit__(self, *error: object) -> None:
         with self._pool:
-            self._settle()
+            self._wait_for_write()
 
     def write(self, rows: pl.DataFrame, part: date | None = None) -> None:
         """See `Snapshot.write`; waits until the lot before is written."""
-        self._settle()
+        self._wait_for_write()
         self._pending = self._pool.submit(self._snapshot.write, rows, part)
 
-    def _settle(self) -> None:
+    def _wait_for_write(self) -> None:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self.files += pending.result()
@@ -223,7 +223,7 @@ class Lake:
         """The item index in the order of item_idx, so that row r has item_idx r + 1."""
         return self.scan(ITEM_INDEX.name, version).collect().sort("item_idx")
 
-    def sources(self) -> pl.DataFrame:
+    def ingest_log(self) -> pl.DataFrame:
         """The log of what was ingested, sorted by source."""
         return self.scan(SOURCES.name).collect().sort("source")
 

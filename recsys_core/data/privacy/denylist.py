@@ -1,4 +1,4 @@
-"""Who was forgotten: hashes of user ids, so that an old file does not bring a user back."""
+"""The denylist of forgotten users: hashes of their ids, so that no old file brings them back."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _FILE = "forgotten.json"
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class Denylist:
     """The list of forgotten users.
 
     Attributes:
@@ -30,17 +30,19 @@ class Forgotten:
         return pseudonymise(pl.Series([user_id]), self.salt).item()
 
 
-def read_forgotten(lake: Path) -> Forgotten:
+def read_denylist(lake: Path) -> Denylist:
     """The list of a lake; empty where nobody was forgotten."""
     path = lake / _FILE
     if not path.exists():
-        return Forgotten()
+        return Denylist()
     content = read_json(path)
     dates = {user: date.fromisoformat(day) for user, day in content["users"].items()}
-    return Forgotten(bytes.fromhex(content["salt"]), dates)
+    return Denylist(bytes.fromhex(content["salt"]), dates)
 
 
-def remember(lake: Path, user_ids: Iterable[str], *, today: date, new_salt: bytes) -> Forgotten:
+def add_to_denylist(
+    lake: Path, user_ids: Iterable[str], *, today: date, new_salt: bytes
+) -> Denylist:
     """Add users to the list; who is there keeps the first date.
 
     Args:
@@ -49,23 +51,23 @@ def remember(lake: Path, user_ids: Iterable[str], *, today: date, new_salt: byte
         today: The date to note.
         new_salt: Random bytes, taken where there is no list yet.
     """
-    known = read_forgotten(lake)
-    known = known if known.salt else Forgotten(new_salt)
+    known = read_denylist(lake)
+    known = known if known.salt else Denylist(new_salt)
     added = {known.hash_of(user_id): today for user_id in user_ids}
-    forgotten = Forgotten(known.salt, added | known.dates)
-    users = {user: day.isoformat() for user, day in forgotten.dates.items()}
-    write_json(lake / _FILE, {"salt": forgotten.salt.hex(), "users": users})
-    return forgotten
+    denylist = Denylist(known.salt, added | known.dates)
+    users = {user: day.isoformat() for user, day in denylist.dates.items()}
+    write_json(lake / _FILE, {"salt": denylist.salt.hex(), "users": users})
+    return denylist
 
 
-def is_forgotten(ids: pl.Series, forgotten: Forgotten) -> pl.Series:
+def on_denylist(ids: pl.Series, denylist: Denylist) -> pl.Series:
     """Whether each id is of a forgotten user; null is not.
 
     Args:
         ids: As the lake spells them.
-        forgotten: From `read_forgotten`, once for many calls.
+        denylist: From `read_denylist`, once for many calls.
     """
-    if not forgotten.dates:
+    if not denylist.dates:
         return pl.repeat(value=False, n=len(ids), eager=True).alias(ids.name)
-    hashes = pseudonymise(ids, forgotten.salt)
-    return hashes.is_in(list(forgotten.dates)).fill_null(value=False).alias(ids.name)
+    hashes = pseudonymise(ids, denylist.salt)
+    return hashes.is_in(list(denylist.dates)).fill_null(value=False).alias(ids.name)

@@ -20,7 +20,7 @@ TABLES_WITH_USERS = (INTERACTIONS, QUARANTINE)
 
 
 @dataclass(frozen=True)
-class Traces:
+class LakeTraces:
     """What the lake's newest version holds of a user.
 
     Attributes:
@@ -38,7 +38,7 @@ class Traces:
     sources: tuple[str, ...]
 
 
-def find_traces(lake: Path, user_id: str) -> Traces:
+def find_traces(lake: Path, user_id: str) -> LakeTraces:
     """Count what `erase` would take.
 
     Args:
@@ -51,7 +51,7 @@ def find_traces(lake: Path, user_id: str) -> Traces:
     unclear = _rows(quarantine, _unclear(user_id), "source")
     sources = pl.concat([rows["source"] for rows in (kept, refused, unclear)])
     first: datetime | None = kept.select(pl.col("timestamp").min()).item()
-    return Traces(
+    return LakeTraces(
         interactions=kept.height,
         quarantine=refused.height,
         unclear=unclear.height,
@@ -64,7 +64,7 @@ def erase(lake: Lake, user_id: str) -> None:
     """Take a user's rows from the newest version of each table, a commit each.
 
     Rows of the quarantine that are nobody's and have the id in their text stay without the text.
-    Older versions hold the user until their files are deleted: `retention.delete_old_files`.
+    Older versions hold the user until their files are deleted: `retention.vacuum`.
 
     Args:
         lake: Whose tables.

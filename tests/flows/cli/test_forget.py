@@ -14,7 +14,7 @@ from recsys_core.artifacts import damaged_files, read_json
 from recsys_core.data.lake.tables import NoLakeError
 from recsys_core.data.schema import FORGOTTEN_USER
 from tasks.engine.outputs import outputs
-from tasks.privacy.forget import Found
+from tasks.privacy.forget import UserTraces
 from tests.tiny import RUN_DATE, tiny_settings
 from tests.traces import traces
 
@@ -48,7 +48,7 @@ def night(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Nig
 
 
 @pytest.fixture(scope="module")
-def forgotten(night: NightlyConfig) -> tuple[NightlyConfig, Found, Path]:
+def forgotten(night: NightlyConfig) -> tuple[NightlyConfig, UserTraces, Path]:
     """The night after the user was forgotten, what was found before, and the record."""
     left = night.workspace / "stages" / "train_teacher" / "killed.scratch"
     left.mkdir()
@@ -57,7 +57,7 @@ def forgotten(night: NightlyConfig) -> tuple[NightlyConfig, Found, Path]:
     return night, found, forget(night, USER)
 
 
-def test_all_places_are_found(forgotten: tuple[NightlyConfig, Found, Path]) -> None:
+def test_all_places_are_found(forgotten: tuple[NightlyConfig, UserTraces, Path]) -> None:
     _, found, record = forgotten
     assert found.interactions > 0
     assert {name.split("/")[0] for name, _ in found.outputs} == {
@@ -73,18 +73,18 @@ def test_all_places_are_found(forgotten: tuple[NightlyConfig, Found, Path]) -> N
 
 
 def test_nothing_in_the_workspace_names_the_user(
-    forgotten: tuple[NightlyConfig, Found, Path],
+    forgotten: tuple[NightlyConfig, UserTraces, Path],
 ) -> None:
     assert traces(forgotten[0].workspace, USER) == []
 
 
-def test_outputs_stay_whole_and_finished(forgotten: tuple[NightlyConfig, Found, Path]) -> None:
+def test_outputs_stay_whole_and_finished(forgotten: tuple[NightlyConfig, UserTraces, Path]) -> None:
     workspace = forgotten[0].workspace
     assert [one.name for one in outputs(workspace) if damaged_files(one.folder)] == []
     assert all(not step.runs for step in planned(forgotten[0], RUN_DATE)[0])
 
 
-def test_others_keep_their_rows(forgotten: tuple[NightlyConfig, Found, Path]) -> None:
+def test_others_keep_their_rows(forgotten: tuple[NightlyConfig, UserTraces, Path]) -> None:
     config, found, _ = forgotten
     source = pl.concat(
         pl.read_parquet(path)
@@ -96,7 +96,7 @@ def test_others_keep_their_rows(forgotten: tuple[NightlyConfig, Found, Path]) ->
 
 
 def test_the_next_night_refuses_the_files_rows(
-    forgotten: tuple[NightlyConfig, Found, Path],
+    forgotten: tuple[NightlyConfig, UserTraces, Path],
 ) -> None:
     """Also those of a file that is exported again, which is read again as a whole."""
     config, _, _ = forgotten
@@ -110,7 +110,7 @@ def test_the_next_night_refuses_the_files_rows(
 
 
 def test_again_it_still_knows_what_was_found(
-    forgotten: tuple[NightlyConfig, Found, Path],
+    forgotten: tuple[NightlyConfig, UserTraces, Path],
 ) -> None:
     config, found, record = forgotten
     before = read_json(record)["found"]

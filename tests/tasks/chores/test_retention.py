@@ -11,7 +11,7 @@ import pytest
 from recsys_core.artifacts import Artifact, is_finished, publish
 from recsys_core.data.lake.tables import Change, Lake, Snapshot
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
-from tasks.chores.retention import RetentionConfig, clean_workspace, planned_cleaning
+from tasks.chores.retention import RetentionConfig, apply_retention, planned_retention
 
 TODAY = date(2026, 1, 31)
 DAY = 86_400
@@ -64,16 +64,16 @@ def test_old_outputs_go_but_those_of_the_newest_night_stay(tmp_path: Path) -> No
     _make_old(scratch, 15)
     policy = RetentionConfig(stages_days=14)
 
-    planned = planned_cleaning(tmp_path, policy, today=TODAY)
+    planned = planned_retention(tmp_path, policy, today=TODAY)
     assert {path.name for path in planned.stages} == {"old", "oldreport", "killed.scratch"}
     assert planned.stage_bytes > 2500
     assert scratch.exists()
 
-    assert clean_workspace(tmp_path, policy, today=TODAY) == planned
+    assert apply_retention(tmp_path, policy, today=TODAY) == planned
     left = {path.name for path in tmp_path.glob("stages/*/*")}
     assert left == {"needed", "newest", "young"}
     assert all(is_finished(folder) for folder in (needed, newest, young))
-    assert planned_cleaning(tmp_path, policy, today=TODAY).stages == ()
+    assert planned_retention(tmp_path, policy, today=TODAY).stages == ()
 
 
 def test_interactions_past_the_period_go_with_what_was_refused_then(tmp_path: Path) -> None:
@@ -83,17 +83,17 @@ def test_interactions_past_the_period_go_with_what_was_refused_then(tmp_path: Pa
     _refused(lake, date(2026, 1, 10), date(2026, 1, 25))
     policy = RetentionConfig(events_days=10, versions_days=0)
 
-    planned = planned_cleaning(tmp_path, policy, today=TODAY)
+    planned = planned_retention(tmp_path, policy, today=TODAY)
     assert planned.expired_events == 4
     assert lake.scan("interactions").collect().height == 8
 
-    clean_workspace(tmp_path, policy, today=TODAY)
+    apply_retention(tmp_path, policy, today=TODAY)
     assert lake.scan("interactions").collect()["date"].unique().sort().to_list() == [
         date(2026, 1, 21),
         date(2026, 1, 30),
     ]
     assert lake.scan("quarantine").collect()["date"].to_list() == [date(2026, 1, 25)]
-    assert planned_cleaning(tmp_path, policy, today=TODAY).expired_events == 0
+    assert planned_retention(tmp_path, policy, today=TODAY).expired_events == 0
     on_disk = {path.parent.name for path in tmp_path.glob("lake/interactions/*/*.parquet")}
     assert on_disk == {"date=2026-01-21", "date=2026-01-30"}
 
@@ -111,16 +111,16 @@ def test_replaced_files_stay_for_their_days(tmp_path: Path, days: int, left: int
     lake.change(INTERACTIONS, replace)
     policy = RetentionConfig(versions_days=days)
 
-    planned = planned_cleaning(tmp_path, policy, today=TODAY)
+    planned = planned_retention(tmp_path, policy, today=TODAY)
     assert len(planned.lake_files) == 2 - left
     assert (planned.lake_bytes > 0) == (left == 1)
 
-    clean_workspace(tmp_path, policy, today=TODAY)
+    apply_retention(tmp_path, policy, today=TODAY)
     assert len(list(tmp_path.glob("lake/interactions/*/*.parquet"))) == left
     assert lake.scan("interactions").collect()["weight"].to_list() == [2.0]
 
 
 def test_an_empty_workspace_has_nothing_to_delete(tmp_path: Path) -> None:
-    cleaning = clean_workspace(tmp_path, RetentionConfig(events_days=1), today=TODAY)
-    assert cleaning.in_words().startswith("0 interactions")
+    plan = apply_retention(tmp_path, RetentionConfig(events_days=1), today=TODAY)
+    assert plan.in_words().startswith("0 interactions")
     assert list(tmp_path.iterdir()) == []

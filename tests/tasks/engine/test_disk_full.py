@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import is_finished
-from recsys_core.data.lake.ingest_log import read_records
+from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
@@ -54,7 +54,7 @@ def _check(workspace: Path, *, whole: bool) -> None:
     lake = Lake(workspace / "lake")
     held = dict(lake.scan("interactions").collect().group_by("source").len().iter_rows())
     refused = lake.scan("quarantine").collect().height
-    for record in read_records(lake).values():
+    for record in read_ingest_log(lake).values():
         if record.fingerprint or whole:
             assert record.rows_in == N_ROWS
             assert held[record.source] == record.rows_kept

@@ -10,7 +10,7 @@ import pytest
 
 from recsys_core.artifacts import read_json
 from recsys_core.data.lake.tables import Lake
-from recsys_core.data.privacy.denylist import remember
+from recsys_core.data.privacy.denylist import add_to_denylist
 from recsys_core.data.privacy.pseudonyms import PseudonymError, pseudonymise
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
@@ -119,7 +119,7 @@ def test_hashing_can_be_neither_switched_on_nor_off(
 
 def test_a_forgotten_user_does_not_come_back(tmp_path: Path, source: SourceConfig) -> None:
     workspace, plain = tmp_path / "workspace", source.model_copy(update={"hash_user_ids": None})
-    remember(workspace / "lake", ["anna-plain"], today=date(2026, 1, 9), new_salt=bytes(32))
+    add_to_denylist(workspace / "lake", ["anna-plain"], today=date(2026, 1, 9), new_salt=bytes(32))
 
     counts = _ingest(workspace, plain)
 

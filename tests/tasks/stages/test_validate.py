@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from recsys_core.artifacts import Artifact, sha256_file
-from recsys_core.data.lake.ingest_log import read_records
+from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
@@ -77,7 +77,7 @@ def test_what_failed_stays_new_until_it_is_corrected(tmp_path: Path) -> None:
         ingested = _ingest(tmp_path, GOOD)
         with pytest.raises(ValidationFailedError):
             _validate(tmp_path, ingested, event_types=["view"])
-    (record,) = read_records(Lake(tmp_path / "lake")).values()
+    (record,) = read_ingest_log(Lake(tmp_path / "lake")).values()
     assert not record.validated
     ingested = _ingest(tmp_path, GOOD.replace("buy", "view"))
     assert _validate(tmp_path, ingested, event_types=["view"])["n_failed"] == 0
@@ -245,7 +245,7 @@ def test_what_only_warns_is_said_everywhere_and_stops_nothing(
     (warned,) = (one for one in _report(tmp_path)["expectations"] if one["outcome"] == "warned")
     assert (warned["severity"], warned["success"]) == ("warn", False)
     assert _report(tmp_path)["success"] is True
-    (record,) = read_records(Lake(tmp_path / "lake")).values()
+    (record,) = read_ingest_log(Lake(tmp_path / "lake")).values()
     assert record.validated
 
 

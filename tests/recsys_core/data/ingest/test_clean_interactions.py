@@ -16,8 +16,8 @@ from recsys_core.data.ingest.clean_interactions import (
     available_until,
     clean_interactions,
 )
-from recsys_core.data.ingest.deduplicate import settle
-from recsys_core.data.ingest.row_checks import Cleaned
+from recsys_core.data.ingest.clean_items import CleanedItems
+from recsys_core.data.ingest.deduplicate import deduplicate
 from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, QUARANTINE
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.reader import BROKEN, LINE, ROW
@@ -41,13 +41,15 @@ def _raw_frame(frame: pl.DataFrame) -> pl.LazyFrame:
     )
 
 
-def _clean(raw: pl.LazyFrame, *, ordinal: int = 0, **settings: object) -> Cleaned:
+def _clean(raw: pl.LazyFrame, *, ordinal: int = 0, **settings: object) -> CleanedItems:
     config = SourceConfig.model_validate({"interactions": Path("unused"), **settings})
     rows = raw.collect()
-    judged = clean_interactions(rows, config, source="s", ordinal=ordinal, run_date=RUN_DATE)
-    settled = settle(judged.valid, judged.valid.clear(), max_events_per_day=None, run_date=RUN_DATE)
-    repeated = settled.duplicates.total()
-    return Cleaned(settled.kept, judged.quarantined, rows.height, repeated)
+    checked = clean_interactions(rows, config, source="s", ordinal=ordinal, run_date=RUN_DATE)
+    deduplicated = deduplicate(
+        checked.valid, checked.valid.clear(), max_events_per_day=None, run_date=RUN_DATE
+    )
+    repeated = deduplicated.duplicates.total()
+    return CleanedItems(deduplicated.kept, checked.quarantined, rows.height, repeated)
 
 
 def _times(values: list[object], **settings: object) -> list[datetime | None]:
@@ -241,9 +243,9 @@ def test_repetitions_are_dropped_and_the_first_is_kept() -> None:
 def test_known_rows_are_not_stored_again() -> None:
     raw = _raw(user_id=["u", "v"], item_id=["a", "a"], timestamp=[SECOND, SECOND])
     rows = _clean(raw).kept
-    settled = settle(rows, rows.head(1), max_events_per_day=None, run_date=RUN_DATE)
-    assert settled.kept["user_id"].to_list() == ["v"]
-    assert settled.duplicates == {"s": 1}
+    deduplicated = deduplicate(rows, rows.head(1), max_events_per_day=None, run_date=RUN_DATE)
+    assert deduplicated.kept["user_id"].to_list() == ["v"]
+    assert deduplicated.duplicates == {"s": 1}
 
 
 ROWS = st.lists(
@@ -256,16 +258,16 @@ def test_settling_is_what_one_would_do_by_hand(
     new: list[tuple[str, str, int]], old: list[tuple[str, str, int]], limit: int | None
 ) -> None:
     rows, known = (_settled_rows(events) for events in (new, sorted(set(old))))
-    settled = settle(rows, known, max_events_per_day=limit, run_date=RUN_DATE)
+    deduplicated = deduplicate(rows, known, max_events_per_day=limit, run_date=RUN_DATE)
     fresh = [event for event in dict.fromkeys(new) if event not in old]
     users = Counter(user for user, *_ in [*fresh, *set(old)])
     bots = {user for user, count in users.items() if limit is not None and count > limit}
     places = {event: at for at, event in reversed(list(enumerate(new)))}
-    assert settled.kept["arrival"].to_list() == [
+    assert deduplicated.kept["arrival"].to_list() == [
         places[event] for event in fresh if event[0] not in bots
     ]
-    assert settled.refused["user_id"].to_list() == [user for user, *_ in fresh if user in bots]
-    assert settled.duplicates.total() == len(new) - len(fresh)
+    assert deduplicated.refused["user_id"].to_list() == [user for user, *_ in fresh if user in bots]
+    assert deduplicated.duplicates.total() == len(new) - len(fresh)
 
 
 def _settled_rows(events: list[tuple[str, str, int]]) -> pl.DataFrame:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_core.data.ingest.clean_items import clean_items, item_ids
-from recsys_core.data.ingest.row_checks import Cleaned
+from recsys_core.data.ingest.clean_items import CleanedItems, clean_items, item_ids
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.reader import BROKEN, LINE, ROW
 
@@ -30,7 +29,7 @@ def _raw(frame: pl.DataFrame) -> pl.LazyFrame:
 
 def _clean(
     frame: pl.DataFrame, widths: dict[str, int] | None = None, **settings: object
-) -> Cleaned:
+) -> CleanedItems:
     config = SourceConfig.model_validate({"interactions": Path("unused"), **settings})
     return clean_items(
         _raw(frame),
@@ -41,7 +40,9 @@ def _clean(
     )
 
 
-def _vectors(values: list[object] | pl.Series, widths: dict[str, int] | None = None) -> Cleaned:
+def _vectors(
+    values: list[object] | pl.Series, widths: dict[str, int] | None = None
+) -> CleanedItems:
     ids = pl.Series("item_id", [str(n) for n in range(len(values))])
     frame = pl.DataFrame([ids, pl.Series("vector", values, strict=False)])
     return _clean(frame, widths, item_columns={"embeddings": ["vector"]})

@@ -15,10 +15,10 @@ from recsys_core.data.ingest.interactions import (
 )
 from recsys_core.data.ingest.items import extend_item_index, ingest_catalogue
 from recsys_core.data.lake.ingest_log import (
-    SourceRecord,
+    IngestedFile,
     mark_validated,
-    read_records,
-    register_sources,
+    read_ingest_log,
+    register_files,
 )
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig, SourceError
@@ -29,18 +29,18 @@ HEADER = "user_id,item_id,timestamp\n"
 
 def _night(
     folder: Path, day: int = 10, *, rows_in_batch: int = 100, **settings: object
-) -> dict[str, SourceRecord]:
+) -> dict[str, IngestedFile]:
     config = SourceConfig.model_validate(
         {"interactions": folder / "in", "timestamp_unit": "iso", **settings}
     )
     lake, hashes, run_date = Lake(folder / "lake"), source_fingerprint(config), date(2026, 1, day)
     found = find_sources(config)
-    known = register_sources(lake, found, run_date=run_date)
+    known = register_files(lake, found, run_date=run_date)
     files = [ToRead(one, known[one.name], hashes[one.name]) for one in found]
     due = [
         one
         for one in files
-        if not one.record.is_current(one.fingerprint, config.mapping(one.source.table), run_date)
+        if not one.entry.is_current(one.fingerprint, config.mapping(one.source.table), run_date)
     ]
     scratch = folder / "scratch"
     catalogue = [one for one in files if one.source.table == "items"]
@@ -66,12 +66,12 @@ def _night(
             rows_in_batch=rows_in_batch,
         )
     )
-    records = read_records(lake)
-    new = [record for record in records.values() if not record.validated]
+    entries = read_ingest_log(lake)
+    new = [entry for entry in entries.values() if not entry.validated]
     extend_event_types(lake, new)
     extend_item_index(lake, new)
     assert not any(scratch.glob("*/*"))
-    return records
+    return entries
 
 
 def _write(folder: Path, name: str, *rows: str) -> None:
@@ -106,13 +106,13 @@ def test_a_changed_file_replaces_its_own_rows_and_late_events_find_their_date(
     _write(tmp_path, "b.csv", "w,i,2026-01-01", ",i,2026-01-01")
     _night(tmp_path)
     _write(tmp_path, "a.csv", "v,i,2026-01-02", "late,j,2026-01-01")
-    records = _night(tmp_path)
+    entries = _night(tmp_path)
     assert _stored(tmp_path) == [
         ("a.csv", "late", "2026-01-01"),
         ("a.csv", "v", "2026-01-02"),
         ("b.csv", "w", "2026-01-01"),
     ]
-    assert records["interactions/a.csv"].ordinal == 0
+    assert entries["interactions/a.csv"].ordinal == 0
     assert Lake(tmp_path / "lake").scan("quarantine").collect().height == 1
 
 
@@ -143,13 +143,13 @@ def test_a_bad_file_that_is_removed_leaves_the_lake_and_a_validated_one_stays(
 ) -> None:
     _write(tmp_path, "good.csv", "u,i,2026-01-01")
     _write(tmp_path, "bad.csv", "x,j,2026-01-01")
-    records, lake = _night(tmp_path), Lake(tmp_path / "lake")
-    good = records["interactions/good.csv"]
+    entries, lake = _night(tmp_path), Lake(tmp_path / "lake")
+    good = entries["interactions/good.csv"]
     mark_validated(lake, {good.source: good.fingerprint, "interactions/bad.csv": "of other bytes"})
     gone = withdraw_missing(lake, [], run_date=date(2026, 1, 10), scratch=tmp_path / "scratch")
     assert gone == (["interactions/bad.csv"], {date(2026, 1, 1)})
     assert _stored(tmp_path) == [("good.csv", "u", "2026-01-01")]
-    assert list(read_records(lake)) == ["interactions/good.csv"]
+    assert list(read_ingest_log(lake)) == ["interactions/good.csv"]
     _night(tmp_path)
     assert len(_stored(tmp_path)) == 2
 
@@ -159,8 +159,8 @@ def test_a_file_that_changes_under_the_night_is_refused(tmp_path: Path) -> None:
     config, lake = SourceConfig(interactions=tmp_path / "in"), Lake(tmp_path / "lake")
     (source,) = find_sources(config)
     day = date(2026, 1, 10)
-    record = register_sources(lake, [source], run_date=day)[source.name]
-    files = [ToRead(source, record, "before")]
+    entry = register_files(lake, [source], run_date=day)[source.name]
+    files = [ToRead(source, entry, "before")]
     with pytest.raises(SourceError, match="changed while the night was running"):
         list(
             ingest_interactions(
@@ -193,9 +193,9 @@ def test_batches_of_any_size_give_the_same_lake(tmp_path: Path) -> None:
         _write(folder, "a.csv", "u,i,2026-01-01", "v,i,2026-01-02", ",i,2026-01-02")
         _write(folder, "b.csv", "u,i,2026-01-01", "w,i,2026-01-01")
         _write(folder, "c.csv", "w,i,2026-01-01", "x,i,2026-01-02")
-        records = _night(folder, rows_in_batch=rows_in_batch)
+        entries = _night(folder, rows_in_batch=rows_in_batch)
         rows = Lake(folder / "lake").scan("interactions").sort("arrival").collect()
-        counts = [replace(record, stamp="") for record in records.values()]
+        counts = [replace(entry, stamp="") for entry in entries.values()]
         lakes.append((counts, rows.rows()))
     assert lakes[0] == lakes[1] == lakes[2]
 
@@ -205,9 +205,9 @@ def test_a_user_with_an_impossible_number_of_events_is_a_bot(tmp_path: Path) -> 
     _write(tmp_path, "a.csv", *many[:4], "u,i,2026-01-01", "bot,i,2026-01-02")
     _night(tmp_path, max_events_per_day=4)
     _write(tmp_path, "b.csv", many[4], many[0], "u,j,2026-01-01")
-    record = _night(tmp_path, max_events_per_day=4)["interactions/b.csv"]
-    assert (record.rows_kept, record.rows_quarantined, record.rows_duplicate) == (1, 1, 1)
-    assert record.refused == {"too many events of the user in a day": 1}
+    entry = _night(tmp_path, max_events_per_day=4)["interactions/b.csv"]
+    assert (entry.rows_kept, entry.rows_quarantined, entry.rows_duplicate) == (1, 1, 1)
+    assert entry.refused == {"too many events of the user in a day": 1}
     refused = Lake(tmp_path / "lake").scan("quarantine").collect()
     assert refused.select("source", "row", "user_id").rows() == [("interactions/b.csv", 1, "bot")]
 
@@ -221,8 +221,8 @@ def test_kinds_of_events_that_are_not_listed_are_quarantined_and_weights_are_sca
         "user_id,item_id,timestamp,event_type,weight\n"
         "u,i,2026-01-02,buy,2\nu,j,2026-01-01,view,\nu,k,2026-01-01,scroll,1\n"
     )
-    record = _night(tmp_path, event_types={"view": 0.5, "buy": 3.0})["interactions/a.csv"]
-    assert record.refused == {"unknown event_type": 1}
+    entry = _night(tmp_path, event_types={"view": 0.5, "buy": 3.0})["interactions/a.csv"]
+    assert entry.refused == {"unknown event_type": 1}
     lake = Lake(tmp_path / "lake")
     rows = lake.scan("interactions").sort("item_id").collect()
     assert rows["weight"].to_list() == [6.0, 0.5]

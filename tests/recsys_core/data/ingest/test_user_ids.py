@@ -1,4 +1,4 @@
-"""Before a row is judged its user is hashed or withheld, and no row is lost by that."""
+"""Before a row is checked its user is hashed or withheld, and no row is lost by that."""
 
 import json
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_core.data.ingest.clean_interactions import JudgedRows, clean_interactions
-from recsys_core.data.ingest.user_ids import NO_SHIELD, Shield, shield_users
-from recsys_core.data.privacy.denylist import Forgotten
+from recsys_core.data.ingest.clean_interactions import CleanedInteractions, clean_interactions
+from recsys_core.data.ingest.user_ids import KEEP_USER_IDS, UserIdPolicy, apply_user_id_policy
+from recsys_core.data.privacy.denylist import Denylist
 from recsys_core.data.privacy.pseudonyms import pseudonymise
 from recsys_core.data.sources.config import SourceConfig, SourceError
 
@@ -37,26 +37,26 @@ def _raw(users: pl.Series, *, lines: Sequence[str | None] = ()) -> pl.DataFrame:
     )
 
 
-def _judged(raw: pl.DataFrame, shield: Shield) -> JudgedRows:
-    shielded = shield_users(raw, shield, source="s")
+def _cleaned(raw: pl.DataFrame, user_id_policy: UserIdPolicy) -> CleanedInteractions:
+    shielded = apply_user_id_policy(raw, user_id_policy, source="s")
     return clean_interactions(shielded, CONFIG, source="s", ordinal=0, run_date=TODAY)
 
 
-def _forgetting(*users: str) -> Forgotten:
-    salted = Forgotten(bytes(32))
-    return Forgotten(salted.salt, {salted.hash_of(user): TODAY for user in users})
+def _forgetting(*users: str) -> Denylist:
+    salted = Denylist(bytes(32))
+    return Denylist(salted.salt, {salted.hash_of(user): TODAY for user in users})
 
 
 def test_without_key_and_forgotten_users_nothing_changes() -> None:
     raw = _raw(pl.Series([" u ", None, "x"]), lines=[None, None, "u,x"])
-    assert shield_users(raw, NO_SHIELD, source="s") is raw
+    assert apply_user_id_policy(raw, KEEP_USER_IDS, source="s") is raw
 
 
 def test_hashed_ids_are_those_of_the_tidy_text() -> None:
     expected = pseudonymise(pl.Series(["7", "7", "8"]), KEY).to_list()
 
-    of_text = _judged(_raw(pl.Series([" 7", "7 ", "8"])), Shield(KEY))
-    of_floats = _judged(_raw(pl.Series([7.0, 7.0, 8.0])), Shield(KEY))
+    of_text = _cleaned(_raw(pl.Series([" 7", "7 ", "8"])), UserIdPolicy(KEY))
+    of_floats = _cleaned(_raw(pl.Series([7.0, 7.0, 8.0])), UserIdPolicy(KEY))
 
     assert of_text.valid["user_id"].to_list() == expected
     assert of_floats.valid["user_id"].to_list() == expected
@@ -65,25 +65,27 @@ def test_hashed_ids_are_those_of_the_tidy_text() -> None:
 def test_refused_rows_name_their_user_by_the_hash_only() -> None:
     raw = _raw(pl.Series(["plain-id"])).with_columns(timestamp=pl.lit("nonsense"))
 
-    refused = _judged(raw, Shield(KEY)).quarantined.row(0, named=True)
+    refused = _cleaned(raw, UserIdPolicy(KEY)).quarantined.row(0, named=True)
 
     assert refused["reason"] == "unreadable timestamp"
     assert refused["user_id"] == pseudonymise(pl.Series(["plain-id"]), KEY).item()
     assert "plain-id" not in refused["raw"]
 
 
-@pytest.mark.parametrize("shield", [Shield(KEY), Shield(forgotten=_forgetting("x"))])
-def test_broken_lines_are_withheld_where_anybody_is_shielded(shield: Shield) -> None:
+@pytest.mark.parametrize(
+    "user_id_policy", [UserIdPolicy(KEY), UserIdPolicy(denylist=_forgetting("x"))]
+)
+def test_broken_lines_are_withheld_where_anybody_is_shielded(user_id_policy: UserIdPolicy) -> None:
     raw = _raw(pl.Series([None], dtype=pl.String), lines=["plain-id,a"])
 
-    refused = _judged(raw, shield).quarantined.row(0, named=True)
+    refused = _cleaned(raw, user_id_policy).quarantined.row(0, named=True)
 
     assert (refused["reason"], refused["row"]) == ("not UTF-8", 1)
     assert json.loads(refused["raw"]) == {"line": "withheld"}
 
 
 def test_an_unreadable_id_is_withheld() -> None:
-    refused = _judged(_raw(pl.Series([1193.5])), Shield(KEY)).quarantined.row(0, named=True)
+    refused = _cleaned(_raw(pl.Series([1193.5])), UserIdPolicy(KEY)).quarantined.row(0, named=True)
     assert refused["reason"] == "unreadable user_id"
     assert "1193" not in refused["raw"]
 
@@ -91,23 +93,25 @@ def test_an_unreadable_id_is_withheld() -> None:
 @pytest.mark.parametrize("key", [None, KEY])
 def test_rows_of_forgotten_users_are_refused_without_their_content(key: bytes | None) -> None:
     stored = "gone" if key is None else pseudonymise(pl.Series(["gone"]), key).item()
-    judged = _judged(_raw(pl.Series(["gone", "here", " gone"])), Shield(key, _forgetting(stored)))
+    checked = _cleaned(
+        _raw(pl.Series(["gone", "here", " gone"])), UserIdPolicy(key, _forgetting(stored))
+    )
 
-    assert judged.valid.height == 1
-    assert judged.quarantined["reason"].to_list() == ["forgotten user"] * 2
-    assert judged.quarantined["row"].to_list() == [1, 3]
-    assert judged.quarantined["user_id"].to_list() == [None, None]
-    assert {json.loads(raw)["line"] for raw in judged.quarantined["raw"]} == {"withheld"}
+    assert checked.valid.height == 1
+    assert checked.quarantined["reason"].to_list() == ["forgotten user"] * 2
+    assert checked.quarantined["row"].to_list() == [1, 3]
+    assert checked.quarantined["user_id"].to_list() == [None, None]
+    assert {json.loads(raw)["line"] for raw in checked.quarantined["raw"]} == {"withheld"}
 
 
 def test_a_forgotten_number_is_known_as_text() -> None:
-    judged = _judged(_raw(pl.Series([7, 8])), Shield(forgotten=_forgetting("7")))
-    assert judged.valid["user_id"].to_list() == ["8"]
+    checked = _cleaned(_raw(pl.Series([7, 8])), UserIdPolicy(denylist=_forgetting("7")))
+    assert checked.valid["user_id"].to_list() == ["8"]
 
 
 def test_nested_ids_are_named() -> None:
     with pytest.raises(SourceError, match="s: column user_id holds List"):
-        shield_users(_raw(pl.Series([["u"]])), Shield(KEY), source="s")
+        apply_user_id_policy(_raw(pl.Series([["u"]])), UserIdPolicy(KEY), source="s")
 
 
 @given(
@@ -122,10 +126,10 @@ def test_no_row_is_lost(users: list[str | None], hashed: bool) -> None:
     stored = pseudonymise(pl.Series(["gone"]), KEY).item() if hashed else "gone"
     raw = _raw(pl.Series(users, dtype=pl.String))
 
-    judged = _judged(raw, Shield(key, _forgetting(stored)))
-    before = _judged(raw, NO_SHIELD)
+    checked = _cleaned(raw, UserIdPolicy(key, _forgetting(stored)))
+    before = _cleaned(raw, KEEP_USER_IDS)
 
-    assert judged.valid.height + judged.quarantined.height == len(users)
-    refused = judged.quarantined.filter(pl.col("reason") == "forgotten user").height
-    assert judged.valid.height + refused == before.valid.height
-    assert stored not in judged.valid["user_id"].to_list()
+    assert checked.valid.height + checked.quarantined.height == len(users)
+    refused = checked.quarantined.filter(pl.col("reason") == "forgotten user").height
+    assert checked.valid.height + refused == before.valid.height
+    assert stored not in checked.valid["user_id"].to_list()

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys_core.data.lake.ingest_log import SourceRecord, store_records
+from recsys_core.data.lake.ingest_log import IngestedFile, update_ingest_log
 from recsys_core.data.lake.status import lake_status
 from recsys_core.data.lake.tables import Change, Lake, NoLakeError, Snapshot
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
@@ -62,7 +62,7 @@ def test_the_quarantine_is_counted_by_reason(tmp_path: Path, lake: Lake) -> None
 
 def test_sources_are_sorted_by_name(tmp_path: Path, lake: Lake) -> None:
     day = date(2026, 1, 9)
-    store_records(lake, [SourceRecord("s/b", 0, day), SourceRecord("s/a", 1, day, dates=[day])])
+    update_ingest_log(lake, [IngestedFile("s/b", 0, day), IngestedFile("s/a", 1, day, dates=[day])])
     found = lake_status(tmp_path).facts()["sources"]
     assert [one["source"] for one in found] == ["s/a", "s/b"]
     assert [one["first_date"] for one in found] == ["2026-01-09", None]

@@ -6,13 +6,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys_core.data.lake.retention import delete_old_files
+from recsys_core.data.lake.retention import vacuum
 from recsys_core.data.lake.tables import Change, Lake, Snapshot
-from recsys_core.data.privacy.erasure import Traces, erase, find_traces
+from recsys_core.data.privacy.erasure import LakeTraces, erase, find_traces
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE, Table
 from tests.traces import traces
 
-NO_TRACES = Traces(0, 0, 0, None, ())
+NO_TRACES = LakeTraces(0, 0, 0, None, ())
 USER = 'Zoë "z"'
 
 
@@ -62,7 +62,7 @@ def _in_use(lake: Lake) -> dict[str, set[str]]:
 
 
 def test_traces_are_counted_in_every_table(tmp_path: Path, lake: Lake) -> None:
-    assert find_traces(tmp_path, USER) == Traces(
+    assert find_traces(tmp_path, USER) == LakeTraces(
         interactions=3,
         quarantine=1,
         unclear=1,
@@ -76,7 +76,7 @@ def test_nothing_is_left_of_the_user_and_all_of_the_others(tmp_path: Path, lake:
     erase(lake, USER)
     assert find_traces(tmp_path, USER) == NO_TRACES
 
-    delete_old_files(tmp_path, days=0)
+    vacuum(tmp_path, days=0)
 
     assert traces(tmp_path, "Zo") == []
     kept = lake.scan("interactions").select("user_id", "date").collect().sort("date")
@@ -93,7 +93,7 @@ def test_files_without_the_user_are_not_written_again(tmp_path: Path, lake: Lake
     before = lake.snapshot(INTERACTIONS).files()
     (other,) = before.filter(pl.col("date") == date(2026, 1, 2))["path"]
     erase(lake, USER)
-    delete_old_files(tmp_path, days=0)
+    vacuum(tmp_path, days=0)
     after = lake.snapshot(INTERACTIONS).files()["path"].to_list()
     assert other in after
     assert len(after) == 2
@@ -103,7 +103,7 @@ def test_doing_it_again_changes_nothing(tmp_path: Path, lake: Lake) -> None:
     seen: list[list[int]] = []
     for _ in range(2):
         erase(lake, USER)
-        delete_old_files(tmp_path, days=0)
+        vacuum(tmp_path, days=0)
         seen.append([lake.version(table.name) for table in (INTERACTIONS, QUARANTINE)])
     assert seen[0] == seen[1]
 
@@ -113,7 +113,7 @@ def test_files_that_no_commit_names_go_too(tmp_path: Path, lake: Lake) -> None:
     rows, day = _interactions(4, USER)
     lake.snapshot(INTERACTIONS).write(rows, day)
     erase(lake, USER)
-    delete_old_files(tmp_path, days=0)
+    vacuum(tmp_path, days=0)
     assert traces(tmp_path, "Zo") == []
 
 

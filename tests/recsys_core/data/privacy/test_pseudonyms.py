@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_core.data.lake.ingest_log import register_sources
+from recsys_core.data.lake.ingest_log import register_files
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.privacy.pseudonyms import PseudonymError, check_key, claim_key, pseudonymise
 from recsys_core.data.sources.config import SourceFile
@@ -49,7 +49,7 @@ def test_a_short_key_is_refused() -> None:
 
 def _ingest_something(lake: Path) -> None:
     source = SourceFile("interactions", "interactions/a.csv", "in/a.csv", "stamp")
-    register_sources(Lake(lake), [source], run_date=date(2026, 1, 10))
+    register_files(Lake(lake), [source], run_date=date(2026, 1, 10))
 
 
 @pytest.mark.parametrize("key", [None, KEY])
