@@ -26,7 +26,7 @@ from flows.services.environment import set_default_environment
 if TYPE_CHECKING:
     from flows.config import NightlyConfig
     from recsys_core.artifacts import Artifact
-    from recsys_core.evaluation.ranking import Ranker, Split
+    from recsys_core.data.histories.cases import Ranker, Split
     from tasks.training.prepared import Prepared
 
 LEDGER = Path("docs/test_ledger.jsonl")
@@ -118,8 +118,9 @@ def together(teachers: Sequence["Artifact"]) -> "Ranker":
 
 def ranked(data: "Prepared", ranker: "Ranker", split: "Split") -> tuple[float, float]:
     """NDCG@10 and hit rate at 10, the mean over users."""
+    from recsys_core.data.histories.cases import candidate_mask, read_cases
     from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k, recall_at_k
-    from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
+    from recsys_core.evaluation.ranking import rank_targets
 
     candidates = candidate_mask(data.items, split)
     ranks: list[np.ndarray[Any, Any]] = []

@@ -23,7 +23,7 @@ from flows.services.environment import set_default_environment
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recsys_core.evaluation.ranking import Cases
+    from recsys_core.data.histories.cases import Cases
     from recsys_core.models.recommender import Recommender
     from tasks.training.prepared import Prepared
 
@@ -120,7 +120,7 @@ def without(original: Any, hidden: NDArray[np.int32], folder: Path) -> Any:
 
 def cold_cases(data: "Prepared", hidden: NDArray[np.int32]) -> "Cases":
     """Each user's first training event with a hidden item, after what they had had by then."""
-    from recsys_core.evaluation.ranking import Cases
+    from recsys_core.data.histories.cases import Cases
 
     is_hidden = np.zeros(len(data.items) + 1, bool)
     is_hidden[hidden] = True
@@ -173,8 +173,9 @@ def with_random_vectors(model: "Recommender", items: NDArray[np.int32]) -> "Tens
 
 def recall(data: "Prepared", cases: "Cases", model: "Recommender") -> float:
     """Recall of the cases' targets."""
+    from recsys_core.data.histories.cases import candidate_mask
     from recsys_core.evaluation.metrics import recall_at_k
-    from recsys_core.evaluation.ranking import candidate_mask, rank_targets
+    from recsys_core.evaluation.ranking import rank_targets
     from recsys_core.models.ranker import model_ranker
 
     candidates = candidate_mask(data.items, "validation")

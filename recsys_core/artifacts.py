@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -75,16 +76,32 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_DRAFT}")
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that readers see the old file or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Write a file as a whole: readers see the old file or the new one, never a part.
+
+    The draft takes the file's place when the block ends without an exception. A draft that a kill
+    leaves behind is no part of an artifact, and the next one overwrites it.
+
+    Args:
+        path: The file to write; its folder exists.
+
+    Yields:
+        The path to write the new content to.
+    """
     draft = draft_of(path)
-    with draft.open("w", encoding="utf-8") as stream:
+    yield draft
+    draft.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON as a whole, see `replacing`, and on the disk before it counts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft, draft.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
-    draft.replace(path)
 
 
 def read_json(path: Path) -> Any:

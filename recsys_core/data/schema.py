@@ -20,6 +20,9 @@ TIMESTAMP = pl.Datetime("us", "UTC")
 VECTOR = pl.List(pl.Float32())
 """An embedding."""
 
+MICROSECONDS_PER_SECOND = 1_000_000
+MICROSECONDS_PER_DAY = 86_400 * MICROSECONDS_PER_SECOND
+
 
 @dataclass(frozen=True)
 class Column:
@@ -151,6 +154,27 @@ SOURCES = Table(
     key=("source",),
 )
 """The log of what was ingested: one row a file, as it was last read."""
+
+HISTORY_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
+"""The columns of histories that hold one value per event."""
+
+HISTORIES = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "item_idx": pl.List(pl.Int32()),
+        "timestamp": pl.List(pl.Int64()),
+        "event_type": pl.List(pl.Int8()),
+        "target_weight": pl.List(pl.Float32()),
+        "train_end": pl.Int32(),
+        "validation_end": pl.Int32(),
+    }
+)
+"""A bucket file of histories: one row per user, with the user's events oldest first.
+
+`timestamp` is in microseconds since 1970, `event_type` the code of the kind, `target_weight` the
+weight in the loss (0: no target). The events [0, train_end) are for training, [train_end,
+validation_end) for validation, the rest for the test.
+"""
 
 TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE, SOURCES)
 

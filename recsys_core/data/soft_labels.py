@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_core.artifacts import read_json, write_json
-from recsys_core.data.histories.build import ResidentHistories
+from recsys_core.artifacts import read_json, replacing, write_json
+from recsys_core.data.histories.read import ResidentHistories
 
 FORMAT_VERSION = 1
 DESCRIPTION = "soft_labels.json"
@@ -140,9 +140,8 @@ def write_labels(
         }
     )
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_suffix(".draft")
-    table.write_parquet(draft, compression="zstd")
-    draft.replace(path)
+    with replacing(path) as draft:
+        table.write_parquet(draft, compression="zstd")
 
 
 def describe(

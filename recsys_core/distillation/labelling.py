@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from recsys_core.data.histories.build import ResidentHistories, read_training_histories
+from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.soft_labels import prefix_hashes, write_labels
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.training.batching import event_context

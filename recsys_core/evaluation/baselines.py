@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_core.evaluation.ranking import FloatArray, IntArray, Ranker, flatten_lists
+from recsys_core.data.histories.cases import FloatArray, IntArray, Ranker
+from recsys_core.data.histories.read import training_items
 
 _BLOCK_CELLS = 16_000_000
 
@@ -136,16 +137,10 @@ def _popularity_scores(count: Counts, then_count: Counts | None) -> FloatArray:
 
 def _interactions(bucket: Path, n_items: int, max_history: int) -> Matrix:
     """`[users, n_items + 1]` of the training events of one bucket; rows have unit length."""
-    begin = pl.max_horizontal(0, pl.col("train_end") - max_history)
-    column = (
-        pl.scan_parquet(bucket)
-        .select(pl.col("item_idx").list.slice(begin, pl.col("train_end") - begin))
-        .collect()
-        .to_series()
-    )
-    items, offsets = flatten_lists(column)
-    shape = (len(column), n_items + 1)
-    matrix = sparse.csr_array((np.ones(len(items), np.float32), items, offsets), shape=shape)
+    items = training_items(bucket, newest=max_history)
+    ones = np.ones(len(items.values), np.float32)
+    shape = (len(items.lengths), n_items + 1)
+    matrix = sparse.csr_array((ones, items.values, items.offsets), shape=shape)
     matrix.sum_duplicates()
     n_distinct = np.diff(matrix.indptr)
     matrix.data[:] = np.repeat(1 / np.sqrt(np.maximum(n_distinct, 1)), n_distinct)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_core.evaluation.ranking import BoolArray, Cases
+from recsys_core.data.histories.cases import BoolArray, Cases
 
 HEAD_SHARE = 0.5
 MID_SHARE = 0.4

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recsys_core.evaluation.histories import Histories
-from recsys_core.evaluation.ranking import Ranker
+from recsys_core.data.histories.cases import CaseHistories, Ranker
 from recsys_core.models.context import Context
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.recommender import CPU_POSITIONS
@@ -74,9 +73,10 @@ def _score(
 
 
 def _context(histories: Sequence[NDArray[np.int32]], model: AnyRecommender) -> Context:
-    if not isinstance(histories, Histories):
+    if not isinstance(histories, CaseHistories):
         msg = (
-            "This model reads the kinds and times of events: rank `Histories`, not lists of items."
+            "This model reads the kinds and times of events: rank `CaseHistories`, not lists of "
+            "items."
         )
         raise TypeError(msg)
     known = (histories.of_kinds(), histories.of_times())

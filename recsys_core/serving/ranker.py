@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_core.evaluation.ranking import FloatArray, Ranker
+from recsys_core.data.histories.cases import FloatArray, Ranker
 from recsys_core.serving.scorer import Scorer
 
 

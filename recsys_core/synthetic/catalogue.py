@@ -9,6 +9,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
+from recsys_core.data.schema import MICROSECONDS_PER_DAY
 from recsys_core.synthetic.latent import FAMILY_SIZE, IntArray, Items
 
 _FAMILIES = ("science fiction", "crime", "adventure", "romance")
@@ -53,7 +54,7 @@ def item_table(items: Items, first_day: date) -> pl.DataFrame:
     lists = pl.Series([category_names(category) for category in range(n_categories)])
     words = pl.Series([_numbered(category, 1) for category in range(n_categories)])
     series = items.series.astype(np.int64) * n_categories + items.category
-    available_from = pl.Series(items.release_day).cast(pl.Int64) * 86_400_000_000
+    available_from = pl.Series(items.release_day).cast(pl.Int64) * MICROSECONDS_PER_DAY
     start = pl.lit(first_day).cast(pl.Datetime("us", "UTC"))
     return pl.DataFrame({"item_id": item_ids(np.arange(n_items))}).with_columns(
         title=pl.concat_str(

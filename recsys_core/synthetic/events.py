@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_core.data.schema import MICROSECONDS_PER_DAY
 from recsys_core.synthetic.latent import (
     SUCCESSOR_WEIGHTS,
     FloatArray,
@@ -31,7 +32,6 @@ LAST_ITEM_WEIGHT = 0.7
 """How often the last item is the anchor of the next; otherwise it is the one before the last."""
 
 _SUCCESSOR_EDGES: FloatArray = np.cumsum(SUCCESSOR_WEIGHTS)[:-1]
-_DAY_MICROSECONDS = 86_400_000_000
 _BURSTINESS = 0.25  # gamma shape of a user's attempts on a day: small = rare, long visits
 _MOST_ATTEMPTS_A_DAY = 100
 _LONG_GAP_SHARE = 0.15
@@ -230,7 +230,7 @@ def _attempt_times(rng: np.random.Generator, attempts: IntArray) -> IntArray:
     share = (elapsed[1:] - np.repeat(elapsed[begins], n_gaps)) / np.repeat(total, n_gaps)
     # A microsecond more with each attempt keeps the order strict after rounding.
     place = np.arange(len(gaps)) - np.repeat(begins, n_gaps)
-    room = _DAY_MICROSECONDS - _MOST_ATTEMPTS_A_DAY - 1
+    room = MICROSECONDS_PER_DAY - _MOST_ATTEMPTS_A_DAY - 1
     return np.delete((share * room).astype(np.int64) + place, ends - 1)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_core.artifacts import read_json, write_json
+from recsys_core.artifacts import read_json, replacing, write_json
 from recsys_core.settings import Progress, silent
 from recsys_core.synthetic.catalogue import item_ids, item_table, user_ids
 from recsys_core.synthetic.events import Day, DayEvents, attempt_probabilities, simulate
@@ -276,8 +276,6 @@ def _event_table(events: DayEvents, day: date) -> pl.DataFrame:
 
 
 def _write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Readers see no file or the whole one; a draft that a kill left behind is overwritten."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    table.write_parquet(draft, compression="zstd")
-    draft.replace(path)
+    with replacing(path) as draft:
+        table.write_parquet(draft, compression="zstd")

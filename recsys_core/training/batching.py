@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.data.histories.build import (
+from recsys_core.data.histories.read import (
     ResidentHistories,
     group_buckets,
     read_training_histories,

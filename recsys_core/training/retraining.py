@@ -13,10 +13,11 @@ from recsys_core.data.drift.day_profile import (
     jensen_shannon_distance,
     popularity_bins,
 )
+from recsys_core.data.histories.read import training_events
+from recsys_core.data.schema import MICROSECONDS_PER_DAY
 from recsys_core.settings import Settings
 
 Way = Literal["full", "warm", "reuse"]
-_MICROSECONDS_IN_DAY = 86_400_000_000
 
 
 class EconomyConfig(Settings):
@@ -148,12 +149,10 @@ def popularity_drift(buckets: Sequence[Path], *, n_items: int, since: int, days:
         Jensen-Shannon distance less what chance alone makes, at least 0; 0 without events.
     """
     before, after = np.zeros(n_items + 1, np.int64), np.zeros(n_items + 1, np.int64)
-    earliest = since - days * _MICROSECONDS_IN_DAY
+    earliest = since - days * MICROSECONDS_PER_DAY
     for path in buckets:
         events = (
-            pl.scan_parquet(path)
-            .select(pl.col("item_idx", "timestamp").list.head(pl.col("train_end")))
-            .explode("item_idx", "timestamp", empty_as_null=False)
+            training_events(path, "item_idx", "timestamp")
             .filter(pl.col("timestamp") >= earliest)
             .collect()
         )

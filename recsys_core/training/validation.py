@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recsys_core.data.histories.cases import Cases, candidate_mask, read_cases
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
-from recsys_core.evaluation.ranking import Cases, candidate_mask, rank_targets, read_cases
+from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
+from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
 from recsys_core.evaluation.baselines import popularity_ranker
-from recsys_core.evaluation.histories import Histories
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
-from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
+from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.ensemble import AnyRecommender, load_teacher, member_folder
 from recsys_core.models.ranker import model_ranker
@@ -105,7 +105,7 @@ def widened(model: AnyRecommender, n_items: int) -> Ranker:
 
 
 def _within(histories: Sequence[NDArray[np.int32]], n_known: int) -> Sequence[NDArray[np.int32]]:
-    if isinstance(histories, Histories):
+    if isinstance(histories, CaseHistories):
         return histories.where(lambda items: items <= n_known)
     return [history[history <= n_known] for history in histories]
 

@@ -16,7 +16,7 @@ from recsys_core.compression.export import export_onnx
 from recsys_core.compression.parity import check_parity, parity
 from recsys_core.compression.pruning import ffn_importance, prune_ffn
 from recsys_core.compression.quantization import quantize
-from recsys_core.data.histories.build import read_training_histories
+from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels import SoftLabels
 from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.models.checkpoint import load_model

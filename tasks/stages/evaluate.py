@@ -10,14 +10,14 @@ import polars as pl
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact, write_json
+from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
 from recsys_core.evaluation.baselines import (
     cold_start_scores,
     item_knn_ranker,
     item_similarities,
     popularity_ranker,
 )
-from recsys_core.evaluation.histories import Histories
-from recsys_core.evaluation.ranking import Ranker, candidate_mask, rank_targets, read_cases
+from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.models.checkpoint import WEIGHTS
@@ -204,7 +204,7 @@ def _summaries(
 def _latencies(data: Prepared, rankers: dict[str, Ranker]) -> dict[str, dict[str, float]]:
     """Median milliseconds of scoring the catalogue for one user, as measured in this process."""
     users = pl.scan_parquet(data.buckets).head(_LATENCY_REQUESTS).collect()
-    histories = Histories.whole(users)
+    histories = CaseHistories.whole(users)
     requests = [histories[user : user + 1] for user in range(len(histories))]
     return {
         name: {"latency_ms_p50": _median_milliseconds(ranker, requests)}
@@ -212,7 +212,7 @@ def _latencies(data: Prepared, rankers: dict[str, Ranker]) -> dict[str, dict[str
     }
 
 
-def _median_milliseconds(ranker: Ranker, requests: Sequence[Histories]) -> float:
+def _median_milliseconds(ranker: Ranker, requests: Sequence[CaseHistories]) -> float:
     ranker(requests[0])
     seconds: list[float] = []
     for request in requests:

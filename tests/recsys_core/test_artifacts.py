@@ -18,6 +18,7 @@ from recsys_core.artifacts import (
     publish,
     read_json,
     read_manifest,
+    replacing,
     sha256_file,
     write_json,
 )
@@ -107,6 +108,26 @@ def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
         read_json(path)
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(artifact: Artifact) -> None:
+    path = artifact.file("a.txt")
+
+    def write(text: str) -> None:
+        with replacing(path) as draft:
+            draft.write_text(text[:2])
+            if text == "killed":
+                raise KeyboardInterrupt
+            draft.write_text(text)
+
+    with pytest.raises(KeyboardInterrupt):
+        write("killed")
+    assert path.read_text() == "one"
+    publish(artifact, {}, {})
+    assert set(read_manifest(artifact.folder)["files"]) == {"a.txt", "part/b.txt"}
+    write("new")
+    assert path.read_text() == "new"
+    assert list(path.parent.glob(".*")) == []
 
 
 def test_the_digest_does_not_depend_on_the_order_of_names() -> None:

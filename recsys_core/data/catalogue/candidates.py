@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from recsys_core.data.catalogue.versions import items_as_of
+from recsys_core.data.histories.read import training_events
 from recsys_core.data.histories.splits import SplitKind, TimeWindows
-from recsys_core.data.schema import TIMESTAMP, VECTOR
+from recsys_core.data.schema import MICROSECONDS_PER_SECOND, TIMESTAMP, VECTOR
 
 _OFFER = ("item_id", "listed", "available_from", "retired_from")
 Catalogue = Literal["all", "interacted"]
@@ -114,14 +115,12 @@ def count_training_interactions(
     Returns:
         `item_idx`, `train_count`, `recent_count`, for every item_idx from 1, in order.
     """
-    start = -(2**63) if since is None else int(since.timestamp() * 1_000_000)
+    start = -(2**63) if since is None else int(since.timestamp() * MICROSECONDS_PER_SECOND)
     train = np.zeros(n_items + 1, np.int64)
     recent = np.zeros(n_items + 1, np.int64)
     for path in buckets:
         events = (
-            pl.scan_parquet(path)
-            .select(pl.col("item_idx", "timestamp", "target_weight").list.head(pl.col("train_end")))
-            .explode("item_idx", "timestamp", "target_weight", empty_as_null=False)
+            training_events(path, "item_idx", "timestamp", "target_weight")
             .filter(pl.col("target_weight") > 0)
             .collect()
         )

@@ -5,7 +5,6 @@ as many as it chooses to hold, at a time.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from recsys_core.data.histories.splits import SplitKind, TimeWindows, split_columns
 from recsys_core.data.io.prefetch import one_ahead
 from recsys_core.data.io.spool import Spool
-from recsys_core.data.schema import TIMESTAMP
+from recsys_core.data.schema import HISTORIES, HISTORY_LISTS, TIMESTAMP
 from recsys_core.settings import Progress, silent
 
 _HASH_PRIME = np.uint64(0x100000001B3)
@@ -117,25 +116,11 @@ def _with_bucket(events: pl.DataFrame, n_buckets: int) -> pl.DataFrame:
     return events.with_columns(bucket=pl.Series(buckets, dtype=pl.Int32))
 
 
-_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
-HISTORIES = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "item_idx": pl.List(pl.Int32()),
-        "timestamp": pl.List(pl.Int64()),
-        "event_type": pl.List(pl.Int8()),
-        "target_weight": pl.List(pl.Float32()),
-        "train_end": pl.Int32(),
-        "validation_end": pl.Int32(),
-    }
-)
-
-
 def _bucket(events: pl.LazyFrame, base: Path | None, derived: Sequence[pl.Expr]) -> pl.DataFrame:
     """The histories of a bucket."""
-    histories = _in_order(events.select(*_LISTS, "user_id", "arrival")).collect()
+    histories = _in_order(events.select(*HISTORY_LISTS, "user_id", "arrival")).collect()
     if base is not None:
-        old = pl.read_parquet(base, columns=["user_id", *_LISTS])
+        old = pl.read_parquet(base, columns=["user_id", *HISTORY_LISTS])
         histories = _appended(old.cast({"timestamp": pl.List(TIMESTAMP)}), histories)
     return histories.with_columns(*derived).select(list(HISTORIES)).cast(HISTORIES).rechunk()
 
@@ -145,7 +130,7 @@ def _in_order(events: pl.LazyFrame) -> pl.LazyFrame:
     return (
         events.sort("user_id", "timestamp", "arrival", "item_idx")
         .group_by("user_id", maintain_order=True)
-        .agg(*_LISTS)
+        .agg(*HISTORY_LISTS)
     )
 
 
@@ -154,13 +139,13 @@ def _appended(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     both = old.join(new, on="user_id", suffix="_new")
     later = pl.col("timestamp").list.last() <= pl.col("timestamp_new").list.first()
     joined = both.filter(later).select(
-        "user_id", *(pl.concat_list(name, f"{name}_new").alias(name) for name in _LISTS)
+        "user_id", *(pl.concat_list(name, f"{name}_new").alias(name) for name in HISTORY_LISTS)
     )
     late = both.filter(~later)
     mixed = pl.concat(
-        late.select("user_id", *(pl.col(f"{name}{suffix}").alias(name) for name in _LISTS)).explode(
-            *_LISTS, empty_as_null=False
-        )
+        late.select(
+            "user_id", *(pl.col(f"{name}{suffix}").alias(name) for name in HISTORY_LISTS)
+        ).explode(*HISTORY_LISTS, empty_as_null=False)
         for suffix in ("", "_new")
     )
     # Within a user the rows stand in the order in which equal times are to stay.
@@ -173,71 +158,3 @@ def _appended(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
             _in_order(mixed.lazy()).collect(),
         ]
     ).sort("user_id")
-
-
-@dataclass(frozen=True)
-class ResidentHistories:
-    """Training events of some buckets, user after user.
-
-    Attributes:
-        user_ids: The users in file order.
-        items: item_idx of all events, oldest first within a user.
-        target_weights: How much each of these events counts in the loss; 0: it is no target.
-        kinds: Code of each event's kind.
-        times: When each event was, in microseconds since 1970.
-        starts: Where each user's events begin in `items`; one more entry than users.
-    """
-
-    user_ids: pl.Series
-    items: NDArray[np.int32]
-    target_weights: NDArray[np.float32]
-    kinds: NDArray[np.int8]
-    times: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Number of training events of each user."""
-        return np.diff(self.starts)
-
-    @property
-    def newest(self) -> NDArray[np.int64]:
-        """Time of each user's newest training event; 0 for a user without any."""
-        last = self.times[np.maximum(self.starts[1:] - 1, 0)] if len(self.times) else 0
-        return np.where(self.lengths > 0, last, 0)
-
-
-def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
-    """The events before each user's `train_end`, of these bucket files."""
-    users = pl.concat(
-        pl.scan_parquet(path).select("user_id", pl.col(*_LISTS).list.head(pl.col("train_end")))
-        for path in buckets
-    ).collect()
-    events = users.select(_LISTS).explode(*_LISTS, empty_as_null=False)
-    return ResidentHistories(
-        user_ids=users["user_id"],
-        items=events["item_idx"].to_numpy().astype(np.int32),
-        target_weights=events["target_weight"].to_numpy(),
-        kinds=events["event_type"].to_numpy(),
-        times=events["timestamp"].to_numpy(),
-        starts=np.concatenate(
-            [np.zeros(1, np.int64), users["item_idx"].list.len().to_numpy().cumsum(dtype=np.int64)]
-        ),
-    )
-
-
-def group_buckets(buckets: Sequence[Path], resident_events: int) -> list[list[Path]]:
-    """Consecutive buckets that together hold at most `resident_events` training events.
-
-    A bucket that is larger than that makes a group of its own.
-    """
-    groups: list[list[Path]] = []
-    room = 0
-    for path in buckets:
-        n_events = int(pl.scan_parquet(path).select(pl.col("train_end").sum()).collect().item())
-        if not groups or n_events > room:
-            groups.append([])
-            room = resident_events
-        groups[-1].append(path)
-        room -= n_events
-    return groups

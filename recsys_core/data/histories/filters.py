@@ -4,7 +4,7 @@ They look at training events only, so nothing that is kept or dropped depends on
 test ask for. Off by default: every user and item is kept, however rare.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
+from recsys_core.artifacts import replacing
+from recsys_core.data.histories.ragged import Ragged
+from recsys_core.data.histories.read import training_items
+from recsys_core.data.schema import HISTORY_LISTS, MICROSECONDS_PER_SECOND
 from recsys_core.settings import Progress, Settings, silent
-
-_MICROSECONDS_IN_MINUTE = 60_000_000
-_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
 
 
 class FilterConfig(Settings):
@@ -82,24 +83,24 @@ def filter_histories(
     kept = _core_items(buckets, config, n_items=n_items, progress=progress)
     for path in buckets:
         histories = pl.read_parquet(path)
-        item_idx, starts = _flat(histories["item_idx"])
-        thinned = _thinned(histories, kept[item_idx], starts)
+        items = Ragged.of(histories["item_idx"])
+        thinned = _thinned(histories, kept[items.values], items.offsets)
         _replace(path, thinned.filter(pl.col("train_end") >= config.min_user_events))
     after = _totals(buckets, n_items)
     return Dropped(*(had - has for had, has in zip(before, after, strict=True)))
 
 
 def _without_short_sessions(histories: pl.DataFrame, config: FilterConfig) -> pl.DataFrame:
-    times, starts = _flat(histories["timestamp"])
-    lengths = np.diff(starts)
-    positions = np.arange(len(times)) - np.repeat(starts[:-1], lengths)
-    training = positions < np.repeat(histories["train_end"].to_numpy(), lengths)
-    gap = config.session_gap_minutes * _MICROSECONDS_IN_MINUTE
-    begins = (positions == 0) | (np.diff(times, prepend=times[:1]) > gap)
+    times = Ragged.of(histories["timestamp"])
+    positions = times.positions
+    training = positions < np.repeat(histories["train_end"].to_numpy(), times.lengths)
+    gap = config.session_gap_minutes * 60 * MICROSECONDS_PER_SECOND
+    pauses = np.diff(times.values, prepend=times.values[:1])
+    begins = (positions == 0) | (pauses > gap)
     sessions = np.cumsum(begins) - 1
     n_training = np.bincount(sessions[training], minlength=sessions[-1] + 1 if len(sessions) else 0)
     keep = ~training | (n_training[sessions] >= config.min_session_events)
-    return _thinned(histories, keep, starts)
+    return _thinned(histories, keep, times.offsets)
 
 
 def _core_items(
@@ -110,31 +111,18 @@ def _core_items(
     for n_passes in range(1, n_items + 2):
         counts = np.zeros(n_items + 1, np.int64)
         for path in buckets:
-            items, users = _training_events(path)
-            mine = kept[items]
-            of_users = np.bincount(users[mine], minlength=users.max(initial=-1) + 1)
-            mine &= of_users[users] >= config.min_user_events
-            counts += np.bincount(items[mine], minlength=n_items + 1)
+            items = training_items(path)
+            users = items.rows
+            in_core = kept[items.values]
+            user_counts = np.bincount(users[in_core], minlength=len(items.lengths))
+            in_core &= user_counts[users] >= config.min_user_events
+            counts += np.bincount(items.values[in_core], minlength=n_items + 1)
         fewer = kept & (counts >= config.min_item_events)
         progress(0.6, f"k-core, pass {n_passes}: {int(fewer[1:].sum()):,} items")
         if (fewer == kept).all():
             break
         kept = fewer
     return kept
-
-
-def _training_events(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Item and user (a number within the bucket) of each training event."""
-    learned = pl.scan_parquet(path).select(pl.col("item_idx").list.head(pl.col("train_end")))
-    items, starts = _flat(learned.collect()["item_idx"])
-    return items, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-
-
-def _flat(lists: pl.Series) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The values of all lists, and where each list begins among them; one more than lists."""
-    ends = lists.list.len().to_numpy().cumsum(dtype=np.int64)
-    values = lists.explode(empty_as_null=False).to_numpy()
-    return values, np.concatenate([np.zeros(1, np.int64), ends])
 
 
 def _thinned(
@@ -150,35 +138,30 @@ def _thinned(
     users = pl.DataFrame({"user": np.repeat(np.arange(len(lengths)), lengths)})
     lists = (
         users.with_columns(
-            histories[name].explode(empty_as_null=False).filter(pl.Series(keep)) for name in _LISTS
+            histories[name].explode(empty_as_null=False).filter(pl.Series(keep))
+            for name in HISTORY_LISTS
         )
         .group_by("user", maintain_order=True)
-        .agg(*_LISTS)
+        .agg(*HISTORY_LISTS)
     )
     rest = histories.select("user_id").with_columns(
         pl.Series(name, values, dtype=pl.Int32) for name, values in counted.items()
     )
-    return rest[lists["user"]].hstack(lists.select(_LISTS)).select(histories.columns)
+    return rest[lists["user"]].hstack(lists.select(HISTORY_LISTS)).select(histories.columns)
 
 
 def _totals(buckets: Sequence[Path], n_items: int) -> tuple[int, int, int]:
     """Users, items and events."""
     seen = np.zeros(n_items + 1, np.bool_)
     n_users = n_events = 0
-    for items in _item_lists(buckets):
-        n_users += len(items)
-        values = _flat(items)[0]
-        n_events += len(values)
-        seen[values] = True
+    for path in buckets:
+        items = Ragged.of(pl.read_parquet(path, columns=["item_idx"]).to_series())
+        n_users += len(items.lengths)
+        n_events += len(items.values)
+        seen[items.values] = True
     return n_users, int(seen.sum()), n_events
 
 
-def _item_lists(buckets: Sequence[Path]) -> Iterator[pl.Series]:
-    for path in buckets:
-        yield pl.read_parquet(path, columns=["item_idx"])["item_idx"]
-
-
 def _replace(path: Path, histories: pl.DataFrame) -> None:
-    draft = path.with_suffix(".draft")
-    histories.write_parquet(draft, compression="zstd")
-    draft.replace(path)
+    with replacing(path) as draft:
+        histories.write_parquet(draft, compression="zstd")

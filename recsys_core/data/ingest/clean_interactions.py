@@ -18,14 +18,19 @@ from recsys_core.data.ingest.row_checks import (
     tidy,
     time_of,
 )
-from recsys_core.data.schema import AFTER_RUN_DATE, INTERACTIONS, TIMESTAMP, UNKNOWN_EVENT_TYPE
+from recsys_core.data.schema import (
+    AFTER_RUN_DATE,
+    INTERACTIONS,
+    MICROSECONDS_PER_DAY,
+    TIMESTAMP,
+    UNKNOWN_EVENT_TYPE,
+)
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.reader import ROW
 
 ARRIVAL_BITS = 40
 """`arrival` = source's ordinal · 2^40 + row: unique, and ordered within and between the sources."""
 
-_DAY_MICROSECONDS = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -115,7 +120,7 @@ def _order_as_time(name: str, run_date: date) -> pl.Expr:
     """The day before the run date, with the order as microseconds, so that the date is one day."""
     start = datetime.combine(run_date, time(), UTC) - timedelta(days=1)
     order = pl.col(name).cast(pl.Int64, strict=False)
-    fits = order.is_between(0, _DAY_MICROSECONDS, closed="left")
+    fits = order.is_between(0, MICROSECONDS_PER_DAY, closed="left")
     moment = start + pl.duration(microseconds=order, time_unit="us")
     refused = pl.when(order.is_not_null()).then(pl.lit(_EPOCH, TIMESTAMP))
     return pl.when(fits).then(moment.cast(TIMESTAMP)).otherwise(refused)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from recsys_core.artifacts import read_json, write_json
-from recsys_core.data.histories.build import ResidentHistories
+from recsys_core.data.histories.read import ResidentHistories
 from recsys_core.data.soft_labels import (
     DESCRIPTION,
     SoftLabelError,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_core.data.histories.build import ResidentHistories, read_training_histories
+from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.soft_labels import SoftLabels, describe
 from recsys_core.distillation.labelling import label_bucket, label_windows
 from recsys_core.distillation.losses import distillation_kl

@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 
+from recsys_core.data.histories.cases import candidate_mask, read_cases
 from recsys_core.evaluation import baselines
 from recsys_core.evaluation.baselines import (
     item_knn_ranker,
@@ -10,7 +11,7 @@ from recsys_core.evaluation.baselines import (
     popularity_ranker,
 )
 from recsys_core.evaluation.metrics import ndcg_at_k
-from recsys_core.evaluation.ranking import candidate_mask, rank_targets, read_cases
+from recsys_core.evaluation.ranking import rank_targets
 from tests.shared_data import DATA
 from tests.targets import PLAIN_EVENTS
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_core.evaluation.ranking import read_cases
+from recsys_core.data.histories.cases import read_cases
 from recsys_core.evaluation.slices import case_slices, popularity_groups
 
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_core.data.histories.build import read_training_histories
+from recsys_core.data.histories.cases import CaseHistories
+from recsys_core.data.histories.read import read_training_histories
 from recsys_core.distillation.labelling import label_bucket
-from recsys_core.evaluation.histories import Histories
 from recsys_core.models.context import N_GAP_BUCKETS, Context, gap_buckets
 from recsys_core.models.ensemble import Ensemble
 from recsys_core.models.ranker import model_ranker
@@ -84,7 +84,7 @@ def test_gaps_are_sorted_by_their_logarithm() -> None:
 def test_without_context_it_refuses_and_another_model_does_not_care() -> None:
     with pytest.raises(ValueError, match="give the histories' context"):
         _model().encode(torch.tensor([[1]]), _model().item_vectors())
-    with pytest.raises(TypeError, match="rank `Histories`"):
+    with pytest.raises(TypeError, match="rank `CaseHistories`"):
         model_ranker(_model())([np.array([1], np.int32)])
     plain = _model(PLAIN)
     without = plain.encode(torch.tensor([[1, 2]]), plain.item_vectors())[0]
@@ -131,7 +131,7 @@ def test_batches_labels_and_ranker_show_the_model_the_same(
     np.testing.assert_allclose(labelled, trained, atol=0.02 * np.abs(trained).max())
 
     events = read_training_histories([bucket])
-    cases = Histories(
+    cases = CaseHistories(
         events.items, events.kinds, events.times, events.starts[1:2], events.starts[1:2] + 2
     )
     scores = model_ranker(model)(cases)[0]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import write_json
-from recsys_core.data.histories.build import ResidentHistories, read_training_histories
+from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.soft_labels import (
     SoftLabelError,
     SoftLabels,

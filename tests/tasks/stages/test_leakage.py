@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.data.catalogue.versions import store_items
-from recsys_core.data.histories.build import read_training_histories
+from recsys_core.data.histories.cases import read_cases
 from recsys_core.data.histories.filters import FilterConfig
+from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.lake.tables import Change, Lake, Snapshot
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
-from recsys_core.evaluation.ranking import read_cases
 from recsys_core.settings import silent
 from recsys_core.training.batching import TrainingSet
 from tasks.engine.night import Night

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact
-from recsys_core.data.histories.build import read_training_histories
+from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels import SoftLabels
 from tasks.engine.stage import StageRun
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels

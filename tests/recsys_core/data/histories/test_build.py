@@ -1,4 +1,4 @@
-"""Histories: order, buckets, splits, and how they are read back."""
+"""Histories: order, buckets, splits."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,12 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_core.data.histories.build import EVENTS as EVENT_SCHEMA
-from recsys_core.data.histories.build import (
-    group_buckets,
-    read_training_histories,
-    stable_hash,
-    write_histories,
-)
+from recsys_core.data.histories.build import stable_hash, write_histories
 from recsys_core.data.histories.splits import SplitKind, TimeWindows
 
 WINDOWS = TimeWindows.before(date(2026, 3, 10), timezone="UTC", validation_days=1, test_days=1)
@@ -163,8 +158,6 @@ def test_a_base_and_what_came_since_give_the_same_bytes_as_all_at_once(
 def test_nothing_gives_empty_buckets(tmp_path: Path) -> None:
     paths = _write(tmp_path, [], n_buckets=2)
     assert [pl.read_parquet(path).height for path in paths] == [0, 0]
-    histories = read_training_histories(paths)
-    assert (len(histories.user_ids), len(histories.items), histories.starts.tolist()) == (0, 0, [0])
 
 
 def test_leftovers_of_a_killed_run_are_not_read(tmp_path: Path) -> None:
@@ -174,32 +167,3 @@ def test_leftovers_of_a_killed_run_are_not_read(tmp_path: Path) -> None:
     _frame([("ghost", 2, 1, 0, "view")]).write_ipc(leftover / "0-00000.arrow")
     paths = _write(tmp_path, events)
     assert pl.concat([pl.read_parquet(path) for path in paths])["user_id"].to_list() == ["u"]
-
-
-def test_only_training_events_are_read_back(tmp_path: Path) -> None:
-    events: list[Event] = [
-        (user, item, ago, item, "view")
-        for user in ("a", "b", "c", "d")
-        for item, ago in enumerate((500_000, 400_000, 100_000, 1_000), start=1)
-    ]
-    events.append(("new", 7, 10, 0, "view"))
-    paths = _write(tmp_path, events)
-    histories = read_training_histories(paths)
-    lengths = dict(zip(histories.user_ids, histories.lengths.tolist(), strict=True))
-    assert lengths == {"a": 2, "b": 2, "c": 2, "d": 2, "new": 0}
-    assert histories.items.tolist() == [1, 2] * 4
-    assert histories.items.dtype == np.int32
-
-
-def test_groups_hold_at_most_the_resident_events(tmp_path: Path) -> None:
-    sizes = [3, 3, 9, 0, 1, 4, 2]
-    paths: list[Path] = []
-    for i, size in enumerate(sizes):
-        path = tmp_path / f"{i}.parquet"
-        schema = {"train_end": pl.Int32}
-        pl.DataFrame({"train_end": [1] * size}, schema=schema).write_parquet(path)
-        paths.append(path)
-    groups = [[int(path.stem) for path in group] for group in group_buckets(paths, 6)]
-    assert groups == [[0, 1], [2], [3, 4, 5], [6]]
-    assert group_buckets(paths, 100) == [paths]
-    assert [len(group) for group in group_buckets(paths, 1)] == [1, 1, 1, 2, 1, 1]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_core.data.histories.build import HISTORIES
 from recsys_core.data.histories.filters import FilterConfig, filter_histories
+from recsys_core.data.schema import HISTORIES
 
 MINUTE = 60_000_000
 Event = tuple[int, int]
