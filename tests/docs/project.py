@@ -32,6 +32,20 @@ def is_setting(name: str) -> bool:
     return True
 
 
+@cache
+def bare_names() -> frozenset[str]:
+    """What a word alone may name: a string of the code (a column, a key), a setting, a module."""
+    modules = {part for path in sources() for part in path.relative_to(ROOT).with_suffix("").parts}
+    return literals() | modules | set(_fields_of(NightlyConfig))
+
+
+def _fields_of(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in _models_in(field.annotation):
+            yield from _fields_of(inner)
+
+
 def _models_in(annotation: typing.Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -157,14 +171,13 @@ def literals() -> frozenset[str]:
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """Every word that is a name or part of a string in the code, or stands below `infra`."""
+    """Every word that is a name or part of a string in the code, or is in a file of `infra`."""
     words = {word for text in literals() for word in _WORD.findall(text)}
     for node in _nodes():
         words |= {getattr(node, field, None) for field in ("id", "name", "attr", "arg")}
     for path in (ROOT / "infra").rglob("*.*"):
         words |= set(_WORD.findall(path.read_text(encoding="utf-8")))
-    parts = {part for path in sources() for part in path.relative_to(ROOT).with_suffix("").parts}
-    return frozenset(word for word in words | parts if word)
+    return bare_names() | {word for word in words if word}
 
 
 def unknown_words(span: str) -> list[str]:

@@ -1,8 +1,7 @@
 """Names in the documents exist: settings, commands, columns, exceptions, files, links.
 
 A code span that names nothing of this project must be in `FOREIGN`, so no name goes unchecked.
-Names without a form of their own, such as columns, must be a word of the code: an identifier, or
-part of a string.
+A word alone, such as a column, must be a string of the code, a setting or a module.
 """
 
 import ast
@@ -34,6 +33,9 @@ FOREIGN = frozenset(
         "flows/pipeline.py",
         "infra/stage_versions.json",
         "infra/stage_versions.py",
+        "cron",
+        "make",
+        "strptime",
         "torch.compile",
         "x + σ(W x) ⊙ f(LN x)",
     }
@@ -133,6 +135,8 @@ def span_problem(span: str) -> str | None:
         return None if exists else "no such setting, module or function"
     if _PHRASE.fullmatch(span):
         return None if span in project.literals() else "the code has no such string"
+    if re.fullmatch(r"[a-z]\w*", span):
+        return None if span in project.bare_names() else "no such column, setting or module"
     unknown = project.unknown_words(span)
     return f"the code has no {unknown[0]}" if unknown else None
 
@@ -161,7 +165,7 @@ def assignment_problem(span: str) -> str | None:
         tomllib.loads(span)
     except tomllib.TOMLDecodeError as error:
         return str(error)
-    exists = project.is_setting(name) if "." in name else name in project.vocabulary()
+    exists = project.is_setting(name) if "." in name else name in project.bare_names()
     return None if exists else "no such setting"
 
 
