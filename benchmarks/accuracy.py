@@ -96,11 +96,11 @@ def with_seed(config: "NightlyConfig", seed: int, *, quick: bool) -> "NightlyCon
 def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, "Ranker"]:
     """The teacher, where it is an ensemble its first member, and baselines unless alone."""
     from recsys_core.models.checkpoint import load_model
-    from recsys_core.models.ensemble import Ensemble, load_teacher
+    from recsys_core.models.ensemble import Ensemble, load_recommender
     from recsys_core.models.ranker import model_ranker
     from tasks.stages.evaluate import baselines
 
-    whole = load_teacher(teacher.folder)
+    whole = load_recommender(teacher.folder)
     made = {"teacher": model_ranker(whole)}
     if isinstance(whole, Ensemble):
         made["one network of the teacher"] = model_ranker(load_model(teacher.folder))

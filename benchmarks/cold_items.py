@@ -43,7 +43,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     set_default_environment(args.workspace)
-    from benchmarks.networks import placed, trained, varied
+    from benchmarks.networks import trained, varied, with_cold_items
     from benchmarks.prepared import prepared_artifact, synthetic_night
     from flows.config import load_config
     from tasks.training.prepared import Prepared
@@ -71,7 +71,9 @@ def main() -> None:
         model = trained(data, network, args.workspace / name)
         networks = [(name, model)]
         if model.content is not None:
-            networks += [(f"{name}, then placed", placed(copy.deepcopy(model), data, network))]
+            networks += [
+                (f"{name}, then fitted", with_cold_items(copy.deepcopy(model), data, network))
+            ]
         for title, one in networks:
             figures[title] = compared(data, cold, one, hidden)
             rows.append([title, *figures[title].values()])

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     args = parser.parse_args()
     set_default_environment(args.workspace)
-    from benchmarks.networks import placed, trained, varied
+    from benchmarks.networks import trained, varied, with_cold_items
     from benchmarks.prepared import prepared_artifact, synthetic_night
     from tasks.training.prepared import Prepared
 
@@ -50,7 +50,7 @@ def main() -> None:
         vectors.select("item_idx", *columns).write_parquet(made.file("embeddings.parquet"))
         data = Prepared(made)
         network = varied(config.teacher, epochs, {"content_features": 0})
-        model = placed(trained(data, network, args.workspace / name), data, network)
+        model = with_cold_items(trained(data, network, args.workspace / name), data, network)
         found, warm = recall(data, cold, model), data.validator(1_000_000)(model)
         rows.append([name, found, warm])
         figures[name] = {"cold_recall_at_50": found, "warm_ndcg_at_10": warm}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from recsys_core.models.recommender import Recommender
-from recsys_core.training.cold_items import place_unseen_items, unseen_items
+from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.loop import fit
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 from tasks.training.network import NetworkConfig, build_network, training_set_of
 from tasks.training.prepared import Prepared
 
@@ -30,7 +30,7 @@ def trained(
     validate_on: Prepared | None = None,
     source: Recommender | None = None,
 ) -> Recommender:
-    """A network trained on the prepared data; unseen items are not placed yet.
+    """A network trained on the prepared data; its cold items are not fitted yet.
 
     Args:
         data: What it learns from.
@@ -41,15 +41,15 @@ def trained(
     """
     model = build_network(data, network)
     if source is not None:
-        model.transfer(source)
+        model.initialise_from_other_catalogue(source)
     training_set = training_set_of(data, model.max_length, network.training)
-    competition = competition_of(training_set.item_counts(len(data.items)), network.training)
+    candidates = candidate_set_of(training_set.item_counts(len(data.items)), network.training)
     fit(
         model,
         training_set,
         network.training,
-        competition=competition,
-        loss=next_item_loss(network.training, competition),
+        candidates=candidates,
+        loss=next_item_loss(network.training, candidates),
         validate=(validate_on or data).validator(network.training.validation_cases),
         checkpoint=folder,
         clock=time.monotonic,
@@ -57,16 +57,16 @@ def trained(
     return model
 
 
-def placed(model: Recommender, data: Prepared, network: NetworkConfig) -> Recommender:
-    """The trained network with its unseen items placed by their content, as a night leaves it."""
+def with_cold_items(model: Recommender, data: Prepared, network: NetworkConfig) -> Recommender:
+    """The trained network with its cold items fitted, as a night leaves it."""
     training_set = training_set_of(data, model.max_length, network.training)
-    competition = competition_of(training_set.item_counts(len(data.items)), network.training)
-    place_unseen_items(
+    candidates = candidate_set_of(training_set.item_counts(len(data.items)), network.training)
+    fit_cold_items(
         model,
-        unseen_items(training_set, len(data.items)),
+        find_cold_items(training_set, len(data.items)),
         training_set,
         network.training,
-        competition=competition,
-        loss=next_item_loss(network.training, competition),
+        candidates=candidates,
+        loss=next_item_loss(network.training, candidates),
     )
     return model

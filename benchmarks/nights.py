@@ -2,9 +2,9 @@
 
     python -m benchmarks.nights [--nights 14]
 
-Both see the same synthetic world grow by a day a night. Printed are, for each night, which way the
-second teacher went, what it cost in training events as a share of the first one's, and the NDCG@10
-of both on the night's test window. The world is made up, so no test set is climbed.
+Both see the same synthetic world grow by a day a night. The table has, for each night, the mode in
+which the second teacher was trained, its training events as a share of the first one's, and the
+NDCG@10 of both on the night's test window. The world is synthetic, so no test set is tuned on.
 """
 
 import time
@@ -26,7 +26,7 @@ EPOCHS = 16
 class Night(NamedTuple):
     """What a teacher cost and was worth."""
 
-    way: str
+    mode: str
     events: float
     seconds: float
     ndcg: float
@@ -41,7 +41,7 @@ def main() -> None:
     set_default_environment(args.workspace)
     from recsys_core.synthetic.world import write_world
 
-    configs = {way: settings(args.workspace, way, quick=args.quick) for way in ("full", "auto")}
+    configs = {mode: settings(args.workspace, mode, quick=args.quick) for mode in ("full", "auto")}
     world = configs["full"].synthetic
     rows: list[list[object]] = []
     warm: list[tuple[Night, Night]] = []
@@ -53,14 +53,14 @@ def main() -> None:
         rows.append(
             [
                 str(day),
-                auto.way,
+                auto.mode,
                 auto.events / full.events,
                 auto.seconds / full.seconds,
                 full.ndcg,
                 auto.ndcg,
             ]
         )
-        if auto.way == "warm":
+        if auto.mode == "warm":
             warm.append((full, auto))
     figures: dict[str, Any] = {
         "warm_nights": len(warm),
@@ -79,21 +79,21 @@ def main() -> None:
             mean(auto.ndcg for _, auto in warm),
         ]
     )
-    columns = ["night", "way", "events, share", "seconds, share", "NDCG@10 full", "NDCG@10 auto"]
+    columns = ["night", "mode", "events, share", "seconds, share", "NDCG@10 full", "NDCG@10 auto"]
     finish("nights", columns, rows, figures, args.out)
 
 
-def settings(workspace: Path, way: str, *, quick: bool) -> "NightlyConfig":
-    """The default night, its teacher trained anew every night or as the economy decides."""
+def settings(workspace: Path, mode: str, *, quick: bool) -> "NightlyConfig":
+    """The default night, its teacher trained in full every night or as the policy decides."""
     from flows.config import NightlyConfig
 
     world = {"n_users": 300, "n_items": 100} if quick else {}
     fields = {
-        "workspace": str(workspace / way),
+        "workspace": str(workspace / mode),
         "synthetic": {"folder": str(workspace / "world"), "world": world},
         "teacher": {
             "training": {"epochs": 2 if quick else EPOCHS, "validate_every": 2},
-            "economy": {"retrain": way},
+            "retraining": {"mode": mode},
         },
     }
     return NightlyConfig.model_validate(fields)
@@ -104,7 +104,7 @@ def night(config: "NightlyConfig", day: date) -> Night:
     from benchmarks.accuracy import ranked
     from benchmarks.prepared import made_by
     from recsys_core.artifacts import read_json
-    from recsys_core.models.ensemble import load_teacher
+    from recsys_core.models.ensemble import load_recommender
     from recsys_core.models.ranker import model_ranker
     from tasks.training.prepared import Prepared
 
@@ -113,15 +113,15 @@ def night(config: "NightlyConfig", day: date) -> Night:
     _, planned, teacher = made_by(config, teacher=True, day=day)
     seconds = time.perf_counter() - began
     plan = read_json(planned.file("plan.json"))
-    ndcg, _ = ranked(Prepared(prepared), model_ranker(load_teacher(teacher.folder)), "test")
-    economy, training = config.teacher.economy, config.teacher.training
+    ndcg, _ = ranked(Prepared(prepared), model_ranker(load_recommender(teacher.folder)), "test")
+    policy, training = config.teacher.retraining, config.teacher.training
     an_epoch = {
         "full": plan["full_events"] / training.epochs,
-        "warm": plan["warm_events"] / economy.warm_epochs,
+        "warm": plan["warm_events"] / policy.warm_epochs,
         "reuse": 0.0,
     }
     epochs = len(read_json(teacher.file("curve.json")))  # training may have stopped early
-    return Night(plan["way"], an_epoch[plan["way"]] * epochs, seconds, ndcg)
+    return Night(plan["mode"], an_epoch[plan["mode"]] * epochs, seconds, ndcg)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from benchmarks.harness import peak_bytes
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import Batch, TrainingSet
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=64, n_layers=2, n_heads=2, ffn_dim=128, max_length=200)
 WIDE = ModelConfig(embedding_dim=512, n_layers=8, n_heads=8, ffn_dim=1024, max_length=200)
@@ -107,20 +107,20 @@ def trained(
     training_set = TimedTrainingSet(
         buckets, max_length=size.max_length, batch_size=config.batch_size
     )
-    competition = competition_of(training_set.item_counts(n_items), config)
-    plain = next_item_loss(config, competition)
-    work = Work(size, config.n_negatives if competition.sampled else competition.n_items)
+    candidates = candidate_set_of(training_set.item_counts(n_items), config)
+    plain = next_item_loss(config, candidates)
+    work = Work(size, config.n_negatives if candidates.sampled else candidates.n_items)
 
-    def loss(states: Any, vectors: Any, narrowed: Any) -> Any:
-        work.count(narrowed.batch.history)
-        return plain(states, vectors, narrowed)
+    def loss(states: Any, vectors: Any, restricted: Any) -> Any:
+        work.count(restricted.batch.history)
+        return plain(states, vectors, restricted)
 
     with tempfile.TemporaryDirectory() as checkpoint:
         curve = fit(
             model,
             training_set,
             config,
-            competition=competition,
+            candidates=candidates,
             loss=loss,
             validate=validate,
             checkpoint=Path(checkpoint),

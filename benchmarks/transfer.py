@@ -52,7 +52,7 @@ def main() -> None:
     network = varied(teacher, epochs, changes)
     source = trained(Prepared(first), network, args.workspace / "first")
     untouched = build_network(data, network)
-    untouched.transfer(source)
+    untouched.initialise_from_other_catalogue(source)
     zero_shot, _ = ranked(data, model_ranker(untouched.eval()), "test")
     rows: list[list[object]] = [["none", None, zero_shot, None]]
     figures: dict[str, Any] = {"0": {"transferred": zero_shot}}

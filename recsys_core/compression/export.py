@@ -145,7 +145,7 @@ class ServingGraph(nn.Module):
         """
         model = self.model
         x = F.embedding((history - 1).clamp(min=0), self.item_table)
-        x, angles = model.place(x * model.config.embedding_dim**0.5)
+        x, angles = model.add_positions(x * model.config.embedding_dim**0.5)
         *lower, last = cast(Sequence[Block], model.blocks)
         for block in lower:
             x = block(x, angles)

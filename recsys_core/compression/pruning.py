@@ -92,7 +92,7 @@ def prune_ffn(
             key = f"{prefix}.{name}.weight"
             state[key] = state[key].index_select(axis, channels)
     pruned_config = ModelConfig.model_validate({**config.model_dump(), "ffn_dim": keep})
-    content = None if model.content is None else model.content.content
+    content = None if model.content is None else model.content.features
     pruned = Recommender(model.n_items, pruned_config, content)
     pruned.load_state_dict(state)
     return pruned.to(model.id_embedding.device).eval()

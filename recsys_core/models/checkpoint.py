@@ -15,7 +15,7 @@ _CONTENT = "content_features."
 def save_model(folder: Path, model: Recommender) -> None:
     """Write `model.safetensors` and `model.json`."""
     tensors = model.state_dict()
-    content = {} if model.content is None else model.content.content
+    content = {} if model.content is None else model.content.features
     tensors |= {f"{_CONTENT}{name}": rows for name, rows in content.items()}
     save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},

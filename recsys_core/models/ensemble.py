@@ -80,7 +80,7 @@ def member_folder(folder: Path, number: int) -> Path:
     return folder / f"member-{number}" if number else folder
 
 
-def load_teacher(folder: Path) -> AnyRecommender:
+def load_recommender(folder: Path) -> AnyRecommender:
     """Read a teacher back, in evaluation mode: a recommender, or an ensemble of several.
 
     Raises:

@@ -43,7 +43,7 @@ class ContentFusion(nn.Module):
             nn.init.normal_(layer.weight, std=_INIT_STD)
 
     @property
-    def content(self) -> dict[str, Float[Tensor, "items_and_padding _width"]]:
+    def features(self) -> dict[str, Float[Tensor, "items_and_padding _width"]]:
         """The features by modality."""
         return dict(zip(self.names, self.buffers(), strict=True))
 

@@ -175,7 +175,7 @@ class Recommender(nn.Module):
         return torch.cat([torch.zeros_like(vectors[:1]), vectors[1:]])
 
     @torch.no_grad()
-    def take_over(self, parent: "Recommender") -> None:
+    def warm_start_from(self, parent: "Recommender") -> None:
         """Begin as an earlier model of the same size over a prefix of the items.
 
         Items that it lacks are left to their content.
@@ -193,7 +193,7 @@ class Recommender(nn.Module):
         self.id_embedding.zero_()[: parent.n_items + 1] = parent.id_embedding
 
     @torch.no_grad()
-    def transfer(self, source: "Recommender") -> None:
+    def initialise_from_other_catalogue(self, source: "Recommender") -> None:
         """Begin as a model of the same size that knows other items by the same kinds of content.
 
         Everything but its ids is taken over; all items are left to their content.
@@ -236,13 +236,13 @@ class Recommender(nn.Module):
             ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= dropped)
         return ids
 
-    def has_id(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    def has_id_embedding(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Which of these items (by item_idx) are more than their content."""
         rows = self.id_embedding[torch.from_numpy(items.astype(np.int64))]
         return rows.any(dim=1).cpu().numpy()
 
     @torch.no_grad()
-    def forget_ids(self, items: NDArray[np.integer[Any]]) -> None:
+    def zero_id_embeddings(self, items: NDArray[np.integer[Any]]) -> None:
         """Leave these items (by item_idx) to their content: their id embedding becomes 0."""
         self.id_embedding[torch.from_numpy(items.astype(np.int64))] = 0.0
 
@@ -277,13 +277,13 @@ class Recommender(nn.Module):
             x = x + F.embedding(context.kinds, self.kind_embedding)
         if context is not None and self.config.time_gaps:
             buckets = gap_buckets(context.times)
-        x, angles = self.place(x)
+        x, angles = self.add_positions(x)
         x = self.input_dropout(x)
         for block in self.blocks:
             x = block(x, angles, buckets)
         return self.final_norm(x)
 
-    def place(
+    def add_positions(
         self, x: Float[Tensor, "batch length dim"]
     ) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "length half"] | None]:
         """Events with their places marked: in themselves, or by the angles that blocks turn by."""

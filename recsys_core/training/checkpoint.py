@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.models.recommender import Recommender
-from recsys_core.training.parallel import Workers
+from recsys_core.training.parallel import Shard
 
 _FACTS = "training.json"
 _RANK_SEEDS = 7_919  # between the seeds of the processes of a training
@@ -39,7 +39,7 @@ class TrainingState:
         model: Trained in place; its initial weights begin the average.
         optimizers: Over the model's parameters.
         folder: For the checkpoint; what an earlier call left is taken up.
-        workers: The processes of this training; None: this one alone.
+        shard: The processes of this training; None: this one alone.
         ema_decay: Decay of the weights' exponential moving average a step; 0 for none.
     """
 
@@ -48,13 +48,13 @@ class TrainingState:
         model: Recommender,
         optimizers: Sequence[torch.optim.Optimizer],
         folder: Path,
-        workers: Workers | None = None,
+        shard: Shard | None = None,
         *,
         ema_decay: float = 0.0,
     ) -> None:
         self._model, self._optimizers, self._folder = model, optimizers, folder
         self._ema_decay = ema_decay
-        self._workers = workers or Workers()
+        self._shard = shard or Shard()
         self.evaluated = _copied(model).eval() if ema_decay else model
         self.curve: list[CurvePoint] = []
         self.best_weights = _copy(model)
@@ -73,7 +73,7 @@ class TrainingState:
 
     def begin_epoch(self, seed: int) -> None:
         """Seed what is random in an epoch; one that was left in its middle goes on there."""
-        rank = self._workers.rank
+        rank = self._shard.rank
         if not self.epoch_steps:
             torch.manual_seed(seed + rank * _RANK_SEEDS)
         elif rank:  # the saved state is the first process's
@@ -109,9 +109,9 @@ class TrainingState:
 
     def save(self) -> None:
         """Write a checkpoint; of several processes the first one does."""
-        if self._workers.leads:
+        if self._shard.leads:
             self._write()
-        self._workers.wait()
+        self._shard.barrier()
 
     def _write(self) -> None:
         self._saves += 1

@@ -1,13 +1,13 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""Items that nobody has had: content learns to place them once the network stands.
+"""Cold items: after training, fit the content projections that make the vectors of new items.
 
-While ids and content learn together ids take over, and an item without one may lie where it does
-not belong. Dropping ids throughout training helps (Volkovs et al. 2017, DropoutNet) but costs the
-known items accuracy. So everything else stands still at the end, and content alone learns: a ridge
-regression finds the projections that come closest to the known items' vectors, and the training's
-own loss improves on them, over vectors some of which are content alone. Ids then make up the
-difference, so the vectors of known items stay what they were.
+While id embeddings and content are trained together, the ids take over, and the vector of an item
+without an id may end up far from those of similar items. Dropping ids throughout training helps
+(Volkovs et al. 2017, DropoutNet) but costs accuracy on known items. So the rest of the network is
+frozen at the end and only the content projections are fitted: first by ridge regression on the
+known items' vectors, then by the training loss with some item vectors replaced by their content.
+The id embeddings are then set to the difference, so the vectors of known items do not change.
 """
 
 import math
@@ -24,8 +24,8 @@ from recsys_core.settings import Progress, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.gradients import Loss, backward
 from recsys_core.training.loop import TrainingConfig, TrainingError, clip_gradients, schedule
-from recsys_core.training.negative_sampling import Competition
-from recsys_core.training.parallel import Workers
+from recsys_core.training.negative_sampling import CandidateSet
+from recsys_core.training.parallel import Shard
 
 _SHARE = 0.1  # of the items in a batch that are content alone
 _LEARNING_RATE = 3e-3  # features have length 1 whatever the network, so one rate suits all
@@ -33,32 +33,32 @@ _RIDGE = 5.0  # so many items of average popularity have to agree on what a word
 _ROWS = 8192
 
 
-def unseen_items(training_set: TrainingSet, n_items: int) -> NDArray[np.int32]:
+def find_cold_items(training_set: TrainingSet, n_items: int) -> NDArray[np.int32]:
     """item_idx of the items without an event of any kind in a training set."""
     return (np.flatnonzero(training_set.item_counts(n_items)[1:] == 0) + 1).astype(np.int32)
 
 
-def place_unseen_items(
+def fit_cold_items(
     model: Recommender,
-    unseen: NDArray[np.int32],
+    cold_items: NDArray[np.int32],
     training_set: TrainingSet,
     config: TrainingConfig,
     *,
-    competition: Competition,
+    candidates: CandidateSet,
     loss: Loss,
     progress: Progress = silent,
 ) -> bool:
-    """Let content place the items without a training event, in place.
+    """Fit the content projections to the known items, in place, and give cold items no id.
 
     Costs the encoder's forward pass and the loss of an epoch. A model without content, or whose
     `id_bound` has kept its content to the point, is left alone.
 
     Args:
         model: Trained.
-        unseen: item_idx of the items.
+        cold_items: item_idx of the items without a training event.
         training_set: What the model was trained on.
         config: How it was trained.
-        competition: Which items competed.
+        candidates: Which items competed.
         loss: What was minimised.
         progress: Told after each step.
 
@@ -69,7 +69,7 @@ def place_unseen_items(
         TrainingError: The loss or its gradient became NaN or infinite.
     """
     content = model.content
-    if content is None or not len(unseen) or model.config.id_bound is not None:
+    if content is None or not len(cold_items) or model.config.id_bound is not None:
         return False
     model.eval().requires_grad_(False)
     known = model.item_vectors()
@@ -78,11 +78,11 @@ def place_unseen_items(
     content.requires_grad_(True)
     optimizer = torch.optim.AdamW(content.parameters(), weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
-    workers = Workers.current()
+    shard = Shard.current()
     epoch, n_steps = config.epochs, training_set.steps_per_epoch
     for step, batch in enumerate(training_set.epoch(epoch, config.seed)):
-        narrowed = competition.narrow(batch, (config.seed, epoch, step))
-        items = None if narrowed.items is None else narrowed.items.to(model.device)
+        restricted = candidates.restrict(batch, (config.seed, epoch, step))
+        items = None if restricted.items is None else restricted.items.to(model.device)
         rows = known if items is None else known[items]
         alone = torch.rand(len(rows), 1, generator=generator) < _SHARE
         vectors = torch.where(alone.to(model.device), content(items), rows)
@@ -90,24 +90,24 @@ def place_unseen_items(
         value = backward(
             model,
             vectors,
-            narrowed,
+            restricted,
             loss,
-            workers,
+            shard,
             precision=config.precision,
             read_vectors=rows,
         )
         if not (value.isfinite() and clip_gradients(model, math.inf).isfinite()):
-            msg = f"The loss of placing unseen items or its gradient is not finite at step {step}."
+            msg = f"The loss of fitting cold items or its gradient is not finite at step {step}."
             raise TrainingError(msg)
         rate = _LEARNING_RATE * schedule(step, n_steps, config.warmup_share)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-        if workers.leads:
-            progress(1.0, f"placing {len(unseen):,} unseen items, step {step + 1} of {n_steps}")
+        if shard.leads:
+            progress(1.0, f"fitting {len(cold_items):,} cold items, step {step + 1} of {n_steps}")
     model.requires_grad_(True)
     with torch.no_grad():
         model.id_embedding.copy_(known - content())
-    model.forget_ids(unseen)
+    model.zero_id_embeddings(cold_items)
     return True
 
 

@@ -13,11 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recsys_core.models.recommender import CPU_POSITIONS, Recommender
 from recsys_core.training.batching import Batch
-from recsys_core.training.negative_sampling import Narrowed
-from recsys_core.training.parallel import Workers, share_of
+from recsys_core.training.negative_sampling import RestrictedBatch
+from recsys_core.training.parallel import Shard, share_of
 
 Loss = Callable[
-    [Float[Tensor, "positions dim"], Float[Tensor, "rows dim"], Narrowed], Float[Tensor, ""]
+    [Float[Tensor, "positions dim"], Float[Tensor, "rows dim"], RestrictedBatch], Float[Tensor, ""]
 ]
 """Loss of the states at the positions that have a target, in row-major order."""
 
@@ -27,9 +27,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 def backward(
     model: Recommender,
     item_vectors: Float[Tensor, "rows dim"],
-    narrowed: Narrowed,
+    restricted: RestrictedBatch,
     loss: Loss,
-    workers: Workers,
+    shard: Shard,
     *,
     precision: Precision,
     read_vectors: Float[Tensor, "rows dim"] | None = None,
@@ -39,9 +39,9 @@ def backward(
     Args:
         model: Makes the states.
         item_vectors: What states are compared with.
-        narrowed: The batch.
+        restricted: The batch.
         loss: What to minimise.
-        workers: The processes of this training; the gradients are the sum of theirs.
+        shard: The processes of this training; the gradients are the sum of theirs.
         precision: Arithmetic of the encoder.
         read_vectors: What the histories' items are to the encoder; None: `item_vectors`.
 
@@ -53,22 +53,22 @@ def backward(
     read = leaf if read_vectors is None else read_vectors
     value = torch.zeros((), device=model.device)
     has_positions = False
-    for part in _parts(workers.rows_of(narrowed.batch), model.device):
-        if share := share_of(part, narrowed.batch):
+    for part in _parts(shard.rows_of(restricted.batch), model.device):
+        if share := share_of(part, restricted.batch):
             has_positions = True
-            rows = narrowed._replace(batch=part)
+            rows = restricted._replace(batch=part)
             value += _backward_part(model, leaf, read, rows, loss, share, precision)
     if not has_positions:  # a process without one of its own still adds gradients: zeros
         _zero(model, leaf).backward()
     item_vectors.backward(leaf.grad)
-    return workers.add_up(model, value)
+    return shard.sum_gradients(model, value)
 
 
 def _backward_part(
     model: Recommender,
     item_vectors: Tensor,
     read_vectors: Tensor,
-    part: Narrowed,
+    part: RestrictedBatch,
     loss: Loss,
     share: float,
     precision: Precision,
@@ -99,7 +99,7 @@ def _parts(batch: Batch, device: torch.device) -> list[Batch]:
     if device.type != "cpu":
         return [batch]
     n_parts = max(1, -(-batch.history.numel() // CPU_POSITIONS))
-    return [Workers(rank, n_parts).rows_of(batch) for rank in range(n_parts)]
+    return [Shard(rank, n_parts).rows_of(batch) for rank in range(n_parts)]
 
 
 def _zero(model: Recommender, item_vectors: Tensor) -> Tensor:

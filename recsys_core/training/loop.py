@@ -18,8 +18,8 @@ from recsys_core.settings import Progress, Settings, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
 from recsys_core.training.gradients import Loss, Precision, backward
-from recsys_core.training.negative_sampling import Competition, Narrowed
-from recsys_core.training.parallel import Workers
+from recsys_core.training.negative_sampling import CandidateSet, RestrictedBatch
+from recsys_core.training.parallel import Shard
 
 Validate = Callable[[Recommender], float]
 """NDCG@10 on validation users."""
@@ -99,7 +99,7 @@ def fit(
     training_set: TrainingSet,
     config: TrainingConfig,
     *,
-    competition: Competition,
+    candidates: CandidateSet,
     loss: Loss,
     validate: Validate,
     checkpoint: Path,
@@ -117,7 +117,7 @@ def fit(
         model: On the device that it is trained on.
         training_set: Batches, epoch by epoch.
         config: How to train.
-        competition: Which items compete; one that never occurs in training begins at its content.
+        candidates: Which items compete; one that never occurs in training begins at its content.
         loss: What to minimise.
         validate: What decides which weights are kept, and when to stop.
         checkpoint: Folder for the checkpoint; what it holds of an earlier call is resumed.
@@ -130,9 +130,9 @@ def fit(
     Raises:
         TrainingError: The loss or its gradient became NaN or infinite.
     """
-    workers = Workers.current()
-    optimizers = _optimizers(model, config, sparse=competition.sampled)
-    state = TrainingState(model, optimizers, checkpoint, workers, ema_decay=config.ema_decay)
+    shard = Shard.current()
+    optimizers = _optimizers(model, config, sparse=candidates.sampled)
+    state = TrainingState(model, optimizers, checkpoint, shard, ema_decay=config.ema_decay)
     n_steps = config.epochs * training_set.steps_per_epoch
     saved_at = clock()
     while state.next_epoch < config.epochs and state.stale < config.patience:
@@ -142,8 +142,8 @@ def fit(
         for batch in islice(training_set.epoch(epoch, config.seed), state.epoch_steps, None):
             step = epoch * training_set.steps_per_epoch + state.epoch_steps
             rate = config.learning_rate * schedule(step, n_steps, config.warmup_share)
-            narrowed = competition.narrow(batch, (config.seed, epoch, state.epoch_steps))
-            value = _step(model, optimizers, narrowed, config, loss, rate, workers)
+            restricted = candidates.restrict(batch, (config.seed, epoch, state.epoch_steps))
+            value = _step(model, optimizers, restricted, config, loss, rate, shard)
             if not math.isfinite(value):
                 raise TrainingError(_not_finite(step, config, checkpoint))
             state.finish_step(value, int((batch.targets > 0).sum()))
@@ -151,11 +151,11 @@ def fit(
             if clock() - saved_at >= 60 * config.checkpoint_minutes:
                 state.save()
                 saved_at = clock()
-            if workers.leads:
+            if shard.leads:
                 progress((epoch + share) / config.epochs, f"loss {state.mean_loss:.4f}")
         ndcg = None
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            ndcg = workers.agree(validate(state.evaluated.eval()) if workers.leads else math.nan)
+            ndcg = shard.broadcast(validate(state.evaluated.eval()) if shard.leads else math.nan)
             progress((epoch + 1) / config.epochs, f"epoch {epoch + 1}, NDCG@10 {ndcg:.4f}")
         state.finish_epoch(ndcg)
         saved_at = clock()
@@ -167,21 +167,21 @@ def fit(
 def _step(
     model: Recommender,
     optimizers: Sequence[torch.optim.Optimizer],
-    narrowed: Narrowed,
+    restricted: RestrictedBatch,
     config: TrainingConfig,
     loss: Loss,
     learning_rate: float,
-    workers: Workers,
+    shard: Shard,
 ) -> float:
     """One step down the gradient; none where loss or gradient are not finite.
 
     Returns:
         The loss of the batch, NaN where no step was made.
     """
-    items = None if narrowed.items is None else narrowed.items.to(model.device)
-    item_vectors = model.item_vectors(items, sparse=narrowed.negatives is not None)
+    items = None if restricted.items is None else restricted.items.to(model.device)
+    item_vectors = model.item_vectors(items, sparse=restricted.negatives is not None)
     model.zero_grad(set_to_none=True)
-    value = backward(model, item_vectors, narrowed, loss, workers, precision=config.precision)
+    value = backward(model, item_vectors, restricted, loss, shard, precision=config.precision)
     if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
         return math.nan
     for optimizer in optimizers:

@@ -1,12 +1,12 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # (torch leaves parts of its own signatures untyped)
-"""Which items compete for a position: all that occur in training, or a sample of them.
+"""The candidates of a training step: all items that occur in training, or sampled negatives.
 
-A step works on the vectors of these items alone, so its cost does not grow with the catalogue; an
-item that never occurs in training is not pushed away from where its content puts it.
+A step computes the vectors of its candidates only, so its cost does not grow with the catalogue. An
+item without training events is never a negative, so training does not lower its scores.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,14 +19,14 @@ from recsys_core.training.batching import Batch
 _SMOOTHING = 0.75
 
 
-class Narrowed(NamedTuple):
-    """A batch whose items are rows of a part of the catalogue.
+class RestrictedBatch(NamedTuple):
+    """A batch over a part of the catalogue: items are renumbered as rows of `items`.
 
     Attributes:
         batch: `history` and `targets` are rows of `items`, from 1; 0 is padding.
-        items: item_idx of each row, ascending, row 0 the padding; None where rows are item_idx.
-        negatives: Rows that were drawn; None where all rows compete.
-        log_expected: Of each drawn row, log(number of draws × its probability).
+        items: item_idx of each row, ascending; row 0 is padding. None: row r is item_idx r.
+        negatives: Rows drawn as negatives; None: every row is a candidate.
+        log_expected: log(number of draws × probability of the row) for each drawn row.
     """
 
     batch: Batch
@@ -35,8 +35,32 @@ class Narrowed(NamedTuple):
     log_expected: Float[Tensor, " negatives"] | None = None
 
 
-class FullCompetition:
-    """Every item that occurs in training competes for every position.
+@runtime_checkable
+class CandidateSet(Protocol):
+    """Which items the target of a position is compared with."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether negatives are drawn for each batch, so that id gradients are sparse."""
+        ...
+
+    @property
+    def n_items(self) -> int:
+        """Number of items that can be a candidate."""
+        ...
+
+    def restrict(self, batch: Batch, seed: tuple[int, ...]) -> RestrictedBatch:
+        """The batch over the candidates of one step.
+
+        Args:
+            batch: Items are item_idx.
+            seed: Determines all draws.
+        """
+        ...
+
+
+class FullCatalogue:
+    """Every item that occurs in training is a candidate at every position.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.
@@ -54,23 +78,24 @@ class FullCompetition:
             rows[occurring] = np.arange(1, self.n_items + 1)
             self._rows = torch.from_numpy(rows)
 
-    def narrow(self, batch: Batch, seed: tuple[int, ...]) -> Narrowed:
-        """The batch over the items that occur in training; nothing is drawn."""
+    def restrict(self, batch: Batch, seed: tuple[int, ...]) -> RestrictedBatch:
+        """The batch over all items that occur in training; nothing is drawn."""
         del seed
         if self._items is None:
-            return Narrowed(batch)
+            return RestrictedBatch(batch)
         rows = batch._replace(history=self._rows[batch.history], targets=self._rows[batch.targets])
-        return Narrowed(rows, self._items)
+        return RestrictedBatch(rows, self._items)
 
 
-class SampledCompetition:
-    """The items of a batch, and negatives that are drawn anew for every batch.
+class SampledNegatives:
+    """The items of a batch, and negatives that are drawn for each batch.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.
-        n_negatives: Draws for a batch.
-        uniform: Draw every item that occurs in training alike; else by its events ^ 0.75, mixed
-            half and half with that, so that no item's correction grows without bound.
+        n_negatives: Draws per batch, with replacement.
+        uniform: True: draw items that occur in training with equal probability. False: draw half of
+            the probability mass uniformly and half by training events ^ 0.75; the uniform half
+            bounds the logQ correction of rare items.
     """
 
     sampled = True
@@ -78,36 +103,28 @@ class SampledCompetition:
     def __init__(self, counts: NDArray[np.int64], *, n_negatives: int, uniform: bool) -> None:
         self._occurring = np.flatnonzero(counts[1:]) + 1
         self.n_items = len(self._occurring)
-        alike = np.full(self.n_items, 1 / self.n_items)
+        even = np.full(self.n_items, 1 / self.n_items)
         popular = counts[self._occurring] ** _SMOOTHING
-        self._probabilities = alike if uniform else (alike + popular / popular.sum()) / 2
+        self._probabilities = even if uniform else (even + popular / popular.sum()) / 2
         self._bounds = np.cumsum(self._probabilities)
         self._n_negatives = n_negatives
 
-    def narrow(self, batch: Batch, seed: tuple[int, ...]) -> Narrowed:
-        """The batch over its own items and fresh negatives.
-
-        Args:
-            batch: Over all items.
-            seed: All that is random follows from it.
-        """
+    def restrict(self, batch: Batch, seed: tuple[int, ...]) -> RestrictedBatch:
+        """The batch over its own items and newly drawn negatives."""
         drawn = np.random.default_rng(seed).random(self._n_negatives) * self._bounds[-1]
-        places = np.searchsorted(self._bounds, drawn, side="right")
-        negatives = self._occurring[places]
+        columns = np.searchsorted(self._bounds, drawn, side="right")
+        negatives = self._occurring[columns]
         history, targets = batch.history.numpy(), batch.targets.numpy()
-        together = np.concatenate([[0], history.ravel(), targets.ravel(), negatives])
-        items, rows = np.unique(together, return_inverse=True)
+        items_of_batch = np.concatenate([[0], history.ravel(), targets.ravel(), negatives])
+        items, rows = np.unique(items_of_batch, return_inverse=True)
         size = history.size
         local = torch.from_numpy(rows[1:])
-        return Narrowed(
+        return RestrictedBatch(
             batch._replace(
                 history=local[:size].view(history.shape),
                 targets=local[size : 2 * size].view(history.shape),
             ),
             torch.from_numpy(items),
             local[2 * size :],
-            torch.from_numpy(np.log(self._n_negatives * self._probabilities[places])).float(),
+            torch.from_numpy(np.log(self._n_negatives * self._probabilities[columns])).float(),
         )
-
-
-Competition = FullCompetition | SampledCompetition

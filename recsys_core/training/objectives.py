@@ -10,10 +10,10 @@ from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses import next_item_cross_entropy
 from recsys_core.training.negative_sampling import (
-    Competition,
-    FullCompetition,
-    Narrowed,
-    SampledCompetition,
+    CandidateSet,
+    FullCatalogue,
+    RestrictedBatch,
+    SampledNegatives,
 )
 from recsys_core.training.sampled_losses import gbce, sampled_softmax
 
@@ -21,21 +21,21 @@ FULL_SOFTMAX_ITEMS = 50_000
 """Up to here `auto` lets all items compete."""
 
 
-def competition_of(counts: NDArray[np.int64], config: TrainingConfig) -> Competition:
+def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
     """Which items compete, as `config.loss` says.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.
         config: How to train.
     """
-    full = FullCompetition(counts)
+    full = FullCatalogue(counts)
     if config.loss == "softmax" or (config.loss == "auto" and full.n_items <= FULL_SOFTMAX_ITEMS):
         return full
     uniform = config.loss == "gbce"
-    return SampledCompetition(counts, n_negatives=config.n_negatives, uniform=uniform)
+    return SampledNegatives(counts, n_negatives=config.n_negatives, uniform=uniform)
 
 
-def next_item_loss(config: TrainingConfig, competition: Competition) -> Loss:
+def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
     """The loss of what really came next, as `config.loss` says.
 
     Raises:
@@ -47,23 +47,23 @@ def next_item_loss(config: TrainingConfig, competition: Competition) -> Loss:
     def loss(
         states: Float[Tensor, "positions dim"],
         item_vectors: Float[Tensor, "rows dim"],
-        narrowed: Narrowed,
+        restricted: RestrictedBatch,
     ) -> Float[Tensor, ""]:
-        device, batch = states.device, narrowed.batch
+        device, batch = states.device, restricted.batch
         targets = batch.targets[batch.targets > 0].to(device)
         weights = None if batch.weights is None else batch.weights.to(device)
-        if narrowed.negatives is None or narrowed.log_expected is None:
+        if restricted.negatives is None or restricted.log_expected is None:
             if config.fused_loss and weights is None and device.type == "cuda":
                 return fused_cross_entropy(states, item_vectors, targets)
             return next_item_cross_entropy(states, item_vectors, targets, weights=weights)
-        negatives = narrowed.negatives.to(device)
+        negatives = restricted.negatives.to(device)
         if config.loss == "gbce":
             return gbce(
                 states,
                 item_vectors,
                 targets,
                 negatives=negatives,
-                n_items=competition.n_items,
+                n_items=candidates.n_items,
                 weights=weights,
             )
         return sampled_softmax(
@@ -71,7 +71,7 @@ def next_item_loss(config: TrainingConfig, competition: Competition) -> Loss:
             item_vectors,
             targets,
             negatives=negatives,
-            log_expected=narrowed.log_expected.to(device),
+            log_expected=restricted.log_expected.to(device),
             weights=weights,
         )
 

@@ -19,7 +19,7 @@ from recsys_core.training.batching import Batch
 
 
 @dataclass(frozen=True)
-class Workers:
+class Shard:
     """The processes of a training, and which one this is.
 
     Attributes:
@@ -31,7 +31,7 @@ class Workers:
     size: int = 1
 
     @classmethod
-    def current(cls) -> "Workers":
+    def current(cls) -> "Shard":
         """Those of the default process group, as torchrun makes it; alone where there is none."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
@@ -60,7 +60,7 @@ class Workers:
             None if context is None else Context(*(part[mine, :length] for part in context)),
         )
 
-    def add_up(self, model: Recommender, loss: Tensor) -> Tensor:
+    def sum_gradients(self, model: Recommender, loss: Tensor) -> Tensor:
         """Sum gradients and loss over the processes; the gradients in place.
 
         Sparse gradients hold the same rows in the same order in every process.
@@ -78,7 +78,7 @@ class Workers:
         _scatter(flat[1:], values)
         return flat[0]
 
-    def agree(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """The leading process's value."""
         if self.size == 1:
             return value
@@ -86,7 +86,7 @@ class Workers:
         distributed.broadcast(box, src=0)
         return float(box)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all processes are here."""
         if self.size > 1:
             distributed.barrier()

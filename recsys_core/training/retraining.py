@@ -17,13 +17,13 @@ from recsys_core.data.histories.read import training_events
 from recsys_core.data.schema import MICROSECONDS_PER_DAY
 from recsys_core.settings import Settings
 
-Way = Literal["full", "warm", "reuse"]
+TrainingMode = Literal["full", "warm", "reuse"]
 
 
-class EconomyConfig(Settings):
+class RetrainingPolicy(Settings):
     """When a teacher is trained anew, and when it goes on from an earlier night's."""
 
-    retrain: Literal["auto", "full"] = Field(
+    mode: Literal["auto", "full"] = Field(
         default="auto",
         description="auto: full retraining, a warm start or no training, by age, drift and budget; "
         "full: always full",
@@ -83,23 +83,23 @@ class Parent(NamedTuple):
 class Decision(NamedTuple):
     """What to do, from which teacher, and why: a sentence a reason."""
 
-    way: Way
+    mode: TrainingMode
     parent: str | None
     reasons: tuple[str, ...]
 
 
 def decide(
-    config: EconomyConfig,
+    policy: RetrainingPolicy,
     parent: Parent | None,
     *,
     drift: float,
     full_events: int,
     warm_events: int,
 ) -> Decision:
-    """Choose the way by age, drift and budget, in this order.
+    """Choose the mode by age, drift and budget, in this order.
 
     Args:
-        config: The policy.
+        policy: The settings.
         parent: The newest teacher that fits and knows nothing after tonight's training events.
         drift: See `popularity_drift`; only looked at where there is a parent.
         full_events: Training events of a full training, over all its epochs.
@@ -107,20 +107,20 @@ def decide(
     """
     if parent is None:
         return Decision("full", None, ("There is no earlier teacher that fits.",))
-    if config.retrain == "full":
+    if policy.mode == "full":
         return Decision("full", None, ("The settings ask for full training every night.",))
-    if parent.age_days < config.reuse_days:
+    if parent.age_days < policy.reuse_days:
         reason = f"The last teacher is {parent.age_days:.1f} days old, reuse_days says enough."
         return Decision("reuse", parent.key, (reason,))
     causes: list[str] = []
-    if parent.full_age_days >= config.full_every_days:
+    if parent.full_age_days >= policy.full_every_days:
         causes.append(
             f"The last full training is {parent.full_age_days:.1f} days back, full_every_days is "
-            f"{config.full_every_days}."
+            f"{policy.full_every_days}."
         )
-    if drift > config.max_drift:
-        causes.append(f"Popularity drifted by {drift:.3f}, max_drift is {config.max_drift}.")
-    budget = config.budget_events
+    if drift > policy.max_drift:
+        causes.append(f"Popularity drifted by {drift:.3f}, max_drift is {policy.max_drift}.")
+    budget = policy.budget_events
     if causes and (budget is None or full_events <= budget):
         return Decision("full", None, tuple(causes))
     if causes:

@@ -186,7 +186,7 @@ class _Hits:
         self._columns = order[first[self._positions] + within]
 
     def erase(self, logits: Tensor, rows: slice) -> None:
-        """Take the hits of these positions out of the competition."""
+        """Set the logits of these positions' hits so low that they count nothing."""
         begin = int(self._ends[rows.start - 1]) if rows.start else 0
         hits = slice(begin, int(self._ends[rows.stop - 1]))
         logits[self._positions[hits] - rows.start, self._columns[hits]] = _NO_NEGATIVE

@@ -13,7 +13,7 @@ from recsys_core.evaluation.baselines import popularity_ranker
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.evaluation.statistics import paired_difference
-from recsys_core.models.ensemble import AnyRecommender, load_teacher, member_folder
+from recsys_core.models.ensemble import AnyRecommender, load_recommender, member_folder
 from recsys_core.models.ranker import model_ranker
 from recsys_core.settings import Settings
 from tasks.engine.stage import StageRun, Summary, stage
@@ -72,14 +72,14 @@ def check_teacher(
     """
     data = Prepared(prepared)
     rankers: dict[str, Ranker] = {
-        "teacher": model_ranker(load_teacher(teacher.folder)),
+        "teacher": model_ranker(load_recommender(teacher.folder)),
         "popularity": popularity_ranker(
             *(data.items[name].to_numpy() for name in ("recent_count", "train_count"))
         ),
     }
     last = _last_teacher(teacher, planned)
     if last is not None:
-        rankers["last teacher"] = widened(load_teacher(last.folder), len(data.items))
+        rankers["last teacher"] = widened(load_recommender(last.folder), len(data.items))
     values = _ndcg_by_user(data, rankers, config.max_cases)
     figures: dict[str, Any] = {name: float(of.mean()) for name, of in values.items()}
     objections = list(_objections(values, config))
@@ -161,7 +161,7 @@ def _objections(
 def _refusal(objections: Sequence[str]) -> str:
     return (
         f"No labels are made of tonight's teacher: {'; '.join(objections)}. The champion stays. "
-        "Look at the curve of its training and at the new data; teacher.economy.retrain = 'full' "
+        "Look at the curve of its training and at the new data; teacher.retraining.mode = 'full' "
         "trains anew, teacher_check.max_loss says how much worse it may be, and "
         "teacher_check.enabled = false lets it pass."
     )
@@ -193,7 +193,7 @@ def _registered(
         run_id=run_id,
         folder=teacher.folder,
         tags={"run_date": run_date, "made_of.train_teacher": teacher.key, **tags},
-        description=f"Teacher of the night of {run_date}: {lineage['way']} training.",
+        description=f"Teacher of the night of {run_date}: {lineage['mode']} training.",
     )
     registry.finish_run(run_id)
     return version

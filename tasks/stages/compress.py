@@ -26,7 +26,7 @@ from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.scorer import FORMAT
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.negative_sampling import FullCompetition
+from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
 from tasks.training.network import training_set_of
@@ -100,13 +100,13 @@ def _recover(
 ) -> None:
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
     training_set = training_set_of(data, model.max_length, config, labels=labels)
-    if model.content is not None:  # unseen items are nothing else: they stay where they are
+    if model.content is not None:  # it alone makes the vectors of cold items: they stay
         model.content.requires_grad_(False)
     curve = fit(
         model.to(run.night.device),
         training_set,
         config,
-        competition=FullCompetition(training_set.item_counts(len(data.items))),
+        candidates=FullCatalogue(training_set.item_counts(len(data.items))),
         loss=distilling_loss(labels, distillation, run.night.device),
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",

@@ -11,11 +11,11 @@ from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
 from recsys_core.data.soft_labels import SoftLabels
 from recsys_core.distillation.losses import distillation_loss
-from recsys_core.models.ensemble import load_teacher
+from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
-from recsys_core.training.cold_items import unseen_items
+from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
-from recsys_core.training.negative_sampling import FullCompetition, Narrowed
+from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import NetworkConfig, build_network, train_and_save, training_set_of
 from tasks.training.prepared import Prepared
@@ -52,7 +52,7 @@ def distill(
     data = Prepared(prepared)
     model = build_network(data, student)
     if config.initialise == "teacher":
-        initialise_from_teacher(model, load_teacher(teacher.folder))
+        initialise_from_teacher(model, load_recommender(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
     training_set = training_set_of(data, model.max_length, student.training, labels=labels)
     return train_and_save(
@@ -61,9 +61,9 @@ def distill(
         data,
         student.training,
         training_set,
-        competition=FullCompetition(training_set.item_counts(len(data.items))),
+        candidates=FullCatalogue(training_set.item_counts(len(data.items))),
         loss=distilling_loss(labels, config, run.night.device),
-        unseen=unseen_items(training_set, len(data.items)),
+        cold_items=find_cold_items(training_set, len(data.items)),
     )
 
 
@@ -74,9 +74,9 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
     def loss(
         states: Float[Tensor, "positions dim"],
         item_vectors: Float[Tensor, "rows dim"],
-        narrowed: Narrowed,
+        restricted: RestrictedBatch,
     ) -> Float[Tensor, ""]:
-        batch, items = narrowed.batch, narrowed.items
+        batch, items = restricted.batch, restricted.items
         assert batch.teacher_states is not None  # the training set was made with labels
         known = teacher_item_vectors if items is None else teacher_item_vectors[items.to(device)]
         return distillation_loss(

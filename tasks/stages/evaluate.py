@@ -21,7 +21,7 @@ from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.models.checkpoint import WEIGHTS
-from recsys_core.models.ensemble import load_teacher
+from recsys_core.models.ensemble import load_recommender
 from recsys_core.models.ranker import model_ranker
 from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.ranker import scorer_ranker
@@ -68,7 +68,8 @@ def evaluate(
     networks = {"teacher": teacher, "student": student, "control": control}
     cold_start = np.append(np.float32(0), cold_start_scores(data.items))
     rankers = {
-        name: model_ranker(load_teacher(made.folder), cold_start) for name, made in networks.items()
+        name: model_ranker(load_recommender(made.folder), cold_start)
+        for name, made in networks.items()
     }
     shipped = Scorer(compressed.folder)
     item_ids = data.items["item_id"].to_list()

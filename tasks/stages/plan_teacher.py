@@ -11,7 +11,7 @@ from tasks.training.teacher import TeacherConfig, earlier_teachers, networks_dig
 
 @stage
 def plan_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) -> Summary:
-    """Write `plan.json`: the way, the parent, the last teacher, the reasons.
+    """Write `plan.json`: the mode, the parent, the last teacher, the reasons.
 
     The parent is the teacher with the newest `trained_through` of those that fit: of the same
     networks, over a prefix of tonight's item index, trained on nothing after tonight's training
@@ -28,17 +28,17 @@ def plan_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) ->
     if parent is not None and parent.trained_through is not None:
         since = round(parent.trained_through.timestamp() * 1_000_000)
         drift = popularity_drift(data.buckets, n_items=len(data.items), since=since)
-        recent = Recent(since, config.economy.replay_share)
-        warm_events = config.economy.warm_epochs * _epoch_events(data, config, recent)
+        recent = Recent(since, config.retraining.replay_share)
+        warm_events = config.retraining.warm_epochs * _epoch_events(data, config, recent)
     full_events = config.training.epochs * _epoch_events(data, config, None)
     decision = decide(
-        config.economy,
+        config.retraining,
         parent and parent.as_parent(data.split["trained_through"]),
         drift=drift,
         full_events=full_events,
         warm_events=warm_events,
     )
-    run.logger.info("Teacher: %s. %s", decision.way, " ".join(decision.reasons))
+    run.logger.info("Teacher: %s. %s", decision.mode, " ".join(decision.reasons))
     plan = {
         **decision._asdict(),
         "since": since if decision.parent else None,

@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 
 from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
 from recsys_core.models.checkpoint import load_model, save_model
-from recsys_core.models.ensemble import load_teacher, member_folder
+from recsys_core.models.ensemble import load_recommender, member_folder
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress
 from recsys_core.training.batching import Recent
-from recsys_core.training.retraining import EconomyConfig
+from recsys_core.training.retraining import RetrainingPolicy
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import NetworkConfig, build_network, train_without_teacher
 from tasks.training.prepared import Prepared
@@ -67,13 +67,13 @@ def train_teacher(
             summaries.append(train_without_teacher(part, member, data, model=model))
         else:
             before = member_folder(parent, number)
-            since = None if plan["way"] == "reuse" else plan["since"]
-            summaries.append(_taken_over(part, member, data, before, config.economy, since))
+            since = None if plan["mode"] == "reuse" else plan["since"]
+            summaries.append(_taken_over(part, member, data, before, config.retraining, since))
     _write_lineage(run, config, data, plan, parent)
     if len(members) == 1:
-        return {"way": plan["way"], **summaries[0]}
+        return {"mode": plan["mode"], **summaries[0]}
     validate = data.validator(config.training.validation_cases)
-    return {"way": plan["way"], **_together(summaries, validate(load_teacher(run.out)))}
+    return {"mode": plan["mode"], **_together(summaries, validate(load_recommender(run.out)))}
 
 
 def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: int) -> Recommender:
@@ -83,7 +83,7 @@ def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: 
         return model
     folder = member_folder(source, number)
     try:
-        model.transfer(load_model(folder))
+        model.initialise_from_other_catalogue(load_model(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         msg = f"teacher.transfer_from: {folder}: {error}"
         raise TransferError(msg) from error
@@ -103,17 +103,17 @@ def _taken_over(
     network: NetworkConfig,
     data: Prepared,
     parent: Path,
-    economy: EconomyConfig,
+    policy: RetrainingPolicy,
     since: int | None,
 ) -> Summary:
     """Go on from a parent with what is new since a moment; None: leave it as it is."""
     model = build_network(data, network)
-    model.take_over(load_model(parent))
+    model.warm_start_from(load_model(parent))
     if since is not None:
-        rate = network.training.learning_rate * economy.warm_learning_rate_share
-        changes = {"epochs": economy.warm_epochs, "learning_rate": rate, "validate_every": 1}
+        rate = network.training.learning_rate * policy.warm_learning_rate_share
+        changes = {"epochs": policy.warm_epochs, "learning_rate": rate, "validate_every": 1}
         training = network.training.model_copy(update=changes)
-        recent = Recent(since, economy.replay_share)
+        recent = Recent(since, policy.replay_share)
         warm = network.model_copy(update={"training": training})
         return train_without_teacher(run, warm, data, model=model, recent=recent)
     save_model(run.out, model.eval())
@@ -165,13 +165,13 @@ def _write_lineage(
     parent: Path | None,
 ) -> None:
     """What later nights have to know to go on from this teacher."""
-    way = plan["way"]
+    mode = plan["mode"]
     through = data.split["trained_through"]
     before = None if parent is None else read_json(parent / LINEAGE)
     lineage = {
-        "way": way,
+        "mode": mode,
         "parent": None if parent is None else parent.name,
-        "trained_through": before["trained_through"] if before and way == "reuse" else through,
+        "trained_through": before["trained_through"] if before and mode == "reuse" else through,
         "full_trained_through": before["full_trained_through"] if before else through,
         "transferred_from": (before or plan).get("transferred_from"),
         "networks": networks_digest(config, data),

@@ -5,7 +5,7 @@ from pydantic import Field
 from recsys_core.artifacts import Artifact
 from recsys_core.data.soft_labels import describe
 from recsys_core.distillation.labelling import label_bucket
-from recsys_core.models.ensemble import load_teacher
+from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.prepared import Prepared
@@ -37,7 +37,7 @@ def write_soft_labels(
     A rerun after a kill goes on at the first bucket without a file.
     """
     data = Prepared(prepared)
-    model = load_teacher(teacher.folder).to(run.night.device)
+    model = load_recommender(teacher.folder).to(run.night.device)
     for i, bucket in enumerate(data.buckets):
         path = run.out / "labels" / bucket.name
         if not path.exists():

@@ -14,11 +14,11 @@ from recsys_core.models.checkpoint import save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
 from recsys_core.training.batching import Recent, TrainingSet
-from recsys_core.training.cold_items import place_unseen_items, unseen_items
+from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.negative_sampling import Competition
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.negative_sampling import CandidateSet
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 from tasks.engine.stage import StageRun, Summary
 from tasks.training.prepared import Prepared
 
@@ -43,7 +43,7 @@ def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
     """
     torch.manual_seed(config.training.seed)
     model = Recommender(len(data.items), config.model, data.content(config.content_features))
-    model.forget_ids(data.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy())
+    model.zero_id_embeddings(data.items.filter(pl.col("train_count") == 0)["item_idx"].to_numpy())
     return model
 
 
@@ -68,20 +68,20 @@ def train_without_teacher(
     training_set = training_set_of(
         data, model.max_length, config.training, recent=recent, with_context=model.reads_context
     )
-    competition = competition_of(training_set.item_counts(len(data.items)), config.training)
-    loss = next_item_loss(config.training, competition)
-    unseen = unseen_items(training_set, len(data.items))
-    if recent is not None:  # others may have been learnt when their events were still there
-        unseen = unseen[~model.has_id(unseen)]
+    candidates = candidate_set_of(training_set.item_counts(len(data.items)), config.training)
+    loss = next_item_loss(config.training, candidates)
+    cold_items = find_cold_items(training_set, len(data.items))
+    if recent is not None:  # an item whose events are gone keeps the id that they taught it
+        cold_items = cold_items[~model.has_id_embedding(cold_items)]
     return train_and_save(
         run,
         model,
         data,
         config.training,
         training_set,
-        competition=competition,
+        candidates=candidates,
         loss=loss,
-        unseen=unseen,
+        cold_items=cold_items,
     )
 
 
@@ -112,11 +112,11 @@ def train_and_save(
     config: TrainingConfig,
     training_set: TrainingSet,
     *,
-    competition: Competition,
+    candidates: CandidateSet,
     loss: Loss,
-    unseen: NDArray[np.int32],
+    cold_items: NDArray[np.int32],
 ) -> Summary:
-    """Train, and place unseen items, with checkpoints in the stage's scratch folder.
+    """Train, then fit the content of cold items; checkpoints lie in the stage's scratch folder.
 
     Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
     """
@@ -126,19 +126,19 @@ def train_and_save(
         model,
         training_set,
         config,
-        competition=competition,
+        candidates=candidates,
         loss=loss,
         validate=validate,
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,
         progress=run.progress,
     )
-    placed = place_unseen_items(
+    has_changed = fit_cold_items(
         model,
-        unseen,
+        cold_items,
         training_set,
         config,
-        competition=competition,
+        candidates=candidates,
         loss=loss,
         progress=run.progress,
     )
@@ -154,7 +154,7 @@ def train_and_save(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": len(curve),
         "best_epoch": validated[best],
-        "validation_ndcg_at_10": validate(model) if placed else best,
+        "validation_ndcg_at_10": validate(model) if has_changed else best,
     }
     write_json(run.out / "summary.json", summary)
     return summary

@@ -11,7 +11,7 @@ from recsys_core.artifacts import MANIFEST, digest, is_finished, read_json, sha2
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import SHAPE, WEIGHTS
 from recsys_core.models.ensemble import member_folder
-from recsys_core.training.retraining import EconomyConfig, Parent
+from recsys_core.training.retraining import Parent, RetrainingPolicy
 from tasks.training.network import NetworkConfig
 from tasks.training.prepared import Prepared
 
@@ -34,8 +34,8 @@ class TeacherConfig(NetworkConfig):
         description="Folder of a teacher of other data (model.safetensors, model.json), with these "
         "sizes and the same kinds of content, that full training begins with; its ids are not used",
     )
-    economy: EconomyConfig = Field(
-        default=EconomyConfig(), description="When training is full, and when it goes on"
+    retraining: RetrainingPolicy = Field(
+        default=RetrainingPolicy(), description="When training is full, and when it goes on"
     )
 
     def members(self) -> list[NetworkConfig]:

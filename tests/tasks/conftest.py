@@ -49,7 +49,7 @@ def trained_teacher(
     folder = tmp_path_factory.mktemp("teacher")
     body = train_teacher.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
     config = TeacherConfig.model_validate(tiny_network.model_dump())
-    plan = {"way": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
+    plan = {"mode": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
     planned = Artifact("plan_teacher", "plan-key", tmp_path_factory.mktemp("plan"))
     write_json(planned.folder / "plan.json", plan)
     body(_run(folder), config=config, prepared=obvious_world, planned=planned)

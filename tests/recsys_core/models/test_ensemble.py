@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recsys_core.models.checkpoint import save_model
-from recsys_core.models.ensemble import Ensemble, load_teacher, member_folder
+from recsys_core.models.ensemble import Ensemble, load_recommender, member_folder
 from recsys_core.models.recommender import ModelConfig, Recommender
 
 SIZES = (
@@ -48,7 +48,7 @@ def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:
     for number, member in enumerate(members):
         member_folder(tmp_path, number).mkdir(exist_ok=True)
         save_model(member_folder(tmp_path, number), member)
-    loaded = load_teacher(tmp_path)
+    loaded = load_recommender(tmp_path)
     assert isinstance(loaded, Ensemble)
     assert not loaded.training
     torch.testing.assert_close(_logits(loaded), _logits(Ensemble(members)))
@@ -56,7 +56,7 @@ def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:
 
 def test_a_single_network_is_itself(tmp_path: Path) -> None:
     save_model(tmp_path, _members()[0])
-    assert isinstance(load_teacher(tmp_path), Recommender)
+    assert isinstance(load_recommender(tmp_path), Recommender)
 
 
 def test_members_over_other_items_are_refused() -> None:

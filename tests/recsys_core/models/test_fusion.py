@@ -68,7 +68,7 @@ def test_the_gate_learns_which_modality_tells_more() -> None:
 def test_features_are_no_weights_and_follow_the_rows_asked_for() -> None:
     fusion = _fusion(text=TEXT, image=IMAGE)
     assert not any("features" in name for name in fusion.state_dict())
-    assert torch.equal(fusion.content["image"], IMAGE)
+    assert torch.equal(fusion.features["image"], IMAGE)
     items = torch.tensor([0, 3, 1])
     torch.testing.assert_close(fusion(items), fusion()[items])
     fusion.clear()

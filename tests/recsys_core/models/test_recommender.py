@@ -75,7 +75,7 @@ def test_an_untouched_item_has_a_vector_of_its_content() -> None:
     content = torch.zeros(N_ITEMS + 1, 3)
     content[7] = torch.tensor([0.0, 1.0, 0.0])
     model = _model({"text": content})
-    model.forget_ids(np.arange(N_ITEMS + 1))
+    model.zero_id_embeddings(np.arange(N_ITEMS + 1))
     vectors = model.item_vectors()
     assert model.content is not None
     weight = cast(torch.Tensor, model.content.projections[0].weight)
@@ -86,9 +86,9 @@ def test_an_untouched_item_has_a_vector_of_its_content() -> None:
 
 def test_an_item_that_was_forgotten_has_no_id() -> None:
     model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
-    model.forget_ids(np.array([2, 5]))
-    assert model.has_id(np.array([1, 2, 5, 6])).tolist() == [True, False, False, True]
-    assert model.has_id(np.array([], np.int32)).tolist() == []
+    model.zero_id_embeddings(np.array([2, 5]))
+    assert model.has_id_embedding(np.array([1, 2, 5, 6])).tolist() == [True, False, False, True]
+    assert model.has_id_embedding(np.array([], np.int32)).tolist() == []
 
 
 def test_the_id_moves_an_item_no_farther_than_its_bound() -> None:
@@ -153,7 +153,7 @@ def test_a_longer_catalogue_goes_on_from_the_shorter_one() -> None:
     parent = _model({"text": content[: N_ITEMS + 1]})
     torch.manual_seed(9)
     model = Recommender(N_ITEMS + 3, CONFIG, {"text": content}).eval()
-    model.take_over(parent)
+    model.warm_start_from(parent)
     torch.testing.assert_close(_encode(model, [1, 2, 3]), _encode(parent, [1, 2, 3]))
     assert model.content is not None
     torch.testing.assert_close(model.item_vectors()[-3:], model.content()[-3:])
@@ -162,12 +162,12 @@ def test_a_longer_catalogue_goes_on_from_the_shorter_one() -> None:
 def test_a_parent_that_does_not_fit_is_refused() -> None:
     model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
     with pytest.raises(ValueError, match="does not fit"):
-        model.take_over(_model())
+        model.warm_start_from(_model())
     with pytest.raises(ValueError, match=r"other shapes of .*ffn"):
-        _model().take_over(_model(config=CONFIG.model_copy(update={"ffn_dim": 16})))
+        _model().warm_start_from(_model(config=CONFIG.model_copy(update={"ffn_dim": 16})))
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="it knows 25 items, not 20"):
-        _model().take_over(Recommender(25, CONFIG, None))
+        _model().warm_start_from(Recommender(25, CONFIG, None))
 
 
 def test_what_was_learned_on_other_items_is_transferred_by_content() -> None:
@@ -175,7 +175,7 @@ def test_what_was_learned_on_other_items_is_transferred_by_content() -> None:
     torch.manual_seed(9)
     order = [0, 7, 5, 6, 20]
     model = Recommender(4, CONFIG, {"text": torch.eye(N_ITEMS + 1, 30)[order]}).eval()
-    model.transfer(source)
+    model.initialise_from_other_catalogue(source)
     assert source.content is not None
     placed = source.content()
     torch.testing.assert_close(model.item_vectors()[1:], placed[order[1:]])
@@ -186,8 +186,8 @@ def test_what_was_learned_on_other_items_is_transferred_by_content() -> None:
 def test_a_source_of_transfer_that_does_not_fit_is_refused() -> None:
     model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
     with pytest.raises(ValueError, match="by their ids alone"):
-        model.transfer(_model())
+        model.initialise_from_other_catalogue(_model())
     with pytest.raises(ValueError, match=r"content \['image'\], not \['text'\]"):
-        model.transfer(_model({"image": torch.rand(N_ITEMS + 1, 3)}))
+        model.initialise_from_other_catalogue(_model({"image": torch.rand(N_ITEMS + 1, 3)}))
     with pytest.raises(ValueError, match=r"other shapes of content\.projections\.0\.weight"):
-        model.transfer(_model({"text": torch.rand(N_ITEMS + 1, 4)}))
+        model.initialise_from_other_catalogue(_model({"text": torch.rand(N_ITEMS + 1, 4)}))

@@ -14,7 +14,7 @@ from torch import distributed
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 
 
 def main() -> None:
@@ -38,13 +38,13 @@ def main() -> None:
     model = Recommender(16, size, None)
     paths = sorted(Path(buckets).glob("*.parquet"))
     training_set = TrainingSet(paths, max_length=8, batch_size=config.batch_size)
-    competition = competition_of(training_set.item_counts(16), config)
+    candidates = candidate_set_of(training_set.item_counts(16), config)
     curve = fit(
         model,
         training_set,
         config,
-        competition=competition,
-        loss=next_item_loss(config, competition),
+        candidates=candidates,
+        loss=next_item_loss(config, candidates),
         validate=lambda trained: float(trained.id_embedding.detach().double().norm()),
         checkpoint=Path(out) / "checkpoint",
         clock=float,

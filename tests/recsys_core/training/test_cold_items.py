@@ -1,4 +1,4 @@
-"""Items that nobody has had lie where items of like content do; known ones stay where they were."""
+"""Cold items get the vectors of items with similar content; known items keep theirs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,22 +14,22 @@ from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Progress, silent
 from recsys_core.training import cold_items
 from recsys_core.training.batching import TrainingSet
-from recsys_core.training.cold_items import place_unseen_items
+from recsys_core.training.cold_items import fit_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, TrainingError, fit
 from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=16, max_length=8, dropout=0.1)
-UNSEEN = np.array([17, 18, 19], np.int32)
-TWINS = [3, 11, 14]  # known items with the content of the unseen ones
+COLD = np.array([17, 18, 19], np.int32)
+TWINS = [3, 11, 14]  # known items with the content of the cold ones
 
-Place = Callable[..., tuple[Recommender, torch.Tensor]]
+Fitted = Callable[..., tuple[Recommender, torch.Tensor]]
 
 
 @pytest.fixture
-def place(obvious_world: Artifact, tmp_path: Path) -> Place:
-    """Train on the circle of 16 items, three more of like content unseen, and place those.
+def fitted(obvious_world: Artifact, tmp_path: Path) -> Fitted:
+    """Train on the circle of 16 items, and fit three cold ones with the same content.
 
     Returns the model, and its item vectors as they were before.
     """
@@ -39,7 +39,7 @@ def place(obvious_world: Artifact, tmp_path: Path) -> Place:
         size: ModelConfig = SIZE,
         *,
         loss: str = "softmax",
-        placing_loss: Loss | None = None,
+        fitting_loss: Loss | None = None,
         progress: Progress = silent,
     ) -> tuple[Recommender, torch.Tensor]:
         config = TrainingConfig.model_validate(
@@ -50,15 +50,15 @@ def place(obvious_world: Artifact, tmp_path: Path) -> Place:
         content = torch.eye(17)[[*range(17), *TWINS]]
         content[0] = 0
         model = Recommender(19, size, {"text": content})
-        model.forget_ids(UNSEEN)
+        model.zero_id_embeddings(COLD)
         training_set = TrainingSet(buckets, max_length=8, batch_size=16)
-        competition = competition_of(training_set.item_counts(19), config)
-        objective = next_item_loss(config, competition)
+        candidates = candidate_set_of(training_set.item_counts(19), config)
+        objective = next_item_loss(config, candidates)
         fit(
             model,
             training_set,
             config,
-            competition=competition,
+            candidates=candidates,
             loss=objective,
             validate=lambda _: 0.0,
             checkpoint=tmp_path / "checkpoint",
@@ -66,13 +66,13 @@ def place(obvious_world: Artifact, tmp_path: Path) -> Place:
         )
         _leave_everything_to_ids(model)
         before = model.item_vectors().detach().clone()
-        place_unseen_items(
+        fit_cold_items(
             model,
-            UNSEEN,
+            COLD,
             training_set,
             config,
-            competition=competition,
-            loss=placing_loss or objective,
+            candidates=candidates,
+            loss=fitting_loss or objective,
             progress=progress,
         )
         return model, before
@@ -82,29 +82,29 @@ def place(obvious_world: Artifact, tmp_path: Path) -> Place:
 
 @torch.no_grad()
 def _leave_everything_to_ids(model: Recommender) -> None:
-    """The worst that training can do: content says nothing, not even of unseen items."""
+    """The worst that training can do: content says nothing, not even of cold items."""
     assert model.content is not None
     model.id_embedding += model.content()
     model.content.clear()
-    model.forget_ids(UNSEEN)
+    model.zero_id_embeddings(COLD)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
-def test_unseen_items_come_to_lie_by_their_likes(place: Place, loss: str) -> None:
-    model, before = place(loss=loss)
+def test_cold_items_get_the_vectors_of_their_twins(fitted: Fitted, loss: str) -> None:
+    model, before = fitted(loss=loss)
     after = model.item_vectors().detach()
     torch.testing.assert_close(after[:17], before[:17], atol=1e-6, rtol=1e-5)
-    assert not before[UNSEEN].any()
-    assert torch.cosine_similarity(after[UNSEEN], after[TWINS]).min() > 0.8
-    nearest = (after[UNSEEN] @ after[1:17].T).argmax(dim=1) + 1
+    assert not before[COLD].any()
+    assert torch.cosine_similarity(after[COLD], after[TWINS]).min() > 0.8
+    nearest = (after[COLD] @ after[1:17].T).argmax(dim=1) + 1
     assert nearest.tolist() == TWINS
     assert model.content is not None
-    torch.testing.assert_close(after[UNSEEN], model.content()[UNSEEN])
+    torch.testing.assert_close(after[COLD], model.content()[COLD])
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_loss_improves_on_the_regression(
-    place: Place, monkeypatch: pytest.MonkeyPatch, obvious_world: Artifact
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch, obvious_world: Artifact
 ) -> None:
     """Of a model that knows items by their content alone."""
 
@@ -121,9 +121,9 @@ def test_the_loss_improves_on_the_regression(
             n_positions += len(targets)
         return total / n_positions
 
-    placed = loss_of_content(place()[0])
+    of_fitted = loss_of_content(fitted()[0])
     monkeypatch.setattr(cold_items, "_LEARNING_RATE", 0.0)
-    assert placed < loss_of_content(place()[0]) - 0.005
+    assert of_fitted < loss_of_content(fitted()[0]) - 0.005
 
 
 def test_the_regression_weighs_items_by_their_events() -> None:
@@ -146,27 +146,27 @@ def test_items_are_seen_by_events_of_any_kind(
     weights = pl.Series([[1.0, 0.0, 1.0, 0.0]], dtype=users.schema["target_weight"])
     users.with_columns(target_weight=weights).write_parquet(bucket)
     training_set = TrainingSet([bucket], max_length=8, batch_size=4)
-    assert cold_items.unseen_items(training_set, 5).tolist() == [2, 5]
+    assert cold_items.find_cold_items(training_set, 5).tolist() == [2, 5]
 
 
-def test_it_is_the_same_every_time_and_tells_how_far_it_is(place: Place) -> None:
+def test_it_is_the_same_every_time_and_tells_how_far_it_is(fitted: Fitted) -> None:
     told: list[str] = []
-    model, _ = place(progress=lambda _, message: told.append(message))
-    again, _ = place()
+    model, _ = fitted(progress=lambda _, message: told.append(message))
+    again, _ = fitted()
     assert torch.equal(model.item_vectors(), again.item_vectors())
-    assert told[0] == "placing 3 unseen items, step 1 of 4"
+    assert told[0] == "fitting 3 cold items, step 1 of 4"
 
 
-def test_a_bounded_model_is_left_alone(place: Place) -> None:
-    model, before = place(SIZE.model_copy(update={"id_bound": 0.1}))
+def test_a_bounded_model_is_left_alone(fitted: Fitted) -> None:
+    model, before = fitted(SIZE.model_copy(update={"id_bound": 0.1}))
     assert torch.equal(model.item_vectors(), before)
 
 
-def test_a_broken_loss_is_said(place: Place) -> None:
+def test_a_broken_loss_is_said(fitted: Fitted) -> None:
     def broken(states: torch.Tensor, vectors: torch.Tensor, _: object) -> torch.Tensor:
         return (states.sum() + vectors.sum()) * torch.nan
 
     with pytest.raises(
-        TrainingError, match="placing unseen items or its gradient is not finite at step 0"
+        TrainingError, match="fitting cold items or its gradient is not finite at step 0"
     ):
-        place(placing_loss=broken)
+        fitted(fitting_loss=broken)

@@ -14,7 +14,7 @@ import torch
 from recsys_core.training import fused_loss
 from recsys_core.training.fused_loss import FusedLossError, fused_cross_entropy
 from recsys_core.training.loop import TrainingConfig
-from recsys_core.training.negative_sampling import FullCompetition
+from recsys_core.training.negative_sampling import FullCatalogue
 from recsys_core.training.objectives import next_item_loss
 
 SCRIPT = Path(__file__).with_name("fused_loss_on_cpu.py")
@@ -40,11 +40,11 @@ def test_without_the_extra_it_is_refused_before_training(monkeypatch: pytest.Mon
     def find(name: str) -> object:
         return None if name == "liger_kernel" else util.find_spec(name)
 
-    competition = FullCompetition(np.ones(3, np.int64))
-    next_item_loss(TrainingConfig(fused_loss=True), competition)
+    candidates = FullCatalogue(np.ones(3, np.int64))
+    next_item_loss(TrainingConfig(fused_loss=True), candidates)
     monkeypatch.setattr(fused_loss, "find_spec", find)
-    next_item_loss(TrainingConfig(), competition)
+    next_item_loss(TrainingConfig(), candidates)
     with pytest.raises(
         FusedLossError, match=r"pip install 'recdistill\[gpu\]'; or set it to false"
     ):
-        next_item_loss(TrainingConfig(fused_loss=True), competition)
+        next_item_loss(TrainingConfig(fused_loss=True), candidates)

@@ -17,7 +17,7 @@ from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 from recsys_core.training.sampled_losses import sampled_softmax
 from recsys_core.training.validation import Validator
 
@@ -54,13 +54,13 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         torch.manual_seed(1)
         model = Recommender(N_ITEMS, size).to(device)
         training_set = TrainingSet(buckets, max_length=12, batch_size=config.batch_size)
-        competition = competition_of(training_set.item_counts(N_ITEMS), config)
+        candidates = candidate_set_of(training_set.item_counts(N_ITEMS), config)
         curve = fit(
             model,
             training_set,
             config,
-            competition=competition,
-            loss=next_item_loss(config, competition),
+            candidates=candidates,
+            loss=next_item_loss(config, candidates),
             validate=validator,
             checkpoint=tmp_path / folder,
             clock=time.monotonic,

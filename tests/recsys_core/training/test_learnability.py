@@ -20,7 +20,7 @@ from recsys_core.training.batching import TrainingSet
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.negative_sampling import FullCompetition, Narrowed
+from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
 from recsys_core.training.validation import Validator
 
 TEACHER = ModelConfig(
@@ -32,16 +32,20 @@ CONFIG = TrainingConfig(
 )
 
 
-def _hard(states: torch.Tensor, item_vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
-    targets = narrowed.batch.targets
+def _hard(
+    states: torch.Tensor, item_vectors: torch.Tensor, restricted: RestrictedBatch
+) -> torch.Tensor:
+    targets = restricted.batch.targets
     return next_item_cross_entropy(states, item_vectors, targets[targets > 0])
 
 
 def _soft(labels: SoftLabels, kd_weight: float) -> Loss:
     teacher_item_vectors = torch.from_numpy(labels.item_vectors())
 
-    def loss(states: torch.Tensor, item_vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
-        batch = narrowed.batch
+    def loss(
+        states: torch.Tensor, item_vectors: torch.Tensor, restricted: RestrictedBatch
+    ) -> torch.Tensor:
+        batch = restricted.batch
         assert batch.teacher_states is not None
         return distillation_loss(
             states,
@@ -76,7 +80,7 @@ def learn(obvious_world: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
             model,
             training_set,
             CONFIG,
-            competition=FullCompetition(training_set.item_counts(16)),
+            candidates=FullCatalogue(training_set.item_counts(16)),
             loss=loss,
             validate=validator,
             checkpoint=checkpoint,

@@ -24,8 +24,8 @@ from recsys_core.training.loop import (
     schedule,
 )
 from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.negative_sampling import Narrowed
-from recsys_core.training.objectives import competition_of, next_item_loss
+from recsys_core.training.negative_sampling import RestrictedBatch
+from recsys_core.training.objectives import candidate_set_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=8, dropout=0.2)
 CONFIG = TrainingConfig(
@@ -43,8 +43,10 @@ class Fit(NamedTuple):
     curve: list[CurvePoint]
 
 
-def _loss(states: torch.Tensor, item_vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
-    targets = narrowed.batch.targets
+def _loss(
+    states: torch.Tensor, item_vectors: torch.Tensor, restricted: RestrictedBatch
+) -> torch.Tensor:
+    targets = restricted.batch.targets
     return next_item_cross_entropy(states, item_vectors, targets[targets > 0])
 
 
@@ -82,13 +84,13 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         training_set = TrainingSet(
             buckets, max_length=SIZE.max_length, batch_size=config.batch_size, resident_events=200
         )
-        competition = competition_of(training_set.item_counts(16), config)
+        candidates = candidate_set_of(training_set.item_counts(16), config)
         curve = fit(
             model,
             training_set,
             config,
-            competition=competition,
-            loss=loss or next_item_loss(config, competition),
+            candidates=candidates,
+            loss=loss or next_item_loss(config, candidates),
             validate=validate,
             checkpoint=tmp_path / folder,
             clock=clock,
@@ -164,10 +166,12 @@ def test_a_checkpoint_within_an_epoch_saves_its_steps(train: Train) -> None:
     hours = itertools.count(step=3600.0)
     n_steps = 0
 
-    def counted(states: torch.Tensor, vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
+    def counted(
+        states: torch.Tensor, vectors: torch.Tensor, restricted: RestrictedBatch
+    ) -> torch.Tensor:
         nonlocal n_steps
         n_steps += 1
-        return _loss(states, vectors, narrowed)
+        return _loss(states, vectors, restricted)
 
     def kill(_: float, __: str) -> None:
         if n_steps == 3:
@@ -260,8 +264,10 @@ def test_patience_goes_on_counting_after_a_kill(train: Train) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_loss_stops_training_with_a_remedy(train: Train, value: float) -> None:
-    def broken(states: torch.Tensor, vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
-        return _loss(states, vectors, narrowed) * value
+    def broken(
+        states: torch.Tensor, vectors: torch.Tensor, restricted: RestrictedBatch
+    ) -> torch.Tensor:
+        return _loss(states, vectors, restricted) * value
 
     sentence = r"not finite at step 0\. Lower learning_rate \(now 0\.003\) or set precision"
     with pytest.raises(TrainingError, match=sentence):
@@ -272,8 +278,10 @@ def test_a_broken_gradient_leaves_the_last_good_checkpoint(train: Train, tmp_pat
     """The loss itself is finite: sqrt at 0 has no slope."""
     steps = itertools.count()
 
-    def broken(states: torch.Tensor, vectors: torch.Tensor, narrowed: Narrowed) -> torch.Tensor:
-        healthy = _loss(states, vectors, narrowed)
+    def broken(
+        states: torch.Tensor, vectors: torch.Tensor, restricted: RestrictedBatch
+    ) -> torch.Tensor:
+        healthy = _loss(states, vectors, restricted)
         return healthy if next(steps) < STEPS + 2 else healthy + (states.sum() * 0).sqrt()
 
     with pytest.raises(TrainingError, match="last good checkpoint"):

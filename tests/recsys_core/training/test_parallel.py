@@ -12,7 +12,7 @@ import torch
 
 from recsys_core.artifacts import Artifact
 from recsys_core.training.batching import Batch
-from recsys_core.training.parallel import Workers, share_of
+from recsys_core.training.parallel import Shard, share_of
 
 SCRIPT = Path(__file__).with_name("distributed_training.py")
 
@@ -59,7 +59,7 @@ def test_rows_are_dealt_out_whole() -> None:
         torch.arange(14.0).view(7, 2),
         torch.tensor([1.0, 2, 3, 4, 5, 6, 7]),
     )
-    parts = [Workers(rank, 3).rows_of(batch) for rank in range(3)]
+    parts = [Shard(rank, 3).rows_of(batch) for rank in range(3)]
     assert parts[0].history.tolist() == [[1, 2, 3], [7, 8, 0]]
     assert parts[1].history.tolist() == [[4]]
     assert parts[2].targets.tolist() == [[6, 7]]
@@ -76,7 +76,7 @@ def test_rows_are_dealt_out_whole() -> None:
 
 def test_alone_nothing_changes() -> None:
     batch = Batch(torch.tensor([[1]]), torch.tensor([[2]]))
-    alone = Workers.current()
+    alone = Shard.current()
     assert (alone.rank, alone.size, alone.leads) == (0, 1, True)
     assert alone.rows_of(batch) is batch
-    assert alone.agree(0.1) == 0.1
+    assert alone.broadcast(0.1) == 0.1

@@ -6,7 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_core.training.retraining import EconomyConfig, Parent, Way, decide, popularity_drift
+from recsys_core.training.retraining import (
+    Parent,
+    RetrainingPolicy,
+    TrainingMode,
+    decide,
+    popularity_drift,
+)
 
 YOUNG = Parent("key", age_days=1.0, full_age_days=3.0)
 OLD = Parent("key", age_days=1.0, full_age_days=7.0)
@@ -14,10 +20,10 @@ DAY = 86_400_000_000
 
 
 @pytest.mark.parametrize(
-    ("changes", "parent", "drift", "way", "reason"),
+    ("changes", "parent", "drift", "mode", "reason"),
     [
         ({}, None, 0.0, "full", "no earlier teacher"),
-        ({"retrain": "full"}, YOUNG, 0.0, "full", "every night"),
+        ({"mode": "full"}, YOUNG, 0.0, "full", "every night"),
         ({}, YOUNG, 0.1, "warm", "within full_every_days and max_drift"),
         ({}, OLD, 0.1, "full", "7.0 days back, full_every_days is 7"),
         ({}, YOUNG, 0.3, "full", "drifted by 0.300"),
@@ -29,13 +35,13 @@ DAY = 86_400_000_000
         ({"budget_events": 99}, None, 0.0, "full", "no earlier teacher"),
     ],
 )
-def test_the_way_and_its_reason(
-    changes: dict[str, object], parent: Parent | None, drift: float, way: Way, reason: str
+def test_the_mode_and_its_reason(
+    changes: dict[str, object], parent: Parent | None, drift: float, mode: TrainingMode, reason: str
 ) -> None:
-    config = EconomyConfig.model_validate(changes)
-    decision = decide(config, parent, drift=drift, full_events=1000, warm_events=100)
-    assert decision.way == way
-    assert decision.parent == (None if way == "full" else "key")
+    policy = RetrainingPolicy.model_validate(changes)
+    decision = decide(policy, parent, drift=drift, full_events=1000, warm_events=100)
+    assert decision.mode == mode
+    assert decision.parent == (None if mode == "full" else "key")
     assert reason in " ".join(decision.reasons)
 
 

@@ -33,7 +33,7 @@ def untrained(trained_teacher: Artifact, tmp_path: Path) -> Artifact:
     trained = load_model(trained_teacher.folder)
     folder = tmp_path / "train_teacher" / "untrained"
     folder.mkdir(parents=True)
-    content = trained.content and trained.content.content
+    content = trained.content and trained.content.features
     save_model(folder, Recommender(trained.n_items, trained.config, content))
     for name in ("curve.json", LINEAGE):
         (folder / name).write_bytes(trained_teacher.file(name).read_bytes())
@@ -89,7 +89,7 @@ def test_a_good_teacher_is_registered_with_its_lineage(
     (version,) = registry.versions("test-teacher")
     assert version.number == facts["version"] == 1
     assert version.tags["made_of.train_teacher"] == "teacher-key"
-    assert version.tags["lineage.way"] == "full"
+    assert version.tags["lineage.mode"] == "full"
     model = load_model(registry.download("test-teacher", 1))
     expected = load_model(trained_teacher.folder)
     torch.testing.assert_close(model.item_vectors(), expected.item_vectors(), atol=0, rtol=0)

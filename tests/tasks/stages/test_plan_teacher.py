@@ -12,7 +12,7 @@ import torch
 from recsys_core.artifacts import Artifact, publish, read_json, sha256_file, write_json
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
-from recsys_core.models.ensemble import load_teacher
+from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Progress, silent
 from tasks.engine.stage import StageRun
 from tasks.stages.plan_teacher import plan_teacher
@@ -89,18 +89,18 @@ def night_of(
 
 def test_a_second_night_goes_on_from_the_first(night_of: Nights, teacher: TeacherConfig) -> None:
     first, plan = night_of(5, teacher)
-    assert (plan["way"], plan["parent"]) == ("full", None)
+    assert (plan["mode"], plan["parent"]) == ("full", None)
     told: list[str] = []
     second, plan = night_of(
         6, teacher, n_new_items=2, progress=lambda _, message: told.append(message)
     )
-    assert told[-1].startswith("placing 2 unseen items, step ")
-    assert (plan["way"], plan["parent"], plan["last"]) == ("warm", "day-5", "day-5")
+    assert told[-1].startswith("fitting 2 cold items, step ")
+    assert (plan["mode"], plan["parent"], plan["last"]) == ("warm", "day-5", "day-5")
     assert plan["warm_events"] < plan["full_events"]
     assert load_model(second.out).n_items == load_model(first.out).n_items + 2
-    assert len(read_json(second.out / "curve.json")) == teacher.economy.warm_epochs
+    assert len(read_json(second.out / "curve.json")) == teacher.retraining.warm_epochs
     assert read_json(second.out / "lineage.json") == read_json(first.out / "lineage.json") | {
-        "way": "warm",
+        "mode": "warm",
         "parent": "day-5",
         "trained_through": "1970-01-07T00:00:00+00:00",
         "n_items": 18,
@@ -124,33 +124,33 @@ def test_other_networks_are_no_parent_but_the_last_teacher(
     night_of(5, teacher)
     model = teacher.model.model_copy(update={"ffn_dim": 8})
     _, plan = night_of(6, teacher.model_copy(update={"model": model}))
-    assert (plan["way"], plan["parent"], plan["last"]) == ("full", None, "day-5")
+    assert (plan["mode"], plan["parent"], plan["last"]) == ("full", None, "day-5")
 
 
 def test_a_full_training_that_is_too_old_ends_the_chain(
     night_of: Nights, teacher: TeacherConfig
 ) -> None:
-    economy = teacher.economy.model_copy(update={"full_every_days": 3})
-    config = teacher.model_copy(update={"economy": economy})
-    ways = [night_of(day, config)[1]["way"] for day in (5, 6, 7, 8, 9)]
-    assert ways == ["full", "warm", "warm", "full", "warm"]
+    retraining = teacher.retraining.model_copy(update={"full_every_days": 3})
+    config = teacher.model_copy(update={"retraining": retraining})
+    modes = [night_of(day, config)[1]["mode"] for day in (5, 6, 7, 8, 9)]
+    assert modes == ["full", "warm", "warm", "full", "warm"]
 
 
 def test_reuse_takes_weights_over_without_training(
     night_of: Nights, teacher: TeacherConfig
 ) -> None:
-    economy = teacher.economy.model_copy(update={"reuse_days": 2})
-    config = teacher.model_copy(update={"economy": economy, "n_seeds": 2})
+    retraining = teacher.retraining.model_copy(update={"reuse_days": 2})
+    config = teacher.model_copy(update={"retraining": retraining, "n_seeds": 2})
     first, _ = night_of(5, config)
     second, plan = night_of(6, config, n_new_items=1)
-    assert plan["way"] == "reuse"
-    old, new = load_teacher(first.out), load_teacher(second.out)
+    assert plan["mode"] == "reuse"
+    old, new = load_recommender(first.out), load_recommender(second.out)
     with torch.inference_mode():
         torch.testing.assert_close(new.item_vectors()[:17], old.item_vectors(), atol=0.02, rtol=0.1)
     assert read_json(second.out / "curve.json") == []
     through = read_json(second.out / "lineage.json")["trained_through"]
     assert through == "1970-01-06T00:00:00+00:00", "it has learnt nothing of the new day"
-    assert night_of(7, config)[1]["way"] == "warm"
+    assert night_of(7, config)[1]["mode"] == "warm"
 
 
 def test_a_damaged_teacher_is_no_parent(night_of: Nights, teacher: TeacherConfig) -> None:
@@ -163,7 +163,7 @@ def test_a_parent_that_was_deleted_since_is_said(
     night_of: Nights, teacher: TeacherConfig, tmp_path: Path
 ) -> None:
     run, _ = night_of(5, teacher)
-    plan = {"way": "warm", "parent": "no-such-key", "since": 0, "last": None}
+    plan = {"mode": "warm", "parent": "no-such-key", "since": 0, "last": None}
     write_json(run.scratch / "plan.json", plan)
     with pytest.raises(LostParentError, match="no-such-key, which is no longer whole"):
         train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
@@ -183,13 +183,13 @@ def test_full_training_begins_with_what_was_learned_elsewhere(
     fresh, _ = night_of(6, teacher)
     fresh.out.rename(tmp_path / "fresh")
     second, plan = night_of(6, teacher.model_copy(update={"transfer_from": source}), name="second")
-    assert plan["way"] == "full"
+    assert plan["mode"] == "full"
     losses = [read_json(of / "curve.json")[0]["loss"] for of in (tmp_path / "fresh", second.out)]
     assert losses[1] < 0.9 * losses[0]
     lineage = read_json(second.out / "lineage.json")
     assert lineage["transferred_from"] == [sha256_file(source / "model.safetensors")]
     third, plan = night_of(7, teacher)
-    assert plan["way"] == "warm"
+    assert plan["mode"] == "warm"
     transferred = read_json(third.out / "lineage.json")["transferred_from"]
     assert transferred == lineage["transferred_from"]
 

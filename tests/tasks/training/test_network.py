@@ -13,7 +13,7 @@ import torch
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.models.checkpoint import load_model
-from recsys_core.models.ensemble import Ensemble, load_teacher
+from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
 from recsys_core.training.loop import TrainingConfig
 from tasks.engine.stage import StageRun
@@ -25,7 +25,7 @@ from tasks.training.network import NetworkConfig, build_network, train_without_t
 from tasks.training.prepared import Prepared
 from tasks.training.teacher import TeacherConfig
 
-FULL = {"way": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
+FULL = {"mode": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
 
@@ -101,7 +101,7 @@ def test_a_stage_writes_the_model_that_it_summarises(
     curve = read_json(run.out / "curve.json")
     assert [point["epoch"] for point in curve] == list(range(1, 11))
     best = max(curve, key=lambda point: point["validation_ndcg_at_10"] or 0)
-    assert summary.pop("way", "full") == "full"
+    assert summary.pop("mode", "full") == "full"
     assert summary == {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": 10,
@@ -163,7 +163,7 @@ def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
 ) -> None:
     others = [_narrow(tiny_network).model_dump()]
     undisturbed, summary = train("train_teacher", "undisturbed", n_seeds=2, others=others)
-    teacher = load_teacher(undisturbed.out)
+    teacher = load_recommender(undisturbed.out)
     assert isinstance(teacher, Ensemble)
     assert teacher.width == 16 + 16 + 8
     assert summary["validation_ndcg_at_10"] > 0.9
@@ -201,13 +201,13 @@ def test_labels_over_another_index_are_refused(
     assert soft_labels.file("soft_labels.json").exists()
 
 
-def test_recovery_after_pruning_leaves_unseen_items_where_they_are(
+def test_recovery_after_pruning_keeps_the_vectors_of_cold_items(
     make_run: Callable[[str], StageRun],
     obvious_world: Artifact,
     trained_teacher: Artifact,
     soft_labels: Artifact,
 ) -> None:
-    """Content is all that they are, and nothing in the recovery would hold it in its place."""
+    """Their vectors are content only, and the recovery has no events that would hold them."""
     model, before = load_model(trained_teacher.folder), load_model(trained_teacher.folder)
     recovery = TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
     data, distillation = Prepared(obvious_world), DistillationConfig()
@@ -233,7 +233,7 @@ def test_a_warm_start_keeps_what_was_learnt_of_items_whose_events_are_gone(
         users.filter(~pl.col("item_idx").list.contains(gone)).write_parquet(path)
     model = load_model(trained_teacher.folder)
     before = model.item_vectors().detach().clone()
-    assert model.has_id(np.array([gone])).all()
+    assert model.has_id_embedding(np.array([gone])).all()
     training = tiny_network.training.model_copy(update={"epochs": 1, "validate_every": 1})
     train_without_teacher(
         make_run("warm"),
@@ -242,6 +242,6 @@ def test_a_warm_start_keeps_what_was_learnt_of_items_whose_events_are_gone(
         model=model,
         recent=Recent(0, 0.0),
     )
-    assert model.has_id(np.array([gone])).all()
+    assert model.has_id_embedding(np.array([gone])).all()
     after = model.item_vectors().detach()
     assert torch.cosine_similarity(after[gone], before[gone], dim=0) > 0.9
