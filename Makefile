@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 
-.PHONY: help nightly test test-e2e format lint up down clean
+.PHONY: help nightly test test-e2e format lint wheel up down clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,6 +28,9 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev  ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheel: $(VENV)/bin/python  ## Build dist/recdistill-*.whl, which needs nothing of this folder
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 up: $(VENV)/installed  ## Start Prefect, MLflow and a worker on loopback, and deploy
 	$(BIN)/recdistill up

@@ -177,7 +177,7 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        msg = f"There is no configuration file {path}. Examples are in infra/configs/."
+        msg = f"There is no configuration file {path}. Examples: infra/configs in the source code."
         raise ConfigError(msg) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         msg = f"{path} can't be read as TOML: {error}."

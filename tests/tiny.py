@@ -39,3 +39,22 @@ def tiny_settings(workspace: Path) -> dict[str, Any]:
             ]
         },
     }
+
+
+def as_toml(fields: dict[str, Any], prefix: str = "") -> str:
+    """Nested tables as TOML; lists of tables as inline ones."""
+    tables = {name: value for name, value in fields.items() if isinstance(value, dict)}
+    lines = [f"{name} = {_literal(value)}" for name, value in fields.items() if name not in tables]
+    for name, table in tables.items():
+        lines += [f"[{prefix}{name}]", as_toml(table, f"{prefix}{name}.")]
+    return "\n".join(lines)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(part) for part in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_literal(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -108,13 +108,19 @@ def up(
     mlflow_port: Annotated[
         int, typer.Option(min=1, max=65535, help="Where the MLflow server listens.")
     ] = 5000,
+    cron: Annotated[
+        str | None,
+        typer.Option(help="When nights start, as a cron expression. Default: 30 2 * * *."),
+    ] = None,
 ) -> None:
     """Start the schedule: Prefect and MLflow on this machine only, and a worker."""
     resolved = resolve(config, data, workspace)
     from flows.services import stack as services
 
     with console.status("Waiting until all services are healthy ..."):
-        result = services.up(resolved, prefect_port=prefect_port, mlflow_port=mlflow_port)
+        result = services.up(
+            resolved, prefect_port=prefect_port, mlflow_port=mlflow_port, cron=cron
+        )
     for service in result.services:
         what = "started" if service.started else "runs already"
         address = f" at {service.url}" if service.url else ""

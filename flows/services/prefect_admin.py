@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from flows.config import NightlyConfig
 from flows.services.lock import WorkspaceBusyError, workspace_lock
 from flows.services.process import ServiceError
 
-PREFECT_FILE = Path(__file__).parents[2] / "infra" / "prefect.yaml"
 POOL = "recdistill"
 MISSED_HEARTBEATS = 3
 _AUTOMATION = "recdistill: a night without heartbeats has crashed"
@@ -120,22 +120,30 @@ def crash_orphans(client: SyncPrefectClient, workspace: Path) -> list[str]:
 
 
 def deploy(
-    config: NightlyConfig, *, folder: Path, log: Path, environment: Mapping[str, str]
+    config: NightlyConfig,
+    *,
+    cron: str | None,
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str],
 ) -> None:
-    """Create or update the deployments of `infra/prefect.yaml`; runs work in the current directory.
+    """Create or update the deployments of `prefect.yaml`; runs work in the current directory.
 
     Args:
         config: What nights run with unless a run says otherwise.
+        cron: When nights start; None for the time in `prefect.yaml`.
         folder: Where the completed prefect.yaml goes.
-        log: What `prefect deploy` prints.
-        environment: Says which server.
+        log: The file that takes what `prefect deploy` prints.
+        environment: All of its environment; names the server.
 
     Raises:
         ServiceError: Prefect refused them.
     """
     completed = folder / "prefect.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    completed.write_text(yaml.safe_dump(deployments(config), sort_keys=False), encoding="utf-8")
+    completed.write_text(
+        yaml.safe_dump(deployments(config, cron=cron), sort_keys=False), encoding="utf-8"
+    )
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     answer = subprocess.run(  # noqa: S603 - the command is our own
         [*command, "--prefect-file", str(completed)],
@@ -152,23 +160,22 @@ def deploy(
         raise ServiceError(msg)
 
 
-def deployments(config: NightlyConfig) -> dict[str, Any]:
-    """The content of `infra/prefect.yaml` with parameters and time zone filled in.
+def deployments(config: NightlyConfig, *, cron: str | None = None) -> dict[str, Any]:
+    """The content of `prefect.yaml` with parameters and schedule filled in.
 
-    Raises:
-        ServiceError: The file is missing.
+    Args:
+        config: The parameters of every deployment; its source gives the schedule's time zone.
+        cron: When nights start; None for the time in the file.
     """
-    try:
-        content = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        msg = f"{PREFECT_FILE} is missing; run `recdistill up` from an editable installation."
-        raise ServiceError(msg) from error
+    template = files("flows.services") / "prefect.yaml"
+    content = yaml.safe_load(template.read_text(encoding="utf-8"))
     # Without the anchors: YAML would write them once more as aliases of our shared objects.
     content.pop("definitions")
     for deployment in content["deployments"]:
         deployment["parameters"] = {"config": config.model_dump(mode="json")}
         for schedule in deployment.get("schedules", []):
             schedule["timezone"] = config.events.timezone
+            schedule["cron"] = cron or schedule["cron"]
     return content
 
 

@@ -54,7 +54,9 @@ class Services:
     next_night: datetime
 
 
-def up(config: NightlyConfig, *, prefect_port: int, mlflow_port: int) -> Services:
+def up(
+    config: NightlyConfig, *, prefect_port: int, mlflow_port: int, cron: str | None = None
+) -> Services:
     """Start what does not run yet, make the deployments and wait until all of it is healthy.
 
     Nights work in the current directory.
@@ -63,6 +65,7 @@ def up(config: NightlyConfig, *, prefect_port: int, mlflow_port: int) -> Service
         config: What nights run with unless a run says otherwise.
         prefect_port: Where a Prefect server that does not run yet will listen.
         mlflow_port: The same for MLflow.
+        cron: When nights start; None for 02:30.
 
     Raises:
         ServiceError: A port is taken, or a service died or did not answer; what this command
@@ -81,7 +84,7 @@ def up(config: NightlyConfig, *, prefect_port: int, mlflow_port: int) -> Service
         if mlflow not in found:
             _start_mlflow(mlflow, mlflow_port)
         prefect.wait(lambda: _answers(f"{prefect.url}/api/health"))
-        crashed, night = _prepare_nights(config, prefect, worker)
+        crashed, night = _prepare_nights(config, cron, prefect, worker)
         mlflow.wait(lambda: _answers(f"{mlflow.url}/health"))
     except BaseException:
         for service in (worker, mlflow, prefect):
@@ -124,7 +127,7 @@ def all_services(workspace: Path) -> tuple[Service, Service, Service]:
 
 
 def _prepare_nights(
-    config: NightlyConfig, prefect: Service, worker: Service
+    config: NightlyConfig, cron: str | None, prefect: Service, worker: Service
 ) -> tuple[list[str], datetime]:
     """Worker, deployments and the automation; returns crashed runs and the next night's time."""
     workspace = prefect.workspace
@@ -144,6 +147,7 @@ def _prepare_nights(
             _start_worker(worker, name, environment)
         prefect_admin.deploy(
             config,
+            cron=cron,
             folder=workspace / "services",
             log=workspace / "logs" / "deploy.log",
             environment=environment,

@@ -15,7 +15,7 @@ import pytest
 from flows.config import NightlyConfig
 from recsys_core.artifacts import read_json, read_manifest
 from tasks.registry.store import CHAMPION, Registry
-from tests.tiny import RUN_DATE, tiny_settings
+from tests.tiny import RUN_DATE, as_toml, tiny_settings
 
 pytestmark = pytest.mark.slow
 
@@ -150,22 +150,3 @@ def champion_answers(folder: Path) -> dict[str, Any]:
     item_ids = read_json(served)
     requests = pd.DataFrame({"history": [item_ids[:3], item_ids[10:11], []]})
     return model.predict(requests, params={"k": 20}).to_dict()
-
-
-def as_toml(fields: dict[str, Any], prefix: str = "") -> str:
-    """Nested tables as TOML; lists of tables as inline ones."""
-    tables = {name: value for name, value in fields.items() if isinstance(value, dict)}
-    lines = [f"{name} = {_literal(value)}" for name, value in fields.items() if name not in tables]
-    for name, table in tables.items():
-        lines += [f"[{prefix}{name}]", as_toml(table, f"{prefix}{name}.")]
-    return "\n".join(lines)
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_literal(part) for part in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_literal(part)}" for name, part in value.items()) + "}"
-    if isinstance(value, str):
-        return f'"{value}"'
-    return str(value).lower() if isinstance(value, bool) else str(value)

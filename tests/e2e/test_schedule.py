@@ -4,17 +4,14 @@ The tests build on one another, in this order, since starting everything takes l
 """
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.request import urlopen
 from uuid import UUID
 
@@ -28,6 +25,8 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Pending, Scheduled
+
+from tests.e2e.command_line import free_port, recdistill, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +60,6 @@ epochs = 1
 epochs = 1
 """
 NIGHT_SECONDS = 120
-T = TypeVar("T")
 MISSED_HEARTBEATS_SECONDS = 90
 
 
@@ -234,39 +232,6 @@ def test_down_stops_everything_and_nothing_else(stack: Stack) -> None:
     assert [process for process in ours if process.is_running()] == []
     assert marked(stack.folder) == []
     assert recdistill(stack.folder, "down").strip() == "Nothing was running."
-
-
-def recdistill(folder: Path, *arguments: str) -> str:
-    """Run the command line with nothing of this process's own settings."""
-    outside = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PREFECT_", "MLFLOW_"))
-    }
-    # The worker asks for due runs this often, and the scheduler looks for schedules to plan.
-    outside["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    outside["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "3"
-    program = str(Path(sys.executable).with_name("recdistill"))
-    done = subprocess.run(
-        [program, *arguments], cwd=folder, env=outside, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def wait_until(condition: Callable[[], T | None], *, seconds: float, what: str) -> T:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.5)
-    pytest.fail(f"After {seconds} s there is no {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def runs_of(stack: Stack, deployment: str) -> list[FlowRun]:

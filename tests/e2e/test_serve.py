@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from recsys_core.serving.scorer import Scorer
 from tasks.registry.store import CHAMPION, Registry, RegistryConfig
+from tests.e2e.command_line import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +41,7 @@ def address(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         description="",
     )
     registry.set_alias("demo-student", CHAMPION, version)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["-m", "mlflow", "models", "serve", "-m", f"models:/demo-student@{CHAMPION}"]
     options = ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
     environment = {

@@ -150,6 +150,8 @@ def test_deployments_carry_configuration_and_time_zone() -> None:
         {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "active": True}
     ]
     assert "schedules" not in on_demand | again
+    (early, *_) = deployments(config, cron="0 1 * * *")["deployments"]
+    assert early["schedules"][0]["cron"] == "0 1 * * *"
     flows = ((scheduled, nightly), (on_demand, nightly), (again, backfill))
     for deployment, flow in flows:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
