@@ -7,9 +7,8 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PureWindowsPath
-
-_PIECE_BYTES = 1 << 20
 
 
 class ArchiveError(ValueError):
@@ -18,11 +17,8 @@ class ArchiveError(ValueError):
 
 def md5_file(path: Path) -> str:
     """MD5 of a file's bytes: what publishers of data sets put beside their archives."""
-    checksum = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
-        while piece := stream.read(_PIECE_BYTES):
-            checksum.update(piece)
-    return checksum.hexdigest()
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def extract(archive: Path, names: Sequence[str], folder: Path, *, largest_bytes: int) -> None:
@@ -93,6 +89,6 @@ def _refuse_large(archive: Path, members: Sequence[zipfile.ZipInfo], largest_byt
 
 def _unpack(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     with opened.open(member) as source, target.open("wb") as stream:
-        shutil.copyfileobj(source, stream, _PIECE_BYTES)
+        shutil.copyfileobj(source, stream)
         stream.flush()
         os.fsync(stream.fileno())

@@ -67,9 +67,9 @@ def fetch(dataset: Dataset, folder: Path, *, archive: Path | None, progress: Pro
 
     Args:
         dataset: Which.
-        folder: Where to. Its parent also takes the download, under a hidden name.
+        folder: The folder to make. Until it is whole it has a hidden name beside that.
         archive: One that was downloaded by other means; then the network is not used.
-        progress: Told how the download proceeds.
+        progress: Called while the archive is downloaded.
 
     Returns:
         Whether anything had to be done.
@@ -77,26 +77,34 @@ def fetch(dataset: Dataset, folder: Path, *, archive: Path | None, progress: Pro
     Raises:
         DatasetError: Something else is in the folder, the checksum is wrong or the disk is full.
         ArchiveError: The archive can't be unpacked safely.
-        DownloadError: The download failed; what has come is kept for the next call.
+        DownloadError: The download failed.
     """
     folder = folder.resolve()
     if is_there(dataset, folder):
         return False
+    draft = folder.with_name(f".{folder.name}.draft")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
         if archive is not None:
-            _publish(dataset, archive, _check_given(dataset, archive), folder)
+            md5 = _check_given(dataset, archive)
+            _unpack(dataset, archive, draft)
         else:
-            downloaded = folder.with_name(f".{dataset.name}.zip")
-            _publish(dataset, downloaded, _ensure_downloaded(dataset, downloaded, progress), folder)
+            downloaded = draft / "archive.zip"
+            md5 = _download(dataset, downloaded, progress)
+            _unpack(dataset, downloaded, draft)
             downloaded.unlink()
+        write_json(draft / MARKER, {"dataset": dataset.name, "url": dataset.url, "md5": md5})
+        draft.replace(folder)
     except OSError as error:
         msg = (
             f"{dataset.name} can't be written to {folder} ({error.strerror or error}). Nothing was "
-            f"published. Make room there, or choose another folder with --to, then run the command "
-            f"again; a download, hidden in {folder.parent}, continues where it stopped."
+            "published. Make room there, or choose another folder with --to, then run the command "
+            "again."
         )
         raise DatasetError(msg) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return True
 
 
@@ -132,28 +140,23 @@ def _check_given(dataset: Dataset, archive: Path) -> str:
     return found
 
 
-def _ensure_downloaded(dataset: Dataset, archive: Path, progress: Progress) -> str:
-    """Download an archive unless an earlier call did; returns its checksum."""
+def _download(dataset: Dataset, archive: Path, progress: Progress) -> str:
+    """Download an archive and check it; returns its checksum."""
     expected = dataset.md5
     if dataset.changes:
         address = f"{dataset.url}.md5"
         expected = _parse_checksum(read_text(address, largest_bytes=_CHECKSUM_FILE_BYTES), address)
-    if archive.is_file() and md5_file(archive) == expected:
-        return expected
-    draft = archive.with_name(f"{archive.name}.draft")
     largest = dataset.size_bytes * (_MOST_GROWTH if dataset.changes else 1)
-    download(dataset.url, draft, largest_bytes=largest, progress=progress)
-    found = md5_file(draft)
+    download(dataset.url, archive, largest_bytes=largest, progress=progress)
+    found = md5_file(archive)
     if found != expected:
-        draft.unlink()
         msg = (
             f"{dataset.url} came with the MD5 checksum {found}, not {expected} as was published; "
             "the download was removed. Run the command again; if it comes out the same, the "
             "archive was replaced or is not the publisher's: don't use it."
         )
         raise DatasetError(msg)
-    draft.replace(archive)
-    return expected
+    return found
 
 
 def _parse_checksum(text: str, origin: str) -> str:
@@ -168,26 +171,18 @@ def _parse_checksum(text: str, origin: str) -> str:
     return found[0]
 
 
-def _publish(dataset: Dataset, archive: Path, md5: str, folder: Path) -> None:
-    """Unpack a checked archive beside the folder, then let it appear there at once."""
+def _unpack(dataset: Dataset, archive: Path, folder: Path) -> None:
+    """Bring what a night needs of a checked archive into a folder, as CSV."""
     kind = "dat" if dataset.dat_encoding else "csv"
     names = [dataset.readme, *(f"{table}.{kind}" for table in COLUMNS)]
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir()
-        extract(
-            archive,
-            [f"{dataset.root}/{name}" for name in names],
-            draft,
-            largest_bytes=dataset.size_bytes * _MOST_UNPACKED,
-        )
-        if dataset.dat_encoding:
-            _convert(draft, dataset.dat_encoding)
-        write_json(draft / MARKER, {"dataset": dataset.name, "url": dataset.url, "md5": md5})
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    extract(
+        archive,
+        [f"{dataset.root}/{name}" for name in names],
+        folder,
+        largest_bytes=dataset.size_bytes * _MOST_UNPACKED,
+    )
+    if dataset.dat_encoding:
+        _convert(folder, dataset.dat_encoding)
 
 
 def _convert(folder: Path, encoding: str) -> None:

@@ -1,13 +1,16 @@
 """A real web server on this machine, and a small archive as MovieLens publishes them."""
 
+import ssl
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from werkzeug.serving import make_ssl_devcert
 
 RATINGS = "userId,movieId,rating,timestamp\n1,10,4.0,1537799250\n2,20,0.5,1537000000\n"
 MOVIES = 'movieId,title,genres\n10,"One, Two (1999)",Drama|War\n20,Café (2001),Comedy\n'
@@ -20,27 +23,24 @@ class FileServer:
     Attributes:
         url: Of its root, without a slash at the end.
         files: Path to content.
-        ranges: Whether it can continue in the middle.
         cut_after: It hangs up after this many bytes of a body.
         stall: It sends no body until the test ends.
         status: It answers everything with this error.
         moved: Path to the address where the file is now.
-        asked: Path and Range header of every request.
+        asked: Path of every request.
     """
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
-    ranges: bool = True
     cut_after: int | None = None
     stall: threading.Event | None = None
     status: int | None = None
     moved: dict[str, str] = field(default_factory=dict)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
-        wanted = request.headers.get("Range")
-        self.asked.append((request.path, wanted))
+        self.asked.append(request.path)
         if self.status is not None:
             request.send_error(self.status)
         elif request.path in self.moved:
@@ -50,29 +50,38 @@ class FileServer:
         elif request.path not in self.files:
             request.send_error(404)
         else:
-            self._send(request, self.files[request.path], wanted if self.ranges else None)
+            self._send(request, self.files[request.path])
 
-    def _send(self, request: BaseHTTPRequestHandler, body: bytes, wanted: str | None) -> None:
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if start >= len(body):
-            request.send_error(416)
-            return
-        request.send_response(206 if wanted else 200)
-        if wanted:
-            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        request.send_header("Content-Length", str(len(body) - start))
+    def _send(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         if self.stall is not None:
             self.stall.wait(10)
             return
-        end = None if self.cut_after is None else start + self.cut_after
-        request.wfile.write(body[start:end])
+        request.wfile.write(body[: self.cut_after])
 
 
 @pytest.fixture
 def file_server() -> Iterator[FileServer]:
     """A server that offers nothing yet."""
+    with _serving() as state:
+        yield state
 
+
+@pytest.fixture
+def secure_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """The same over https, with a certificate that downloads trust."""
+    certificate, key = make_ssl_devcert(str(tmp_path / "server"), host="localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with _serving(context) as state:
+        yield state
+
+
+@contextmanager
+def _serving(context: ssl.SSLContext | None = None) -> Iterator[FileServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.answer(self)
@@ -81,7 +90,11 @@ def file_server() -> Iterator[FileServer]:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        state = FileServer(f"http://127.0.0.1:{server.server_port}")
+        origin = f"http://127.0.0.1:{server.server_port}"
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            origin = f"https://localhost:{server.server_port}"
+        state = FileServer(origin)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield state
