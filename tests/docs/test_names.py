@@ -33,7 +33,6 @@ FOREIGN = frozenset(
         "flows/pipeline.py",
         "infra/stage_versions.json",
         "infra/stage_versions.py",
-        "cron",
         "make",
         "strptime",
         "torch.compile",
@@ -151,6 +150,8 @@ def shell_problem(line: str) -> str | None:
             return None if set(words) <= project.make_targets() else "no such target"
         case "python":
             return project.benchmark_problem(line)
+        case "pip" if words == ["install", "dist/*.whl", "--constraint", "infra/constraints.txt"]:
+            return None if "wheel" in project.make_targets() else "nothing builds dist/*.whl"
         case "pip":
             named = {name for extra in _EXTRA.findall(line) for name in extra.split(",")}
             return None if named and named <= project.extras() else "no such extra"
