@@ -21,7 +21,8 @@ from recsys_core.data.histories.events import events_before, first_interactions,
 from recsys_core.data.histories.filters import FilterConfig, filter_histories
 from recsys_core.data.histories.splits import SplitKind, TimeWindows
 from recsys_core.data.histories.targets import TargetConfig, target_weights
-from recsys_core.data.lake.tables import Lake, Snapshot
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS
 from recsys_core.settings import Settings
 from tasks.engine.stage import StageRun, Summary, stage

@@ -11,7 +11,9 @@ from functools import partial
 import polars as pl
 from polars.exceptions import SchemaError
 
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import ITEMS, VECTOR
 from recsys_core.data.sources.config import SourceError
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import polars as pl
 
 from recsys_core.data.histories.build import EVENTS
-from recsys_core.data.lake.tables import Snapshot
+from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.schema import INTERACTIONS, TIMESTAMP
 
 MOST_REWRITTEN = 20_000_000

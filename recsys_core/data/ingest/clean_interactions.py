@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from recsys_core.data.ingest.row_checks import (
-    CLEAN,
-    REASON,
+    accepted,
     check_rows,
+    clean,
     identifier_of,
     quarantine,
     refuse_nested,
@@ -83,18 +83,16 @@ def clean_interactions(
         "event_type": kind,
         "weight": _weight(types) * _factor(kind, config.event_types),
     }
-    further = {
-        AFTER_RUN_DATE: pl.col(f"{CLEAN}timestamp") >= available_until(run_date, config.timezone)
-    }
+    further = {AFTER_RUN_DATE: clean("timestamp") >= available_until(run_date, config.timezone)}
     if config.event_types:
         known = list(config.event_types)
-        further[UNKNOWN_EVENT_TYPE] = ~pl.col(f"{CLEAN}event_type").is_in(known)
+        further[UNKNOWN_EVENT_TYPE] = ~clean("event_type").is_in(known)
     checked = check_rows(rows, INTERACTIONS, values, further)
-    valid = checked.filter(pl.col(REASON).is_null()).select(
-        *(pl.col(f"{CLEAN}{name}").alias(name) for name in values),
+    valid = accepted(checked).select(
+        *(clean(name).alias(name) for name in values),
         (pl.col(ROW) + (ordinal << ARRIVAL_BITS)).alias("arrival"),
         pl.lit(source).alias("source"),
-        pl.col(f"{CLEAN}timestamp").dt.date().alias("date"),
+        clean("timestamp").dt.date().alias("date"),
     )
     valid = valid.select(INTERACTIONS.schema.names()).cast(INTERACTIONS.schema)
     return CleanedInteractions(valid, quarantine(checked, source, run_date))

@@ -1,22 +1,16 @@
 """Raw rows of a catalogue to rows of the lake."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
 import polars as pl
 
-from recsys_core.data.ingest.embeddings import (
-    embedding_columns,
-    empty_as_null,
-    vector_checks,
-    vector_of,
-)
 from recsys_core.data.ingest.row_checks import (
-    CLEAN,
-    REASON,
+    accepted,
     check_rows,
+    clean,
     identifier_of,
     quarantine,
     refuse_nested,
@@ -24,10 +18,11 @@ from recsys_core.data.ingest.row_checks import (
     tidy,
     time_of,
 )
-from recsys_core.data.schema import ITEMS, TIMESTAMP
+from recsys_core.data.schema import ITEMS, TIMESTAMP, VECTOR, Column, not_finite, other_width
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.reader import POSITION_COLUMNS
 
+_BRACKETED = r"(?s)^\[(.*)\]$"
 _SINGLE = ("item_id", "title", "available_from", "retired_from")
 _KNOWN_WIDTHS: Mapping[str, int] = MappingProxyType({})
 _GIVEN = "_given"
@@ -92,14 +87,14 @@ def clean_items(
     _refuse_twins((*known, *carried), source)
     rows = rows.select(
         *(name for name in rows.columns if name in known and name not in embeddings),
-        *(empty_as_null(name, rows.schema[name]) for name in embeddings),
+        *(_empty_as_null(name, rows.schema[name]) for name in embeddings),
         **carried,
     )
     values = _values(rows.schema, config, embeddings)
-    table = replace(ITEMS, columns=ITEMS.columns + embedding_columns(embeddings))
-    checked = check_rows(rows, table, values, vector_checks(embeddings, widths))
-    valid = checked.filter(pl.col(REASON).is_null()).select(
-        *(pl.col(f"{CLEAN}{name}").cast(table.schema[name]).alias(name) for name in values),
+    table = replace(ITEMS, columns=ITEMS.columns + _embedding_columns(embeddings))
+    checked = check_rows(rows, table, values, _vector_checks(embeddings, widths))
+    valid = accepted(checked).select(
+        *(clean(name).cast(table.schema[name]).alias(name) for name in values),
         *carried,
     )
     kept = valid.unique(subset="item_id", keep="last", maintain_order=True)
@@ -112,6 +107,16 @@ def item_ids(raw: pl.DataFrame) -> pl.Series:
     rows = tidy(raw.select(*POSITION_COLUMNS, "item_id"))
     ids = rows.select(identifier_of("item_id", rows.schema))["item_id"]
     return ids.drop_nulls()
+
+
+def embedding_widths(items: pl.LazyFrame, names: Iterable[str]) -> dict[str, int]:
+    """Numbers per vector of those of the columns that have vectors."""
+    schema = items.collect_schema()
+    widths = [_usual_width(pl.col(name)) for name in names if schema.get(name) == VECTOR]
+    if not widths:
+        return {}
+    row = items.select(widths).collect().row(0, named=True)
+    return {name: width for name, width in row.items() if width is not None}
 
 
 def carried_columns(types: pl.Schema, known: Iterable[str]) -> dict[str, pl.Expr]:
@@ -153,7 +158,7 @@ def _values(
         "categories": _categories(types, config),
         "available_from": time_of("available_from", types, config),
         "retired_from": time_of("retired_from", types, config),
-        **{name: vector_of(name, types[name]) for name in embeddings},
+        **{name: _vector_of(name, types[name]) for name in embeddings},
     }
     return {name: value for name, value in values.items() if name in types}
 
@@ -180,3 +185,59 @@ def _categories(types: pl.Schema, config: SourceConfig) -> pl.Expr:
     names = pl.element().cast(pl.String).str.strip_chars()
     wanted = (names != "") & (names != config.item_columns.no_category)
     return column.list.eval(names.filter(wanted)).fill_null(pl.lit([], pl.List(pl.String)))
+
+
+def _embedding_columns(names: Sequence[str]) -> tuple[Column, ...]:
+    """These columns as the schema has them; an item need not have a vector."""
+    return tuple(Column(name, VECTOR, required=False) for name in names)
+
+
+def _empty_as_null(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A raw column of vectors in which a vector of no numbers is none."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.List):
+        return pl.when(column.list.len() > 0).then(column).alias(name)
+    if dtype == pl.String:
+        return pl.when(~column.str.contains(r"^\[\s*\]$")).then(column).alias(name)
+    return column
+
+
+def _vector_of(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column as vectors; null where it is no list of numbers."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        inside = column.str.extract(_BRACKETED, 1).str.split(",")
+        numbers = inside.list.eval(pl.element().str.strip_chars().cast(pl.Float32, strict=False))
+    elif isinstance(dtype, pl.List | pl.Array) and _holds_numbers(dtype):
+        numbers = column.cast(VECTOR, strict=False)
+    else:
+        return pl.lit(None, VECTOR).alias(name)
+    gaps = numbers.list.eval(pl.element().is_null()).list.any()
+    return pl.when(~gaps).then(numbers).alias(name)
+
+
+def _vector_checks(names: Sequence[str], widths: Mapping[str, int]) -> dict[str, pl.Expr]:
+    """Reasons against a row for its vectors, and where they apply.
+
+    Args:
+        names: The columns.
+        widths: How many numbers the vectors of a column have; one that is not in here is as wide
+            as most of its vectors are.
+    """
+    checks: dict[str, pl.Expr] = {}
+    for name in names:
+        vectors = clean(name)
+        width = pl.lit(widths[name], pl.UInt32) if name in widths else _usual_width(vectors)
+        checks[other_width(name)] = vectors.list.len() != width
+        finite = vectors.list.eval(pl.element().is_finite()).list.all()
+        checks[not_finite(name)] = ~finite
+    return checks
+
+
+def _usual_width(vectors: pl.Expr) -> pl.Expr:
+    return vectors.list.len().drop_nulls().mode().min()
+
+
+def _holds_numbers(dtype: pl.List | pl.Array) -> bool:
+    inner = dtype.inner
+    return inner == pl.String or inner == pl.Null or inner.is_numeric()

@@ -11,8 +11,7 @@ from recsys_core.artifacts import digest
 from recsys_core.data.catalogue.item_index import new_entries
 from recsys_core.data.catalogue.versions import store_items, store_listing
 from recsys_core.data.ingest.batch import FileTally, ToRead
-from recsys_core.data.ingest.clean_items import clean_items, item_ids
-from recsys_core.data.ingest.embeddings import embedding_widths
+from recsys_core.data.ingest.clean_items import clean_items, embedding_widths, item_ids
 from recsys_core.data.ingest.interactions import ingested_file
 from recsys_core.data.ingest.merge import MergeResult, replace_quarantine
 from recsys_core.data.io.spool import Spool

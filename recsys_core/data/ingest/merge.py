@@ -14,7 +14,9 @@ from deltalake.transaction import AddAction
 from recsys_core.data.ingest.deduplicate import Deduplicated, count_by_source, deduplicate
 from recsys_core.data.io.prefetch import one_ahead
 from recsys_core.data.io.spool import Spool
-from recsys_core.data.lake.tables import Change, Lake, Snapshot, Writer
+from recsys_core.data.lake.commits import Change, Writer
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
 
 ROWS_AT_ONCE = 10_000_000

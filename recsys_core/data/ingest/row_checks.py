@@ -1,4 +1,4 @@
-"""What cleaning interactions and cleaning items share: judging raw rows by the lake's schema."""
+"""Row checks by the lake's schema, which cleaning of interactions and of items share."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -19,8 +19,8 @@ from recsys_core.data.schema import (
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.reader import BROKEN, LINE, POSITION_COLUMNS, ROW
 
-CLEAN = "__clean_"
-REASON = "__reason"
+_CLEAN = "__clean_"
+_REASON = "__reason"
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -48,53 +48,70 @@ def refuse_nested(rows: pl.DataFrame, source: str, names: tuple[str, ...]) -> No
             raise SourceError(msg)
 
 
+def clean(name: str) -> pl.Expr:
+    """The clean value of a column in rows from `check_rows`, or in the checks it is given."""
+    return pl.col(f"{_CLEAN}{name}")
+
+
 def check_rows(
     rows: pl.DataFrame,
     table: Table,
     values: Mapping[str, pl.Expr],
     further: Mapping[str, pl.Expr],
 ) -> pl.DataFrame:
-    """Add the clean values and the first reason against each row (null: none)."""
-    rows = rows.with_columns(value.alias(f"{CLEAN}{name}") for name, value in values.items())
+    """Add each row's clean values and the first reason to refuse it, if there is one.
+
+    Args:
+        rows: Raw rows.
+        table: The table whose columns set the checks.
+        values: Column name to its clean value, computed from the raw columns.
+        further: Further reasons, each with the rows to which it applies.
+    """
+    rows = rows.with_columns(value.alias(f"{_CLEAN}{name}") for name, value in values.items())
     verdict = pl.when(pl.col(BROKEN).is_not_null()).then(pl.col(BROKEN))
     for reason, applies in _schema_checks(table, rows.schema, values):
         verdict = verdict.when(applies).then(pl.lit(reason))
     for reason, applies in further.items():
         verdict = verdict.when(applies).then(pl.lit(reason))
-    return rows.with_columns(verdict.otherwise(pl.lit(None, pl.String)).alias(REASON))
+    return rows.with_columns(verdict.otherwise(pl.lit(None, pl.String)).alias(_REASON))
+
+
+def accepted(checked: pl.DataFrame) -> pl.DataFrame:
+    """The rows from `check_rows` that are not refused."""
+    return checked.filter(pl.col(_REASON).is_null())
 
 
 def _schema_checks(
     table: Table, types: pl.Schema, values: Mapping[str, pl.Expr]
 ) -> Iterator[tuple[str, pl.Expr]]:
-    """What the schema has against a row: pairs of a reason and where it applies."""
+    """The checks that a table's columns set: a reason, and the rows to which it applies."""
     for column in table.columns:
         if column.name not in values:
             continue
-        clean = pl.col(f"{CLEAN}{column.name}")
+        value = clean(column.name)
         given = pl.col(column.name).is_not_null() if column.name in types else pl.lit(value=False)
         if column.required:
-            yield missing(column.name), clean.is_null() & ~given
-        yield unreadable(column.name), clean.is_null() & given
+            yield missing(column.name), value.is_null() & ~given
+        yield unreadable(column.name), value.is_null() & given
         if column.finite:
-            yield not_finite(column.name), ~clean.is_finite()
+            yield not_finite(column.name), ~value.is_finite()
         if column.minimum is not None:
-            yield out_of_range(column.name), clean < column.minimum
+            yield out_of_range(column.name), value < column.minimum
         if column.maximum is not None:
-            yield out_of_range(column.name), clean >= column.maximum
+            yield out_of_range(column.name), value >= column.maximum
 
 
 def quarantine(checked: pl.DataFrame, source: str, run_date: date) -> pl.DataFrame:
-    """The rows with a reason, each with what it said as JSON."""
-    bad = checked.filter(pl.col(REASON).is_not_null())
+    """The refused rows from `check_rows`, as rows of the quarantine; `raw` is the row as JSON."""
+    bad = checked.filter(pl.col(_REASON).is_not_null())
     given = [name for name in bad.columns if not name.startswith("__")]
-    user = f"{CLEAN}user_id"
+    user = f"{_CLEAN}user_id"
     row = pl.struct(given).struct.json_encode()
     line = pl.struct(pl.col(LINE).alias("line")).struct.json_encode()
     return bad.select(
         pl.lit(source).alias("source"),
         pl.col(ROW).alias("row"),
-        pl.col(REASON).alias("reason"),
+        pl.col(_REASON).alias("reason"),
         (pl.col(user) if user in bad.columns else pl.lit(None)).alias("user_id"),
         pl.when(pl.col(LINE).is_null()).then(row).otherwise(line).alias("raw"),
         pl.lit(run_date).alias("date"),

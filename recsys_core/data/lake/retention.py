@@ -1,4 +1,4 @@
-"""What leaves the lake with time: rows past the retention period, and files of old versions."""
+"""Retention in the lake: deletes old interactions, and the files of replaced versions."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -9,21 +9,25 @@ import polars as pl
 from deltalake import DeltaTable
 
 from recsys_core.artifacts import digest
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change, rewritten
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE, TABLES
 
 _HOURS_IN_DAY = 24
 
 
 def delete_events_before(lake: Lake, before: date) -> int:
-    """Take the interactions of earlier dates from the newest version; what was refused goes along.
+    """Delete the interactions of earlier dates, and what earlier nights put into the quarantine.
+
+    Older versions keep the rows until `vacuum` deletes their files.
 
     Args:
-        lake: Whose tables.
-        before: The first date that stays. In the quarantine it is the date of the night.
+        lake: The lake.
+        before: The first date that stays. The quarantine's dates are run dates.
 
     Returns:
-        Number of interactions.
+        Number of deleted interactions.
     """
     n_rows = count_events_before(lake, before)
 
@@ -31,16 +35,10 @@ def delete_events_before(lake: Lake, before: date) -> int:
         return Change(remove=_older(snapshot, before)["path"].to_list())
 
     def quarantine(snapshot: Snapshot) -> Change:
-        fresh = pl.col("date") >= before
-        stale = [
-            path
-            for path in snapshot.files()["path"]
-            if not snapshot.read_file(path).select(fresh.all()).collect().item()
-        ]
-        kept = (snapshot.read_file(path).filter(fresh).collect() for path in stale)
-        return Change([file for rows in kept for file in snapshot.write(rows)], stale)
+        old = pl.col("date") < before
+        return rewritten(snapshot, old, lambda rows: rows.filter(~old))
 
-    # Named, so that a file that is read again afterwards is not taken for stored already.
+    # With a content of its own: else a file that is read again would count as committed already.
     content = digest(["expire", before])
     lake.change(INTERACTIONS, interactions, content=content)
     lake.change(QUARANTINE, quarantine, content=content)
@@ -56,18 +54,18 @@ def vacuumable_files(lake: Path, days: int) -> list[Path]:
     """Data files that no version of the last days refers to."""
     return [
         path
-        for table, vacuum in _vacuums(lake, days)
-        for name in vacuum(dry_run=True)
+        for table, delete in _vacuums(lake, days)
+        for name in delete(dry_run=True)
         if (path := table / name).exists()
     ]
 
 
 def vacuum(lake: Path, days: int) -> None:
-    """Delete what `vacuumable_files` names. Nobody may write meanwhile."""
-    for table, vacuum in _vacuums(lake, days):
-        # Each call is a commit, and names files that are long gone too.
-        if any((table / name).exists() for name in vacuum(dry_run=True)):
-            vacuum(dry_run=False)
+    """Delete the files of `vacuumable_files`. Nobody may write to the lake meanwhile."""
+    for table, delete in _vacuums(lake, days):
+        # Each real run is a commit, and the list has files that are long gone too.
+        if any((table / name).exists() for name in delete(dry_run=True)):
+            delete(dry_run=False)
 
 
 def _vacuums(lake: Path, days: int) -> "Iterator[tuple[Path, partial[list[str]]]]":

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from recsys_core.data.lake.ingest_log import IngestedFile, ingest_log_of
-from recsys_core.data.lake.tables import Snapshot, require_lake
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import require_lake
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE, SOURCES, TABLES
 
 

@@ -1,19 +1,19 @@
-"""A user out of the lake: out of the tables' rows, and then out of their old versions.
+"""Erasing a user from the lake's tables.
 
-What still has a line in the log is no user's: the data files that we write have statistics of the
-source only.
+Delta's log names no user: the statistics of our data files leave out all columns with user ids, and
+`commits.rewritten` puts no predicate into the log.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from deltalake.transaction import AddAction
 
-from recsys_core.data.lake.tables import MAINTENANCE, Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change, rewritten
+from recsys_core.data.lake.snapshot import MAINTENANCE, Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE, WITHHELD_ROW, Table
 
 TABLES_WITH_USERS = (INTERACTIONS, QUARANTINE)
@@ -24,10 +24,10 @@ class LakeTraces:
     """What the lake's newest version holds of a user.
 
     Attributes:
-        interactions: Rows of the table.
-        quarantine: Rows of the table that are the user's.
-        unclear: Rows of the quarantine that are nobody's and have the id in their text.
-        first_event: Time of the oldest row of the interactions; None if there is none.
+        interactions: Number of the user's interactions.
+        quarantine: Number of the user's rows in the quarantine.
+        unclear: Number of rows in the quarantine without a user id whose text contains the id.
+        first_event: Time of the oldest interaction; None if there is none.
         sources: Names of the files that brought the rows, sorted.
     """
 
@@ -39,7 +39,7 @@ class LakeTraces:
 
 
 def find_traces(lake: Path, user_id: str) -> LakeTraces:
-    """Count what `erase` would take.
+    """Count the rows that `erase` would delete or withhold.
 
     Args:
         lake: Folder of the tables.
@@ -61,32 +61,25 @@ def find_traces(lake: Path, user_id: str) -> LakeTraces:
 
 
 def erase(lake: Lake, user_id: str) -> None:
-    """Take a user's rows from the newest version of each table, a commit each.
+    """Delete a user's rows from interactions and quarantine, in one commit per table.
 
-    Rows of the quarantine that are nobody's and have the id in their text stay without the text.
-    Older versions hold the user until their files are deleted: `retention.vacuum`.
+    Rows of the quarantine without a user id whose text contains the id stay, without their text.
+    Older versions keep the rows until `retention.vacuum` deletes their files.
 
     Args:
-        lake: Whose tables.
+        lake: The lake.
         user_id: As the lake spells it.
     """
+    mine, unclear = _mine(user_id), _unclear(user_id)
+    raw = pl.when(unclear).then(pl.lit(WITHHELD_ROW)).otherwise("raw").alias("raw")
 
     def interactions(snapshot: Snapshot) -> Change:
-        others = pl.col("user_id") != user_id
-        files = snapshot.files().select("path", "date")
-        added: list[AddAction] = []
-        stale = [path for path, _ in _files_of(snapshot, ~others)]
-        for path, day in files.filter(pl.col("path").is_in(stale)).iter_rows():
-            added += snapshot.write(snapshot.read_file(path).filter(others).collect(), day)
-        return Change(added, stale)
+        return rewritten(snapshot, mine, lambda rows: rows.filter(~mine))
 
     def quarantine(snapshot: Snapshot) -> Change:
-        mine, unclear = _mine(user_id), _unclear(user_id)
-        raw = pl.when(unclear).then(pl.lit(WITHHELD_ROW)).otherwise("raw").alias("raw")
-        stale = [path for path, _ in _files_of(snapshot, mine | unclear)]
-        rows = (snapshot.read_file(path).with_columns(raw).filter(~mine) for path in stale)
-        added = [file for part in rows for file in snapshot.write(part.collect())]
-        return Change(added, stale)
+        return rewritten(
+            snapshot, mine | unclear, lambda rows: rows.with_columns(raw).filter(~mine)
+        )
 
     lake.change(INTERACTIONS, interactions, label=MAINTENANCE)
     lake.change(QUARANTINE, quarantine, label=MAINTENANCE)
@@ -97,21 +90,13 @@ def _snapshot(lake: Path, table: Table) -> Snapshot:
 
 
 def _rows(snapshot: Snapshot, test: pl.Expr, *columns: str) -> pl.DataFrame:
-    """Some columns of the rows that pass a test, one data file at a time."""
-    found = [
+    """Some columns of the rows that pass a test, read one data file at a time."""
+    parts = [
         snapshot.read_file(path).filter(test).select(columns).collect()
         for path in snapshot.files()["path"]
     ]
     empty = pl.DataFrame(schema={name: snapshot.table.schema[name] for name in columns})
-    return pl.concat([empty, *found])
-
-
-def _files_of(snapshot: Snapshot, test: pl.Expr) -> Iterator[tuple[str, int]]:
-    """The data files with rows that pass a test, and how many."""
-    for path in snapshot.files()["path"]:
-        n_rows = snapshot.read_file(path).select(test.sum()).collect().item()
-        if n_rows:
-            yield path, n_rows
+    return pl.concat([empty, *parts])
 
 
 def _mine(user_id: str) -> pl.Expr:
@@ -119,7 +104,7 @@ def _mine(user_id: str) -> pl.Expr:
 
 
 def _unclear(user_id: str) -> pl.Expr:
-    """Rows without a user that have the id in their text, plainly or as JSON spells it."""
+    """Rows without a user id whose text contains the id, as it is or as JSON spells it."""
     spellings = {user_id, json.dumps(user_id)[1:-1], json.dumps(user_id, ensure_ascii=False)[1:-1]}
     named = pl.any_horizontal(
         pl.col("raw").str.contains(spelling, literal=True) for spelling in sorted(spellings)

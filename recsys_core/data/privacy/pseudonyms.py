@@ -1,10 +1,10 @@
-"""Keyed hashing of user ids: who lacks the key can't tell whose rows the lake holds.
+"""Keyed hashing of user ids: without the key nobody can tell whose rows the lake holds.
 
-A lake holds either plain ids or those of one key, never both: a user would become two. What it
-holds is recorded beside its tables when the first file comes, and checked ever after.
+A lake holds either plain ids or ids that were hashed with one key, never both: else each user would
+become two. The first ingest records which, beside the tables; every later one checks it.
 """
 
-import hashlib
+import hmac
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,12 +20,10 @@ PSEUDONYM_BYTES = 16
 _RECORD = "user_ids.json"
 _PLAIN = "plain"
 _CHECKED_TEXT = b"recdistill: is this the key of this lake?"
-_BLOCK_BYTES = 64
-_INNER_PAD, _OUTER_PAD = 0x36, 0x5C
 
 
 class PseudonymError(ValueError):
-    """The key can't be used, or is not the one that the lake's user ids were hashed with."""
+    """The key is missing, too short, or not the one that the lake's user ids were hashed with."""
 
 
 def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
@@ -38,6 +36,10 @@ def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
     Raises:
         PseudonymError: The key is too short.
 
+    Example:
+        >>> pseudonymise(pl.Series(["anna", None]), b"0123456789abcdef").to_list()
+        ['b7a04172e11eaea238a11b25b8cf06e7', None]
+
     Source: RFC 2104.
     """
     sign = _hmac_sha256(key)
@@ -49,20 +51,19 @@ def pseudonymise(ids: pl.Series, key: bytes) -> pl.Series:
 
 
 def check_key(lake: Path, key: bytes | None) -> None:
-    """Refuse a key that is not the lake's, or none where it has one; an empty lake takes any.
+    """Refuse a key other than the lake's, or a missing key; an empty lake accepts any.
 
     Args:
         lake: Folder of the tables.
-        key: What user ids are to be hashed with; None leaves them as they are.
+        key: The key for user ids; None leaves them as they are.
 
     Raises:
-        PseudonymError: It would split every user in two, or the key is too short.
+        PseudonymError: Every user would be in the lake under two ids, or the key is too short.
     """
-    wanted = _PLAIN if key is None else _hmac_sha256(key)(_CHECKED_TEXT).hex()
-    found = _recorded(lake)
-    if found in (None, wanted):
+    recorded = _recorded(lake)
+    if recorded in (None, _check_value(key)):
         return
-    if found == _PLAIN:
+    if recorded == _PLAIN:
         problem = "holds user ids as they are, and source.hash_user_ids asks to hash them"
         remedy = "Leave the setting out"
     elif key is None:
@@ -79,21 +80,24 @@ def check_key(lake: Path, key: bytes | None) -> None:
 
 
 def claim_key(lake: Path, key: bytes | None) -> None:
-    """Check the key, and record it for a lake that holds nothing yet; before the first file.
+    """Check the key, and record a check value where the lake is still empty.
 
-    What is recorded tells whether a key is the same, not the key itself.
+    The check value tells whether a key is the same one; the key can't be computed from it.
 
     Raises:
         PseudonymError: As in `check_key`.
     """
     check_key(lake, key)
     if _recorded(lake) is None:
-        check = _PLAIN if key is None else _hmac_sha256(key)(_CHECKED_TEXT).hex()
-        write_json(lake / _RECORD, {"check": check})
+        write_json(lake / _RECORD, {"check": _check_value(key)})
+
+
+def _check_value(key: bytes | None) -> str:
+    return _PLAIN if key is None else _hmac_sha256(key)(_CHECKED_TEXT).hex()
 
 
 def _recorded(lake: Path) -> str | None:
-    """What the lake's ids are; None while it holds nothing."""
+    """The check value of the lake's key, `_PLAIN` for plain ids; None while the lake is empty."""
     if not _has_sources(lake):
         return None
     path = lake / _RECORD
@@ -108,22 +112,18 @@ def _has_sources(lake: Path) -> bool:
 
 
 def _hmac_sha256(key: bytes) -> Callable[[bytes], bytes]:
-    """The first bytes of HMAC-SHA256. The keyed states are copied, which `hmac.digest` can't do."""
+    """A function that gives the first bytes of a message's HMAC-SHA256."""
     if len(key) < MIN_KEY_BYTES:
         msg = (
             f"The key for user ids has {len(key)} bytes; at least {MIN_KEY_BYTES} are needed, or "
-            "it could be guessed. Take a random one, for example from `openssl rand -hex 32`."
+            "it could be guessed. Use a random one, for example from `openssl rand -hex 32`."
         )
         raise PseudonymError(msg)
-    short = key if len(key) <= _BLOCK_BYTES else hashlib.sha256(key).digest()
-    padded = short.ljust(_BLOCK_BYTES, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ _INNER_PAD for byte in padded))
-    outer = hashlib.sha256(bytes(byte ^ _OUTER_PAD for byte in padded))
+    keyed = hmac.new(key, digestmod="sha256")
 
     def sign(message: bytes) -> bytes:
-        within, around = inner.copy(), outer.copy()
-        within.update(message)
-        around.update(within.digest())
-        return around.digest()[:PSEUDONYM_BYTES]
+        code = keyed.copy()
+        code.update(message)
+        return code.digest()[:PSEUDONYM_BYTES]
 
     return sign

@@ -15,7 +15,7 @@ from polars.exceptions import PolarsError
 
 from recsys_core.data.schema import NOT_UTF8, UNBALANCED_QUOTES, WRONG_FIELD_COUNT
 from recsys_core.data.sources.config import SourceError
-from recsys_core.data.sources.text import LINE, NUMBER, UNDECODED, read_lines
+from recsys_core.data.sources.text import BLOCK_BYTES, LINE, NUMBER, UNDECODED, read_lines
 
 ROW, BROKEN = "__row", "__broken"
 _UNIT_SEPARATOR = "\x1f"
@@ -38,13 +38,20 @@ class Dialect:
     quoted: bool = True
 
 
-def read_csv(path: Path, dialect: Dialect) -> Iterator[pl.DataFrame]:
+def read_csv(
+    path: Path, dialect: Dialect, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[pl.DataFrame]:
     """Rows in pieces: `__row` (from 1), `__broken`, `__line` (of broken rows), and the columns.
+
+    Args:
+        path: The file.
+        dialect: How it is written.
+        block_bytes: Bytes that are read at once; they make a piece.
 
     Raises:
         SourceError: The file can't be read as text, or its header can't be one.
     """
-    pieces = read_lines(path, dialect.encoding)
+    pieces = read_lines(path, dialect.encoding, block_bytes=block_bytes)
     names, n_before = list(dialect.names), 0
     if not names:
         first = next(pieces)

@@ -1,26 +1,35 @@
-"""Lines of text files, packed or not, in pieces of bounded size."""
+# pyright: basic
+# (pyarrow has no types)
+"""Lines of text files, compressed or not, in pieces of bounded size."""
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import polars as pl
+import pyarrow as pa
 
 from recsys_core.data.sources.config import SourceError
-from recsys_core.data.sources.packed import DAMAGE, open_packed
 
 LINE, NUMBER, UNDECODED = "__line", "__number", "__undecoded"
-_BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 32 << 20
 _LONGEST_LINE_BYTES = 512 << 20
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
 
 
-def read_lines(path: Path, encoding: str) -> Iterator[pl.DataFrame]:
+def read_lines(
+    path: Path, encoding: str, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[pl.DataFrame]:
     """Lines that are not blank.
 
     Args:
-        path: A text file; .gz and .zst are unpacked.
-        encoding: Of the text, one in which the line feed is the byte 10.
+        path: A text file; .gz and .zst are decompressed.
+        encoding: Encoding of the text, one in which the line feed is the byte 10.
+        block_bytes: Bytes that are read at once.
 
     Yields:
         `__number` (of the line, from 1), `__line` (without its end), `__undecoded` (whether bytes
@@ -30,7 +39,7 @@ def read_lines(path: Path, encoding: str) -> Iterator[pl.DataFrame]:
         SourceError: The file is empty, is UTF-16, ends early, or holds a line of over 512 MB.
     """
     n_before, n_lines = 0, 0
-    for block in _blocks(path):
+    for block in _blocks(path, block_bytes):
         lines = _lines_of(block, encoding)
         numbered = lines.with_columns(
             pl.int_range(n_before + 1, n_before + 1 + pl.len()).alias(NUMBER)
@@ -62,10 +71,10 @@ def _lines_of(block: bytes, encoding: str) -> pl.DataFrame:
     )
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
     """The file's bytes, cut at ends of lines."""
     rest, first = b"", True
-    for piece in _pieces(path):
+    for piece in _pieces(path, block_bytes):
         block = rest + piece
         if first:
             block, first = _without_mark(path, block), False
@@ -82,14 +91,14 @@ def _blocks(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path, block_bytes: int) -> Iterator[bytes]:
     n_bytes = 0
     try:
-        with open_packed(path) as stream:
-            while piece := stream.read(_BLOCK_BYTES):
+        with _open(path) as stream:
+            while piece := stream.read(block_bytes):
                 n_bytes += len(piece)
                 yield piece
-    except DAMAGE as error:
+    except _DAMAGE as error:
         msg = (
             f"{path} can't be read beyond {n_bytes} bytes of its text ({error}). "
             "The file is damaged or incomplete: export it again."
@@ -102,3 +111,12 @@ def _without_mark(path: Path, block: bytes) -> bytes:
         msg = f"{path} is UTF-16. Export it as UTF-8, or set source.encoding to what it is."
         raise SourceError(msg)
     return block.removeprefix(_UTF8_BOM)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open for reading; .gz and .zst are decompressed on the way."""
+    if path.suffix == ".gz":
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        return pa.input_stream(str(path), compression="zstd")
+    return path.open("rb")

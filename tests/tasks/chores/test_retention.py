@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, is_finished, publish
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
 from tasks.chores.retention import RetentionConfig, apply_retention, planned_retention
 

@@ -20,7 +20,9 @@ from recsys_core.data.catalogue.versions import store_items
 from recsys_core.data.histories.cases import read_cases
 from recsys_core.data.histories.filters import FilterConfig
 from recsys_core.data.histories.read import read_training_histories
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
 from recsys_core.settings import silent
 from recsys_core.training.batching import TrainingSet

@@ -15,7 +15,9 @@ from recsys_core.data.catalogue.versions import store_items
 from recsys_core.data.histories.filters import FilterConfig
 from recsys_core.data.histories.splits import SplitKind
 from recsys_core.data.histories.targets import TargetConfig
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
 from recsys_core.models.content import HASHED_TEXT
 from recsys_core.models.recommender import ModelConfig, Recommender

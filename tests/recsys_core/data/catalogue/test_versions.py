@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_core.data.catalogue.versions import items_as_of, store_items, store_listing
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import ITEMS, VECTOR, Table
 from recsys_core.data.sources.config import SourceError
 

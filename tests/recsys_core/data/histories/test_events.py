@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 
 from recsys_core.data.histories.events import events_before, first_interactions, only_later_rows
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.commits import Change
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
 
 MOMENT = datetime(2026, 1, 5, tzinfo=UTC)

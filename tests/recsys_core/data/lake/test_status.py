@@ -6,9 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys_core.data.lake.commits import Change
 from recsys_core.data.lake.ingest_log import IngestedFile, update_ingest_log
+from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.lake.status import lake_status
-from recsys_core.data.lake.tables import Change, Lake, NoLakeError, Snapshot
+from recsys_core.data.lake.tables import Lake, NoLakeError
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE
 
 

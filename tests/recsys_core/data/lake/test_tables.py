@@ -11,7 +11,9 @@ import pytest
 from deltalake import DeltaTable
 
 from recsys_core.data.catalogue.item_index import new_entries
-from recsys_core.data.lake.tables import Change, Lake, LakeChangedError, Snapshot
+from recsys_core.data.lake.commits import Change, LakeChangedError
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, ITEM_INDEX, ITEMS, TABLES
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys_core.data.lake.commits import Change
 from recsys_core.data.lake.retention import vacuum
-from recsys_core.data.lake.tables import Change, Lake, Snapshot
+from recsys_core.data.lake.snapshot import Snapshot
+from recsys_core.data.lake.tables import Lake
 from recsys_core.data.privacy.erasure import LakeTraces, erase, find_traces
 from recsys_core.data.schema import INTERACTIONS, QUARANTINE, Table
 from tests.traces import traces

@@ -18,6 +18,7 @@ from recsys_core.data.sources.config import (
     SourceError,
     SourceFile,
 )
+from recsys_core.data.sources.csv import Dialect, read_csv
 from recsys_core.data.sources.reader import BROKEN, LINE, ROW, read_chunks
 
 HEADER = "user_id,item_id,timestamp\n"
@@ -190,14 +191,10 @@ def test_gzip_and_zstd_are_unpacked(tmp_path: Path) -> None:
         assert rows[ROW].to_list() == [1, 2, 3, 4, 5]
 
 
-def test_numbers_go_on_over_chunks_and_blank_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("recsys_core.data.sources.text._BLOCK_BYTES", 7)
+def test_row_numbers_continue_over_blocks_and_blank_lines(tmp_path: Path) -> None:
     lines = [f"u{n},i,{n}" if n % 3 else "" for n in range(1, 20)]
     path = _csv(tmp_path, HEADER + "\n".join(lines))
-    source = SourceFile("interactions", "interactions/a.csv", str(path), "")
-    chunks = list(read_chunks(source, path, _config()))
+    chunks = list(read_csv(path, Dialect(), block_bytes=7))
     assert len(chunks) > 5
     rows = pl.concat(chunks)
     assert rows[ROW].to_list() == rows["timestamp"].cast(pl.Int64).to_list()
