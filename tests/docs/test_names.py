@@ -34,7 +34,10 @@ FOREIGN = frozenset(
         "infra/stage_versions.json",
         "infra/stage_versions.py",
         "make",
+        "python -m infra.stage_versions --neutral WHY",
+        "python -m infra.stage_versions --record",
         "strptime",
+        "WHY",
         "torch.compile",
         "x + σ(W x) ⊙ f(LN x)",
     }
