@@ -1,4 +1,4 @@
-"""Wait until whoever exports the events says that the export is whole."""
+"""Waiting for the marker that says that the export of the events is complete."""
 
 import time
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from tasks.engine.progress import StageProgress
 
 
 class SourceNotReadyError(RuntimeError):
-    """The marker did not appear in time; the message says which and what to do."""
+    """The marker did not appear in time."""
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def await_sources(config: SourceConfig, *, run_date: date) -> None:
-    """Return once the marker of `config.ready` is there; at once if none is configured.
+    """Wait for the marker of `config.ready`; returns at once if none is configured.
 
     Args:
-        config: The sources.
+        config: Settings of the sources.
         run_date: The night's date.
 
     Raises:
-        SourceNotReadyError: It did not appear before the deadline.
-        SourceError: S3 does not answer or refuses.
+        SourceNotReadyError: The marker did not appear before the deadline.
+        SourceError: S3 does not answer or refuses access.
     """
     place = marker(config, run_date)
     if place is None:
@@ -45,7 +45,7 @@ def await_sources(config: SourceConfig, *, run_date: date) -> None:
 
 
 def marker(config: SourceConfig, run_date: date) -> str | None:
-    """Path or URI of the file to wait for; None where there is nothing to wait for."""
+    """Path or URI of the marker; None if none is configured."""
     if config.ready.marker is None:
         return None
     day = run_date - timedelta(days=1)
@@ -63,27 +63,27 @@ def wait_until(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Ask until it is so, at least once.
+    """Call `ready` until it returns true, at least once.
 
     Args:
-        ready: What is asked.
-        place: What it asks for, to be shown.
-        timeout_seconds: Deadline from now.
-        poll_seconds: Time between two questions.
-        progress: Told after each question; the fraction is that of the deadline.
-        clock: Seconds, never going back.
+        ready: The condition.
+        place: Path or URI of the awaited file, for messages.
+        timeout_seconds: Seconds to wait at most.
+        poll_seconds: Seconds between two calls.
+        progress: Called after each call; the fraction is the share of the timeout.
+        clock: Seconds of a monotonic clock.
         sleep: Waits for some seconds.
 
     Raises:
-        SourceNotReadyError: It was not so before the deadline.
+        SourceNotReadyError: The condition did not hold before the timeout.
     """
     began = clock()
     while not ready():
         waited = clock() - began
         if waited >= timeout_seconds:
             msg = (
-                f"{place} did not appear in {waited / 60:.0f} minutes, so the export is not whole. "
-                "The night ends here and nothing was changed. See to the export and run the night "
+                f"{place} did not appear in {waited / 60:.0f} minutes, so the export is not "
+                "complete. The night ends here; nothing was changed. Check the export and run the night "
                 "again, or change source.ready."
             )
             raise SourceNotReadyError(msg)

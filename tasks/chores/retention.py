@@ -1,4 +1,4 @@
-"""Clean: what the workspace need not keep any longer, by policy."""
+"""Retention: deletes what the workspace need not keep any longer."""
 
 import time
 from collections.abc import Iterator
@@ -26,34 +26,35 @@ _SECONDS_IN_DAY = 86_400
 
 
 class RetentionConfig(Settings):
-    """How long a workspace keeps what it holds; applied at the end of every night."""
+    """How long a workspace keeps data; applied at the end of every night."""
 
     events_days: int | None = Field(
         default=None,
         ge=1,
-        description="Days of interactions that the lake keeps; empty: all. Their files leave the "
-        "disk versions_days later.",
+        description="Days of interactions that the lake keeps; empty: all. Their files are "
+        "deleted from the disk versions_days later.",
     )
     versions_days: int = Field(
-        default=7, ge=0, description="Days that replaced files of the lake can still be read"
+        default=7, ge=0, description="Days for which old versions of the lake can still be read."
     )
     stages_days: int = Field(
         default=14,
         ge=1,
-        description="Days that stage outputs are kept; those of the newest night always are",
+        description="Days that stage outputs are kept; those of the newest night are always kept.",
     )
 
 
 @dataclass(frozen=True)
 class RetentionPlan:
-    """What a plan deletes, or would.
+    """What retention deletes, or would delete.
 
     Attributes:
-        expired_events: Interactions past the retention period, taken from the newest version.
-        stages: Stage outputs, and what unfinished stages left.
-        stage_bytes: Their size.
+        expired_events: Number of interactions past the retention period; they leave the lake's
+            newest version.
+        stages: Folders of stage outputs, and of unfinished stages.
+        stage_bytes: Size of the folders.
         lake_files: Data files of old versions.
-        lake_bytes: Their size.
+        lake_bytes: Size of the data files.
     """
 
     expired_events: int
@@ -63,7 +64,7 @@ class RetentionPlan:
     lake_bytes: int
 
     def in_words(self) -> str:
-        """A line for a log."""
+        """The plan as a line of text."""
         return (
             f"{self.expired_events:,} interactions past the retention period, "
             f"{len(self.stages)} stage outputs ({self.stage_bytes / 1e6:,.1f} MB), "
@@ -72,7 +73,7 @@ class RetentionPlan:
 
 
 def planned_retention(workspace: Path, config: RetentionConfig, *, today: date) -> RetentionPlan:
-    """What `apply_retention` would delete now; nothing is changed."""
+    """The plan that `apply_retention` would carry out now; nothing is changed."""
     stages = tuple(_old_stages(workspace, config.stages_days))
     lake = workspace / "lake"
     files = tuple(vacuumable_files(lake, config.versions_days))
@@ -87,12 +88,12 @@ def planned_retention(workspace: Path, config: RetentionConfig, *, today: date) 
 
 
 def apply_retention(workspace: Path, config: RetentionConfig, *, today: date) -> RetentionPlan:
-    """Delete what is past its time. No night may run meanwhile.
+    """Delete what the policy need not keep. No night may run meanwhile.
 
     Args:
         workspace: Folder of everything that nights write.
         config: The policy.
-        today: Retention of interactions counts from it.
+        today: Date from which the days of interactions count back.
 
     Returns:
         What was deleted.
@@ -108,7 +109,7 @@ def apply_retention(workspace: Path, config: RetentionConfig, *, today: date) ->
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def retention(workspace: Path, config: RetentionConfig, *, run_date: date) -> None:
-    """Clean up after a night."""
+    """Apply the retention policy after a night."""
     plan = apply_retention(workspace, config, today=run_date)
     get_run_logger().info("Deleted by the retention policy: %s", plan.in_words())
 
@@ -118,12 +119,12 @@ def _cutoff(config: RetentionConfig, today: date) -> date | None:
 
 
 def _old_stages(workspace: Path, days: int) -> Iterator[Path]:
-    """Outputs past their time that the newest finished night is not made of, and old remains."""
+    """Old outputs that the newest finished night did not use, and old folders of killed stages."""
     limit = time.time() - days * _SECONDS_IN_DAY
-    made = outputs(workspace)
-    inputs = {one.folder.name: one.inputs for one in made}
-    reports = [one for one in made if one.folder.parent.name == "report"]
-    newest = max(reports, key=lambda one: one.finished_at, default=None)
+    finished = outputs(workspace)
+    inputs = {output.folder.name: output.inputs for output in finished}
+    reports = [output for output in finished if output.folder.parent.name == "report"]
+    newest = max(reports, key=lambda output: output.finished_at, default=None)
     needed: set[str] = set()
     waiting = [newest.folder.name] if newest else []
     while waiting:
@@ -131,9 +132,9 @@ def _old_stages(workspace: Path, days: int) -> Iterator[Path]:
         if key not in needed:
             needed.add(key)
             waiting += inputs.get(key, ())
-    for one in made:
-        if one.finished_at < limit and one.folder.name not in needed:
-            yield one.folder
+    for output in finished:
+        if output.finished_at < limit and output.folder.name not in needed:
+            yield output.folder
     for folder in remains(workspace):
         if folder.stat().st_mtime < limit:
             yield folder

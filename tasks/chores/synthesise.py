@@ -1,4 +1,4 @@
-"""Write the synthetic world, or extend it to the day before the run date."""
+"""Writing or extending the synthetic world."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,12 +13,12 @@ from tasks.engine.progress import StageProgress
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def synthesise(folder: Path, world: WorldConfig, *, days: int, run_date: date) -> None:
-    """Make sure that the world's files reach to the day before the run date.
+    """Write the synthetic world's files up to the day before the run date.
 
     Args:
-        folder: Where they are, or go.
-        world: The world's size and laws.
-        days: Days that a new world begins with.
+        folder: Folder of the files.
+        world: Settings of the world.
+        days: Number of days of a new world.
         run_date: The night's date.
     """
     through = run_date - timedelta(days=1)

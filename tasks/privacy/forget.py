@@ -1,7 +1,7 @@
-"""Forgetting a user: out of the lake and its old versions, and out of every stage output.
+"""Forgetting a user: erased from the lake, its old versions, and every stage output.
 
-What was found is written down first, in `erasures/`, under a hash that only the lake's own salt can
-make again. So an attempt that was cut short goes on where it stopped and still knows all.
+The user's traces are recorded first, in `erasures/`, under a hash that needs the lake's own salt.
+So if an erasure is interrupted, the next attempt completes it and its record.
 """
 
 import secrets
@@ -24,14 +24,15 @@ from tasks.registry.store import Registry, RegistryConfig, Version, student_name
 
 @dataclass(frozen=True)
 class UserTraces:
-    """What a workspace holds of a user, or held before it was erased.
+    """What a workspace holds of a user, or held before the erasure.
 
     Attributes:
-        interactions: Rows of the lake.
-        quarantine: Rows of the lake's quarantine; also those that are nobody's and name the user.
+        interactions: Number of interactions in the lake.
+        quarantine: Number of rows in the quarantine: the user's, and those whose text contains
+            the id.
         first_event: Time of the oldest interaction, ISO; None if there is none.
-        sources: Names of the files that brought the rows. They are not ours: the rows stay there.
-        outputs: Rows by stage output, as `stage/key`.
+        sources: Names of the files that brought the rows; the files themselves are not changed.
+        outputs: Number of rows by stage output, as `stage/key`.
         models: Registered versions that were trained on the user, as `name/version (alias)`.
     """
 
@@ -43,7 +44,7 @@ class UserTraces:
     models: tuple[str, ...] = ()
 
     def in_words(self) -> list[str]:
-        """Lines to show."""
+        """The traces as lines of text."""
         if self == UserTraces():
             return ["Nothing is held of this user."]
         since = f", the oldest of {self.first_event}" if self.first_event else ""
@@ -66,7 +67,7 @@ class UserTraces:
 
 
 def find_user(workspace: Path, user_id: str, *, name: str, registry: RegistryConfig) -> UserTraces:
-    """Look for a user; nothing is changed.
+    """Find a user's traces; nothing is changed.
 
     Args:
         workspace: Folder of everything that nights write.
@@ -75,13 +76,13 @@ def find_user(workspace: Path, user_id: str, *, name: str, registry: RegistryCon
         registry: Where models are registered.
     """
     traces = find_traces(workspace / "lake", user_id)
-    rows = {one.name: _rows_of(one, user_id) for one in outputs(workspace)}
+    rows = {output.name: _rows_of(output, user_id) for output in outputs(workspace)}
     return UserTraces(
         interactions=traces.interactions,
         quarantine=traces.quarantine + traces.unclear,
         first_event=None if traces.first_event is None else traces.first_event.isoformat(),
         sources=traces.sources,
-        outputs=tuple((output, found) for output, found in rows.items() if found),
+        outputs=tuple((output, n_rows) for output, n_rows in rows.items() if n_rows),
         models=_carriers(workspace, name, registry, traces.first_event),
     )
 
@@ -95,22 +96,22 @@ def forget_user(
     today: date,
     progress: Progress = silent,
 ) -> Path:
-    """Erase a user, and refuse the rows that files may still bring.
+    """Erase a user, and put the id on the denylist so that no file brings the user back.
 
-    Interrupted, it is to be called again. No night may run meanwhile.
+    If interrupted, run it again; it resumes. No night may run meanwhile.
 
     Args:
         workspace: Folder of everything that nights write.
         user_id: As the lake spells it: hashed where it holds hashed ids.
         name: Prefix of the registered names.
         registry: Where models are registered.
-        today: The date to note.
-        progress: Told what is done.
+        today: Date to record.
+        progress: Called before each step.
 
     Returns:
-        The record of what was found, by this call or by one before it.
+        Path of the record of the user's traces, including those that earlier attempts erased.
     """
-    progress(0.0, "looking")
+    progress(0.0, "searching")
     denylist = add_to_denylist(
         workspace / "lake", [user_id], today=today, new_salt=secrets.token_bytes(32)
     )
@@ -124,9 +125,9 @@ def forget_user(
     vacuum(workspace / "lake", days=0)
     for folder in remains(workspace):
         discard(folder)
-    made = outputs(workspace)
-    for number, output in enumerate(made):
-        progress(0.6 + 0.4 * number / len(made), f"erasing from {output.name}")
+    finished = outputs(workspace)
+    for number, output in enumerate(finished):
+        progress(0.6 + 0.4 * number / len(finished), f"erasing from {output.name}")
         _erase_from(output, user_id)
     _write(record, found, today, done=True)
     progress(1.0, "done")
@@ -134,7 +135,7 @@ def forget_user(
 
 
 def _tables(output: Output) -> list[Path]:
-    """The tables with a row, or rows, a user."""
+    """The output's tables with a column `user_id`."""
     return [
         path
         for path in output.files
@@ -162,7 +163,7 @@ def _erase_from(output: Output, user_id: str) -> None:
 def _carriers(
     workspace: Path, name: str, registry: RegistryConfig, first_event: datetime | None
 ) -> tuple[str, ...]:
-    """Versions whose training reached to the user's first event; those that don't say count too."""
+    """Versions trained beyond the user's first event, and those of unknown training period."""
     no_registry = registry.tracking_uri is None and not (workspace / "mlflow.db").exists()
     if first_event is None or no_registry:
         return ()
@@ -197,8 +198,8 @@ def _recorded(record: Path) -> UserTraces:
 
 
 def _merge_attempts(before: UserTraces, now: UserTraces) -> UserTraces:
-    """What two attempts found; what the first has erased is not there for the second."""
-    firsts = [one for one in (before.first_event, now.first_event) if one is not None]
+    """The traces of two attempts: the second no longer finds what the first has erased."""
+    firsts = [first for first in (before.first_event, now.first_event) if first is not None]
     return UserTraces(
         interactions=max(before.interactions, now.interactions),
         quarantine=max(before.quarantine, now.quarantine),

@@ -1,4 +1,4 @@
-"""The key that user ids are hashed with: only ever in the environment."""
+"""The key for hashing user ids, which is read from the environment only."""
 
 import os
 
@@ -6,7 +6,7 @@ from recsys_core.data.privacy.pseudonyms import PseudonymError
 
 
 def user_id_key(variable: str | None) -> bytes | None:
-    """The key, or None where ids stay as they are.
+    """The key, or None if ids stay as they are.
 
     Args:
         variable: The setting `source.hash_user_ids`.

@@ -1,4 +1,4 @@
-"""Files read together: in chunks, checked, and spooled to the disk until they are stored."""
+"""A batch of interaction files: read in chunks, checked, and spooled to the disk for the merge."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -25,8 +25,8 @@ class ToRead:
 
     Attributes:
         source: The file.
-        entry: Its entry so far.
-        fingerprint: Of the content that the night has decided to read.
+        entry: Its entry in the ingest log so far.
+        fingerprint: Fingerprint of the content that the night decided to read at its start.
     """
 
     source: SourceFile
@@ -40,14 +40,14 @@ class ToRead:
 
     @contextmanager
     def opened(self, config: SourceConfig, scratch: Path) -> Generator[Path, None, None]:
-        """The file on the local disk.
+        """Give the file on the local disk.
 
         Args:
-            config: Says where S3 is.
-            scratch: For the copy of a remote file.
+            config: Settings of the sources, for S3.
+            scratch: Folder for the copy of a remote file.
 
         Raises:
-            SourceError: It can't be read, or has changed since the night began.
+            SourceError: The file can't be read, or has changed since the night began.
         """
         with local_file(self.source, config, scratch) as path:
             if fingerprint(self.source) != self.fingerprint:
@@ -58,11 +58,11 @@ class ToRead:
 
 @dataclass
 class FileTally:
-    """What the reading of a file has found so far.
+    """Counts of a file's rows.
 
     Attributes:
-        n_rows: Rows of the file.
-        reasons: Refused rows by reason.
+        n_rows: Number of rows in the file.
+        reasons: Number of refused rows by reason.
         dates: Dates of the rows that were not refused.
     """
 
@@ -72,12 +72,15 @@ class FileTally:
 
 
 class IngestBatch:
-    """Files that were read and will be stored together.
+    """Files that are merged into the lake together.
+
+    Args:
+        scratch: Folder for the spooled rows.
 
     Attributes:
-        valid: Their valid rows, repetitions among them.
-        refused: Their rows for the quarantine.
-        tallies: What was found, by file name.
+        valid: The files' valid rows, duplicates among them.
+        refused: The files' rows for the quarantine.
+        tallies: Counts by file name.
         files: The files.
     """
 
@@ -89,11 +92,11 @@ class IngestBatch:
 
     @property
     def n_rows(self) -> int:
-        """Rows of all files."""
+        """Number of rows of all files."""
         return self.valid.n_rows + self.refused.n_rows
 
     def discard(self) -> None:
-        """Delete what is on the disk."""
+        """Delete the spooled rows."""
         self.valid.discard()
         self.refused.discard()
 
@@ -107,18 +110,18 @@ class IngestBatch:
         scratch: Path,
         progress: Progress,
     ) -> None:
-        """Add a file.
+        """Read a file and add its rows.
 
         Args:
             file: The file.
-            config: How to read it, resolved.
-            user_id_policy: What becomes of user ids.
+            config: Resolved settings of the sources.
+            user_id_policy: Whether user ids are hashed, and whose rows are refused.
             run_date: The night's date.
-            scratch: For the copy of a remote file.
-            progress: Told after each chunk; the fraction stays 0.
+            scratch: Folder for the copy of a remote file.
+            progress: Called after each chunk; the fraction stays 0.
 
         Raises:
-            SourceError: It can't be read, or has changed since the night began.
+            SourceError: The file can't be read, or has changed since the night began.
         """
         self.files.append(file)
         tally = self.tallies[file.name] = FileTally()

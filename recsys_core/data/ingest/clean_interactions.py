@@ -1,4 +1,4 @@
-"""Raw rows of interactions to rows of the lake; what can't be one goes to quarantine."""
+"""Cleaning of interactions: raw rows become rows of the lake or of the quarantine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.reader import ROW
 
 ARRIVAL_BITS = 40
-"""`arrival` = source's ordinal · 2^40 + row: unique, and ordered within and between the sources."""
+"""`arrival` = ordinal of the source · 2^40 + row: unique, in order within and between sources."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def available_until(run_date: date, timezone: str) -> datetime:
-    """The moment at which the run date begins, in UTC: a night knows what happened before it."""
+    """The start of the run date, in UTC. A night uses only events before this moment."""
     return datetime.combine(run_date, time(), ZoneInfo(timezone)).astimezone(UTC)
 
 
@@ -44,8 +44,8 @@ class CleanedInteractions:
     """A chunk's rows, divided.
 
     Attributes:
-        valid: Rows of the lake, in the order of the source; repetitions are still among them.
-        quarantined: Rows of the quarantine, in the order of the source.
+        valid: Rows for the lake, in the order of the source; duplicates are still among them.
+        quarantined: Rows for the quarantine, in the order of the source.
     """
 
     valid: pl.DataFrame
@@ -55,18 +55,19 @@ class CleanedInteractions:
 def clean_interactions(
     raw: pl.DataFrame, config: SourceConfig, *, source: str, ordinal: int, run_date: date
 ) -> CleanedInteractions:
-    """Judge raw rows of an interaction file.
+    """Clean and check a chunk of an interaction file.
 
     Args:
         raw: A chunk from `read_chunks`.
-        config: How timestamps are meant, which kinds of events count, and how much.
+        config: Settings of the sources: units of timestamps, event types and their weights.
         source: The file's name, for the lake and the quarantine.
-        ordinal: The file's place among all sources ever ingested; orders equal timestamps.
-        run_date: Rows on or after it are quarantined; rows that have only an order are stored
-            under the day before.
+        ordinal: The file's number among all sources ever ingested, from 0; it orders events with
+            equal timestamps.
+        run_date: Rows on or after it are quarantined. Rows that have only an order get the day
+            before as their date.
 
     Raises:
-        SourceError: A column has a type that can't be read as what it should be.
+        SourceError: A column has a type that can't be converted to that of the lake.
     """
     rows = tidy(raw)
     refuse_nested(rows, source, ("user_id", "item_id", "timestamp", "event_type", "weight"))
@@ -99,7 +100,7 @@ def clean_interactions(
 
 
 def _factor(kind: pl.Expr, factors: Mapping[str, float]) -> pl.Expr:
-    """What the weight of an event of this kind is multiplied by."""
+    """The factor for the weight of an event of this kind."""
     if not factors:
         return pl.lit(1.0, pl.Float32)
     numbers = list(factors.values())
@@ -115,7 +116,7 @@ def _weight(types: pl.Schema) -> pl.Expr:
 
 
 def _order_as_time(name: str, run_date: date) -> pl.Expr:
-    """The day before the run date, with the order as microseconds, so that the date is one day."""
+    """The order as microseconds of the day before the run date, so that all rows have one date."""
     start = datetime.combine(run_date, time(), UTC) - timedelta(days=1)
     order = pl.col(name).cast(pl.Int64, strict=False)
     fits = order.is_between(0, MICROSECONDS_PER_DAY, closed="left")

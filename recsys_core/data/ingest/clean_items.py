@@ -1,4 +1,4 @@
-"""Raw rows of a catalogue to rows of the lake."""
+"""Cleaning of the catalogue: raw rows become rows of the lake or of the quarantine."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,22 +61,22 @@ def clean_items(
     run_date: date,
     widths: Mapping[str, int] = _KNOWN_WIDTHS,
 ) -> CleanedItems:
-    """Judge the raw rows of one catalogue file; of several rows of an item the last one counts.
+    """Clean and check the rows of one catalogue file. The last row of each item counts.
 
-    The kept rows have those columns of the lake that the file has. Further columns are carried
-    along: text, numbers, dates and lists of these; others are left out. One that has the name of a
-    column of the lake, letter case aside, gets "_given" at its end.
+    The kept rows have those columns of the lake that the file has. Further columns are kept if
+    they hold text, numbers, dates or lists of these; others are dropped. If a further column has
+    the name of a column of the lake, letter case aside, "_given" is appended to its name.
 
     Args:
-        raw: From `read_chunks`.
-        config: How the columns are meant, and which hold embeddings.
+        raw: Rows from `read_chunks`.
+        config: Settings of the sources: meaning of the columns, and which hold embeddings.
         source: The file's name, for the quarantine.
         run_date: The night's date, for the quarantine.
-        widths: Numbers per vector of the embeddings that the lake has already.
+        widths: Column name to the width of the embeddings that the lake already has.
 
     Raises:
-        SourceError: A column has a type that can't be read as what it should be, or two columns
-            differ in letter case only.
+        SourceError: A column has a type that can't be converted to that of the lake, or two
+            columns differ in letter case only.
     """
     config = config.resolved()
     rows = tidy(raw.collect())
@@ -103,14 +103,14 @@ def clean_items(
 
 
 def item_ids(raw: pl.DataFrame) -> pl.Series:
-    """The readable item ids of a catalogue file, those of rows that cleaning refuses included."""
+    """The readable item ids of a catalogue file, including those of rows that cleaning refuses."""
     rows = tidy(raw.select(*POSITION_COLUMNS, "item_id"))
     ids = rows.select(identifier_of("item_id", rows.schema))["item_id"]
     return ids.drop_nulls()
 
 
 def embedding_widths(items: pl.LazyFrame, names: Iterable[str]) -> dict[str, int]:
-    """Numbers per vector of those of the columns that have vectors."""
+    """Column name to the width of its vectors, for those of the columns that have any."""
     schema = items.collect_schema()
     widths = [_usual_width(pl.col(name)) for name in names if schema.get(name) == VECTOR]
     if not widths:
@@ -120,11 +120,14 @@ def embedding_widths(items: pl.LazyFrame, names: Iterable[str]) -> dict[str, int
 
 
 def carried_columns(types: pl.Schema, known: Iterable[str]) -> dict[str, pl.Expr]:
-    """Further columns of a file under the names and types that they have in the lake.
+    """Further columns of a file, by the names that they have in the lake.
 
     Args:
-        types: Of the file.
+        types: The file's columns.
         known: Columns that are not further ones.
+
+    Returns:
+        Name in the lake to the expression that gives the column in a type of the lake.
     """
     taken = {name.casefold() for name in (*ITEMS.schema, *known)}
     return {
@@ -135,7 +138,7 @@ def carried_columns(types: pl.Schema, known: Iterable[str]) -> dict[str, pl.Expr
 
 
 def _storable(dtype: pl.DataType) -> pl.DataType | None:
-    """The type in which a Delta table holds such values; None if it does not."""
+    """The type in which a Delta table can store such values; None if there is none."""
     if isinstance(dtype, pl.List | pl.Array):
         inner = _storable(dtype.inner) if isinstance(dtype.inner, pl.DataType) else None
         return None if inner is None or inner.is_nested() else pl.List(inner)
@@ -188,12 +191,12 @@ def _categories(types: pl.Schema, config: SourceConfig) -> pl.Expr:
 
 
 def _embedding_columns(names: Sequence[str]) -> tuple[Column, ...]:
-    """These columns as the schema has them; an item need not have a vector."""
+    """The columns of embeddings; null is allowed, as an item need not have a vector."""
     return tuple(Column(name, VECTOR, required=False) for name in names)
 
 
 def _empty_as_null(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A raw column of vectors in which a vector of no numbers is none."""
+    """A raw column of vectors, with null for empty vectors."""
     column = pl.col(name)
     if isinstance(dtype, pl.List):
         return pl.when(column.list.len() > 0).then(column).alias(name)
@@ -203,7 +206,7 @@ def _empty_as_null(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _vector_of(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column as vectors; null where it is no list of numbers."""
+    """A column as vectors; null where a value is no list of numbers."""
     column = pl.col(name)
     if dtype == pl.String:
         inside = column.str.extract(_BRACKETED, 1).str.split(",")
@@ -217,12 +220,12 @@ def _vector_of(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _vector_checks(names: Sequence[str], widths: Mapping[str, int]) -> dict[str, pl.Expr]:
-    """Reasons against a row for its vectors, and where they apply.
+    """Checks of the vectors: a reason, and the rows to which it applies.
 
     Args:
-        names: The columns.
-        widths: How many numbers the vectors of a column have; one that is not in here is as wide
-            as most of its vectors are.
+        names: Columns of embeddings.
+        widths: Column name to the required width. A column that is missing here has the width of
+            most of its vectors.
     """
     checks: dict[str, pl.Expr] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What becomes of valid rows once all rows of their date are known: kept, repeated or a bot's."""
+"""Deduplication and the bot filter: both need all rows of a date at once."""
 
 import operator
 from collections import Counter
@@ -22,8 +22,8 @@ class Deduplicated:
 
     Attributes:
         kept: Rows for the lake.
-        refused: Rows for the quarantine.
-        duplicates: Number of repeated rows by source.
+        refused: Rows of bots, for the quarantine.
+        duplicates: Number of duplicate rows by source.
     """
 
     kept: pl.DataFrame
@@ -34,13 +34,15 @@ class Deduplicated:
 def deduplicate(
     rows: pl.DataFrame, known: pl.DataFrame, *, max_events_per_day: int | None, run_date: date
 ) -> Deduplicated:
-    """Drop repetitions, of each other and of what is known, and the events of bots.
+    """Drop duplicates and refuse the events of bots.
 
     Args:
-        rows: Valid rows of one date; of equal ones the first stays.
-        known: Rows of that date that are in the lake and stay there: at least the key's columns.
-        max_events_per_day: Most events of a user, known ones included; None for any number.
-        run_date: For the quarantine.
+        rows: Valid rows of one date. The first of equal rows is kept.
+        known: Rows of that date that stay in the lake: at least the key's columns. A row equal to
+            one of these is a duplicate.
+        max_events_per_day: A user with more events on the date, known ones included, is a bot;
+            None turns the filter off.
+        run_date: The night's date, for the quarantine.
     """
     repeated = _repeated(rows, known)
     duplicates, kept = Counter[str](), rows
@@ -57,15 +59,15 @@ def deduplicate(
 def count_by_source(rows: pl.DataFrame) -> Counter[str]:
     """Number of rows by source."""
     counts = Counter[str]()
-    for run in rows["source"].rle():  # sources hardly mix, so runs are few
+    for run in rows["source"].rle():  # rows of a source are mostly together: few runs
         counts[run["value"]] += run["len"]
     return counts
 
 
 def _repeated(rows: pl.DataFrame, known: pl.DataFrame) -> pl.Series | None:
-    """Which rows repeat an earlier or a known one; None where none does.
+    """Which rows are duplicates of an earlier or a known row; None if no row is.
 
-    Rows with equal hashes are compared in full; the others, nearly all, can't be equal.
+    Only rows whose hash occurs twice are compared in full. All others are unique.
     """
     hashes = _hashes(rows)
     in_order = hashes.sort()
@@ -79,7 +81,7 @@ def _repeated(rows: pl.DataFrame, known: pl.DataFrame) -> pl.Series | None:
 
 
 def _hashes(rows: pl.DataFrame) -> pl.Series:
-    """A hash of each row's key, for comparisons within this process only."""
+    """A hash of each row's key; comparable within this process only."""
     parts = [pl.col(name).hash(seed) for seed, name in enumerate(_KEY)]
     return rows.select(reduce(operator.add, parts).alias("hash"))["hash"]
 
@@ -87,7 +89,7 @@ def _hashes(rows: pl.DataFrame) -> pl.Series:
 def _bots(rows: pl.DataFrame, known: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     """`user_id` of the users with more than `limit` events."""
     users = pl.concat([rows.select("user_id"), known.select("user_id")])
-    # Users share the cells of a small table: where no cell is over the limit, no user is.
+    # Counts by a hash of the user: if no hash exceeds the limit, no user does.
     cells = (users["user_id"].hash() & (_CELLS - 1)).to_numpy().astype(np.int64)
     counts = np.bincount(cells, minlength=_CELLS)
     if limit is None or counts.max() <= limit:

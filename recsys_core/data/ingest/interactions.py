@@ -1,13 +1,12 @@
-"""Files into the lake: what is new is cleaned and merged, what is known is left alone.
+"""Ingest of interaction files: new and changed files are read, known ones are skipped.
 
-A file is known by its name and recorded with the fingerprint of its content and of the settings by
-which it was read. A changed file replaces exactly the rows that it brought before, on whatever
-dates they are. A entry stays unvalidated, and therefore counts as new, until a night has validated
-it.
+The ingest log identifies a file by its name, and holds fingerprints of its content and of the
+settings that it was read with. A changed file replaces exactly the rows that it brought before,
+whatever their dates. An entry counts as new until a night has validated it.
 
 Files go to the lake in batches: read in chunks, deduplicated one date at a time, committed with
 their interactions first, their quarantine second, their entries in the log last. What a table holds
-of a file is always replaced as a whole, so what a kill cut short is simply done again.
+of a file is always replaced as a whole, so after a kill the next run repeats the batch.
 """
 
 import json
@@ -42,7 +41,7 @@ from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.settings import Progress, silent
 
 ROWS_IN_BATCH = 25_000_000
-"""A batch ends with the file that reaches this many rows: about what a kill may cost."""
+"""A batch ends with the file that reaches this many rows; a kill costs at most about as many."""
 
 
 def ingest_interactions(
@@ -57,19 +56,22 @@ def ingest_interactions(
     rows_in_batch: int = ROWS_IN_BATCH,
     progress: Progress = silent,
 ) -> Iterator[IngestedFile]:
-    """Bring files' rows to the lake, batch by batch; yields each file's entry once it is merged.
+    """Read files and merge their rows into the lake, batch by batch.
 
     Args:
-        lake: Where to.
-        files: What to read, in the order of their ordinals.
-        config: How to read it.
-        others: The files that are there and need no reading. They are read again where a file
-            takes rows back that they brought too, so that nothing is lost.
+        lake: The lake.
+        files: Files to read, in the order of their ordinals.
+        config: Settings of the sources.
+        others: Files that need no reading. One of them is read again if another file withdraws
+            rows that were duplicates in it, so that no row is lost.
         run_date: The night's date.
-        scratch: Folder for rows on their way.
-        user_id_policy: What becomes of user ids.
+        scratch: Folder for spooled rows.
+        user_id_policy: Whether user ids are hashed, and whose rows are refused.
         rows_in_batch: A batch ends with the file that reaches this many rows.
-        progress: Told after each chunk.
+        progress: Called after each chunk.
+
+    Yields:
+        Each file's entry, once its rows are committed.
 
     Raises:
         SourceError: A file can't be read, or has changed since the night began.
@@ -118,13 +120,13 @@ def ingest_interactions(
 def withdraw_missing(
     lake: Lake, present: Iterable[str], *, run_date: date, scratch: Path
 ) -> tuple[list[str], set[date]]:
-    """Take back interactions of files that never passed validation and are no longer there.
+    """Delete the rows of files that never passed validation and no longer exist.
 
-    This is how a user gets rid of a bad export: remove the file (or correct it). Files that were
-    validated stay in the lake when they are gone.
+    So a user gets rid of a bad export by removing the file. The rows of validated files stay in
+    the lake after the files are gone.
 
     Returns:
-        Names of the files that were withdrawn, and the dates on which rows are gone.
+        Names of the withdrawn files, and the dates that lost rows.
     """
     log, names = read_ingest_log(lake), set(present)
     gone = [name for name, entry in log.items() if not entry.validated and name not in names]
@@ -145,20 +147,20 @@ def withdraw_missing(
 
 
 def may_lack_rows(entry: IngestedFile, vanished: Collection[date]) -> bool:
-    """Whether rows that were duplicates in this file are perhaps nowhere now.
+    """Whether the lake may lack rows of this file, because it held them from another file.
 
     Args:
-        entry: Of the file.
-        vanished: Dates on which another file took rows back.
+        entry: The file's entry.
+        vanished: Dates on which another file withdrew rows.
     """
     return entry.rows_duplicate > 0 and not set(vanished).isdisjoint(entry.dates)
 
 
 def extend_event_types(lake: Lake, new: Iterable[IngestedFile]) -> None:
-    """Append the kinds of events that the new files bring, in order of appearance.
+    """Append the new files' kinds of events to the table of event types, in order of appearance.
 
     Raises:
-        SourceError: There are more kinds than the histories can tell apart.
+        SourceError: There are more than `MAX_EVENT_TYPES` kinds.
     """
     new = [entry for entry in new if entry.is_interactions]
     dates = sorted({day for entry in new for day in entry.dates})
@@ -196,10 +198,10 @@ def _at_share(progress: Progress, share: float, _: float, message: str) -> None:
 def ingested_file(
     file: ToRead, tally: FileTally, merged: MergeResult, mapping: str, run_date: date
 ) -> IngestedFile:
-    """The entry of a file that was read and merged.
+    """The entry of a file whose rows were merged.
 
     Raises:
-        RuntimeError: Its rows kept, quarantined and repeated are not the rows that went in.
+        RuntimeError: Kept, quarantined and duplicate rows don't add up to the file's rows.
     """
     name, reasons = file.name, dict(tally.reasons)
     if merged.bots[name]:

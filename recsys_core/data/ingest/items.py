@@ -1,4 +1,4 @@
-"""Catalogue files into the lake, and what they and the interactions add to the item index."""
+"""Ingest of catalogue files, and the growth of the item index."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,23 +31,25 @@ def ingest_catalogue(
     run_date: date,
     scratch: Path,
 ) -> Iterator[IngestedFile]:
-    """Bring catalogue files to the lake; yields each file's entry once it is merged.
+    """Read catalogue files and store their items in the lake.
 
-    Of an item that is in several files, each column has the value of the file that was read last
-    and has that column.
+    If several files have an item, each column has the value of the last file with that column.
 
     Args:
-        lake: Where to.
-        files: What to read, in the order of their ordinals.
-        config: How to read it.
-        others: The catalogue files that are there and need no reading; only where the files are
-            complete, their ids are read to tell which items are no longer listed.
+        lake: The lake.
+        files: Files to read, in the order of their ordinals.
+        config: Settings of the sources.
+        others: Catalogue files that need no reading. Only if the catalogue is complete, their item
+            ids are read, to find the items that are no longer listed.
         run_date: The night's date.
-        scratch: Folder for rows on their way.
+        scratch: Folder for spooled rows.
+
+    Yields:
+        Each file's entry, once its rows are committed.
 
     Raises:
         SourceError: A file can't be read, or has changed since the night began; or no file has a
-            column that is to hold embeddings; or too many items would be retired.
+            configured column of embeddings; or too many items would be retired.
     """
     config = config.resolved()
     present = [*files, *others]
@@ -62,7 +64,7 @@ def ingest_catalogue(
 
 
 def extend_item_index(lake: Lake, new: Iterable[IngestedFile]) -> None:
-    """Append the items that the catalogue and the new files bring to the item index."""
+    """Append the new items of the catalogue and of the new files to the item index."""
     new = list(new)
     interactions = [entry for entry in new if entry.is_interactions]
     dates = sorted({day for entry in interactions for day in entry.dates})
@@ -75,7 +77,7 @@ def extend_item_index(lake: Lake, new: Iterable[IngestedFile]) -> None:
             .agg(pl.col("timestamp").min().alias("first_seen"))
         )
     if len(interactions) < len(new):
-        # All of the catalogue, by its ids: what a killed night brought is new to the index only.
+        # The whole catalogue: after a kill the lake may have items that the index lacks.
         catalogue = lake.scan(ITEMS.name).select("item_id", first_seen="available_from")
         candidates.append(catalogue)
     if not candidates:

@@ -1,4 +1,4 @@
-"""A batch into the lake: every row that a table holds of the batch's files is replaced."""
+"""Merging a batch into the lake: its rows replace all earlier rows of the same files."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -27,13 +27,13 @@ _KEY = list(INTERACTIONS.key)
 
 @dataclass
 class MergeResult:
-    """What became of a batch's valid rows.
+    """Counts of a batch's valid rows.
 
     Attributes:
-        kept: Rows that the lake holds, by source.
-        duplicates: Rows that were there already, by source.
-        bots: Rows refused for their number, by source.
-        vanished: Dates on which a file took rows back that it had brought before.
+        kept: Number of rows added to the lake, by source.
+        duplicates: Number of duplicate rows, by source.
+        bots: Number of rows refused as a bot's, by source.
+        vanished: Dates on which a file no longer has a row that it brought before.
     """
 
     kept: Counter[str] = field(default_factory=Counter[str])
@@ -42,7 +42,7 @@ class MergeResult:
     vanished: set[date] = field(default_factory=set[date])
 
     def add(self, part: "_PartitionSlice", deduplicated: Deduplicated) -> None:
-        """Count a part of a date."""
+        """Count the rows of a slice."""
         self.kept += count_by_source(deduplicated.kept)
         self.bots += count_by_source(deduplicated.refused)
         self.duplicates += deduplicated.duplicates
@@ -63,18 +63,18 @@ def merge_batch(
     scratch: Path,
     progress: Callable[[str], None] = lambda message: None,
 ) -> MergeResult:
-    """Make these rows all that interactions and quarantine hold of `sources`, a commit each.
+    """Replace all rows of `sources` in interactions and quarantine, in one commit per table.
 
     Args:
-        lake: Where to.
-        valid: Rows for the interactions, repetitions among them.
-        refused: Rows for the quarantine; those of bots are added.
+        lake: The lake.
+        valid: Rows for the interactions, duplicates among them.
+        refused: Rows for the quarantine; the rows of bots are added to them.
         sources: Names of the files.
-        max_events_per_day: Most events of a user on a date; None for any number.
-        run_date: For the quarantine.
-        content: What identifies the rows, see `Lake.change`.
+        max_events_per_day: See `deduplicate`.
+        run_date: The night's date, for the quarantine.
+        content: Identifies the rows, see `Lake.change`.
         scratch: Folder for the rows of bots.
-        progress: Told before each date.
+        progress: Called before each slice of a date.
     """
     merged, bots = MergeResult(), Spool(scratch / "bots", QUARANTINE.schema)
 
@@ -106,13 +106,13 @@ def merge_batch(
 def replace_quarantine(
     lake: Lake, spools: Collection[Spool], sources: Collection[str], *, content: str
 ) -> None:
-    """Make these rows all that the quarantine holds of `sources`, in one commit.
+    """Replace all rows of `sources` in the quarantine, in one commit.
 
     Args:
-        lake: Where to.
-        spools: The rows.
+        lake: The lake.
+        spools: The new rows.
         sources: Names of the files.
-        content: What identifies the rows, see `Lake.change`.
+        content: Identifies the rows, see `Lake.change`.
     """
 
     def change(snapshot: Snapshot) -> Change:
@@ -130,12 +130,12 @@ def replace_quarantine(
 
 @dataclass(frozen=True)
 class _PartitionSlice:
-    """Rows of a date that are deduplicated together.
+    """Those rows of a date that are deduplicated together.
 
     Attributes:
         day: The date.
-        new: Of the batch.
-        others: Keys and sources of the lake's rows from other files.
+        new: The batch's rows.
+        others: Keys of the lake's rows from other files.
         before: Keys of the lake's rows from the batch's files.
         rewritten: The lake's rows from other files that share a data file with `before`.
     """
@@ -150,7 +150,7 @@ class _PartitionSlice:
 def _partition_slices(
     snapshot: Snapshot, valid: Spool, stale: pl.DataFrame, sources: Collection[str], day: date
 ) -> Iterator[_PartitionSlice]:
-    """The rows of a date, in parts of bounded size by a hash of the user."""
+    """The rows of a date in slices of bounded size, by a hash of the user."""
     files = snapshot.files().filter(pl.col("date") == day)
     n_parts = 1 + (valid.rows_of(day) + int(files["rows"].sum())) // ROWS_AT_ONCE
     in_lake = _lake_rows(snapshot, files["path"], day)

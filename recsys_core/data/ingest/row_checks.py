@@ -25,7 +25,7 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
-    """Text without surrounding blanks; empty text is null."""
+    """The rows with text stripped of surrounding blanks, and null for empty text."""
     rows = rows.with_columns(pl.col(pl.String).exclude(*POSITION_COLUMNS).str.strip_chars())
     texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
     empty = [name for name in texts if name not in POSITION_COLUMNS and (rows[name] == "").any()]
@@ -36,7 +36,7 @@ def refuse_nested(rows: pl.DataFrame, source: str, names: tuple[str, ...]) -> No
     """Refuse a file in which one of these columns holds lists, structs or bytes.
 
     Raises:
-        SourceError: It does; the message names file and column.
+        SourceError: One does; the message names file and column.
     """
     for name in names:
         dtype = rows.schema.get(name, pl.String())
@@ -124,7 +124,7 @@ def text_of(name: str, types: pl.Schema) -> pl.Expr:
 
 
 def identifier_of(name: str, types: pl.Schema) -> pl.Expr:
-    """Ids are text. Whole numbers that became floats (nulls do that in pandas) lose their ".0"."""
+    """An id as text. Whole numbers in a column of floats (pandas with nulls) lose their ".0"."""
     column = pl.col(name)
     if types[name].is_float():
         whole = column.cast(pl.Int64, strict=False)
@@ -150,7 +150,7 @@ def time_of(name: str, types: pl.Schema, config: SourceConfig) -> pl.Expr:
 
 
 def _counted_time(column: pl.Expr, unit: str) -> pl.Expr:
-    """Units since 1970. Clipped to just outside of the allowed range, so nothing overflows."""
+    """Units since 1970, clipped to just outside the allowed range so that nothing overflows."""
     per_second = _PER_SECOND[unit]
     low, high = (round(moment.timestamp()) * per_second for moment in (EARLIEST, LATEST))
     whole = _microseconds(column.cast(pl.Int64, strict=False).clip(low - 1, high), per_second)
@@ -177,7 +177,7 @@ def _written_time(text: pl.Expr, config: SourceConfig) -> pl.Expr:
 
 
 def _iso_time(text: pl.Expr, zone: str) -> pl.Expr:
-    """ISO 8601 in its usual forms: a date alone, a blank for the T, no seconds, Z, no offset."""
+    """ISO 8601 in its usual forms: date only, blank instead of T, no seconds, Z, no offset."""
     full = (
         text.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1}T00:00:00")
         .str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
@@ -190,5 +190,5 @@ def _iso_time(text: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _in_zone(moment: pl.Expr, zone: str) -> pl.Expr:
-    """Clock times as moments; of an hour that comes twice the first, of one that never is, none."""
+    """Clock times as moments: the first occurrence of a repeated hour, null in a skipped hour."""
     return moment.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")

@@ -1,6 +1,6 @@
-"""User ids before a row is checked: hashed where that is set, withheld where somebody is forgotten.
+"""Hashing of user ids, and refusal of forgotten users, before the rows are checked.
 
-Judging comes after, so what is refused reaches the quarantine without the plain id.
+The order matters: a row that a check refuses then reaches the quarantine without the plain id.
 """
 
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from recsys_core.data.sources.reader import BROKEN, LINE
 
 @dataclass(frozen=True)
 class UserIdPolicy:
-    """How users are shielded.
+    """What ingest does with user ids.
 
     Attributes:
-        key: What user ids are hashed with; None leaves them as they are.
-        denylist: Whose rows are refused.
+        key: Key for hashing user ids; None leaves them as they are.
+        denylist: The users whose rows are refused.
     """
 
     key: bytes | None = None
@@ -31,14 +31,14 @@ KEEP_USER_IDS = UserIdPolicy()
 
 
 def apply_user_id_policy(raw: pl.DataFrame, policy: UserIdPolicy, *, source: str) -> pl.DataFrame:
-    """Raw rows with user ids as the lake may hold them.
+    """Hash the user ids of raw rows, and mark rows of forgotten users as broken.
 
-    Rows of forgotten users become broken, and the text of broken rows is withheld: whose it is
-    can't be told. Without a key and a forgotten user all stays as it is.
+    The text of all broken rows is withheld, as it could name any user. Without a key and without
+    forgotten users the rows stay as they are.
 
     Args:
         raw: A chunk from `read_chunks`.
-        policy: What to do.
+        policy: The key and the denylist.
         source: The file's name, for messages.
 
     Raises:

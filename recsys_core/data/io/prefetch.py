@@ -1,4 +1,4 @@
-"""Computing the next item while the last one is used."""
+"""Prefetching: the next item is computed while the last one is used."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,13 @@ Item = TypeVar("Item")
 
 
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; each is computed in another thread while the one before is used.
+    """The same items, each computed in another thread while the one before is used.
 
-    So at most two of them exist at a time.
+    At most two items exist at a time.
+
+    Example:
+        >>> list(one_ahead(n * n for n in range(4)))
+        [0, 1, 4, 9]
     """
     end = object()
     with ThreadPoolExecutor(max_workers=1) as pool:

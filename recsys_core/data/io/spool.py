@@ -1,4 +1,4 @@
-"""Rows on their way: appended in any order of a key, read back one key at a time."""
+"""A spool of rows on the disk: appended in any order, read back by key, for example by date."""
 
 import shutil
 from collections import Counter, defaultdict
@@ -10,19 +10,19 @@ from typing import Any
 import polars as pl
 
 ROWS_IN_MEMORY = 4_000_000
-_REPETITIVE = ("source", "event_type")  # of few values: on the disk a number stands for each
+_REPETITIVE = ("source", "event_type")  # few distinct values: stored as a dictionary
 
 
 class Spool:
-    """Rows by a key such as their date, in bounded memory: what does not fit waits on the disk.
+    """Rows by a key such as their date, in bounded memory.
 
-    It is written in the background, one lot at a time, while the next rows come.
+    Rows beyond `rows_in_memory` are written to the disk in the background.
 
     Args:
-        folder: For what does not fit; emptied first.
-        schema: Of the rows.
-        key: Column whose values part the rows.
-        rows_in_memory: How many rows are held before they are written.
+        folder: Folder for the rows on the disk; deleted first.
+        schema: Schema of the rows.
+        key: Column by which the rows are read back.
+        rows_in_memory: Number of rows that are held before they are written.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Spool:
 
     @property
     def n_rows(self) -> int:
-        """Rows of all keys."""
+        """Number of rows of all keys."""
         return self._rows.total()
 
     @property
     def keys(self) -> list[Any]:
-        """The keys that there are rows of, sorted."""
+        """The keys of all rows, sorted."""
         return sorted(self._rows)
 
     def rows_of(self, key: Any) -> int:
@@ -60,7 +60,7 @@ class Spool:
         return self._rows[key]
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows; their key says where they belong."""
+        """Add rows."""
         parts = rows.partition_by(self._key, as_dict=True, maintain_order=True, include_key=False)
         for (key,), part in parts.items():
             self._waiting[key].append(part)
@@ -70,16 +70,16 @@ class Spool:
             self._flush()
 
     def scan(self, key: Any) -> pl.LazyFrame:
-        """The rows of a key, in the order in which they were appended."""
+        """The rows of a key, in the order of appending."""
         parts = self._parts(key)
         return pl.concat(parts) if parts else pl.LazyFrame(schema=self._schema)
 
     def pieces(self, key: Any) -> Iterator[pl.DataFrame]:
-        """The rows of a key, in the order in which they were appended, in bounded pieces."""
+        """The rows of a key, in the order of appending, in pieces of bounded size."""
         yield from (part.collect() for part in self._parts(key))
 
     def discard(self) -> None:
-        """Delete what is on the disk."""
+        """Delete the rows on the disk."""
         self._writer.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -104,7 +104,7 @@ class Spool:
         self._n_waiting = 0
 
     def _wait_for_write(self) -> None:
-        """Wait until the lot before is written."""
+        """Wait until the rows before are on the disk; raises what their writing raised."""
         if self._written is not None:
             written, self._written = self._written, None
             written.result()
@@ -112,7 +112,7 @@ class Spool:
 
 def _write(lot: Mapping[Path, Sequence[pl.DataFrame]]) -> None:
     for path, parts in lot.items():
-        # Uncompressed: it is read back at once, and compressing would cost more than the disk.
+        # Uncompressed: it is read back soon, and compressing would take longer than writing.
         rows = pl.concat(parts)
         repetitive = [name for name in _REPETITIVE if rows.schema.get(name) == pl.String]
         rows.with_columns(pl.col(repetitive).cast(pl.Categorical)).write_ipc(

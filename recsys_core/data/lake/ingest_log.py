@@ -17,19 +17,20 @@ class IngestedFile:
     """How a file was last ingested: a row of the table `sources`.
 
     Attributes:
-        source: Its name.
-        ordinal: Its place among all files ever seen, from 0.
-        run_date: Of the night that read it.
-        fingerprint: Of its content; empty: it was not read yet.
-        stamp: Of the file when it was read: while that stays, the content is taken to be the same.
-        mapping: Digest of the settings by which it was read.
-        rows_in: Its rows; the sum of the three that follow.
-        rows_kept: Rows that went to the lake.
-        rows_quarantined: Rows that were refused.
-        rows_duplicate: Rows that were there already.
-        reasons: Refused rows by reason, as JSON.
-        dates: The dates of the rows that were not refused, sorted.
-        validated: Whether a night has found its rows valid.
+        source: Name of the file.
+        ordinal: Number of the file among all files ever seen, from 0.
+        run_date: Run date of the night that read it.
+        fingerprint: Fingerprint of the content; empty if it was not read yet.
+        stamp: Stamp of the file when it was read. While the stamp is the same, the content is
+            assumed to be the same.
+        mapping: Digest of the settings that it was read with.
+        rows_in: Number of rows; the sum of the three that follow.
+        rows_kept: Number of rows added to the lake.
+        rows_quarantined: Number of refused rows.
+        rows_duplicate: Number of rows that were duplicates.
+        reasons: Number of refused rows by reason, as JSON.
+        dates: Dates of the rows that were not refused, sorted.
+        validated: Whether the rows have passed the validation of a night.
     """
 
     source: str
@@ -48,16 +49,16 @@ class IngestedFile:
 
     @property
     def is_interactions(self) -> bool:
-        """Whether it is a file of interactions, not of items."""
+        """Whether the file has interactions, not items."""
         return self.source.startswith(f"{INTERACTIONS.name}/")
 
     @property
     def refused(self) -> dict[str, int]:
-        """Refused rows by reason."""
+        """Number of refused rows by reason."""
         return json.loads(self.reasons)
 
     def is_current(self, fingerprint: str, mapping: str, run_date: date) -> bool:
-        """Whether the file need not be read again: nothing changed, and no row's time has come."""
+        """Whether the file need not be read again: unchanged, and none of its early rows is due."""
         waiting = AFTER_RUN_DATE in self.refused and self.run_date < run_date
         return self.fingerprint == fingerprint and self.mapping == mapping and not waiting
 
@@ -67,12 +68,12 @@ IngestLog = dict[str, IngestedFile]
 
 
 def read_ingest_log(lake: Lake) -> IngestLog:
-    """All entries by source, sorted."""
+    """All entries, sorted by source."""
     return ingest_log_of(lake.ingest_log())
 
 
 def known_files(lake: Lake) -> dict[str, tuple[str, str]]:
-    """Stamp and fingerprint of each file as it was last read."""
+    """Stamp and fingerprint of each file when it was last read."""
     return {
         name: (entry.stamp, entry.fingerprint)
         for name, entry in read_ingest_log(lake).items()
@@ -81,10 +82,10 @@ def known_files(lake: Lake) -> dict[str, tuple[str, str]]:
 
 
 def register_files(lake: Lake, sources: Iterable[SourceFile], *, run_date: date) -> IngestLog:
-    """Give files that were never seen their ordinals, in the order in which they come.
+    """Add entries for files that were never seen before; they get ordinals in the given order.
 
     Returns:
-        All entries by source.
+        All entries, sorted by source.
     """
     names = [source.name for source in sources]
 
@@ -101,7 +102,7 @@ def register_files(lake: Lake, sources: Iterable[SourceFile], *, run_date: date)
 
 
 def update_ingest_log(lake: Lake, changed: Iterable[IngestedFile]) -> None:
-    """Store what became of some files; other entries stay as they are."""
+    """Replace the entries of some files."""
     by_name = {entry.source: entry for entry in changed}
     _rewrite(lake, lambda entries: entries | by_name)
 
@@ -115,11 +116,11 @@ def remove_from_ingest_log(lake: Lake, names: Iterable[str]) -> None:
 
 
 def mark_validated(lake: Lake, validated: Mapping[str, str]) -> None:
-    """Record that the content of these files was found valid.
+    """Mark files as validated.
 
     Args:
-        lake: Whose entries to change.
-        validated: Source name to the fingerprint of what was validated.
+        lake: The lake.
+        validated: Source name to the fingerprint of the validated content.
     """
 
     def passed(entries: IngestLog) -> IngestLog:

@@ -1,4 +1,4 @@
-"""What a lake holds, from its tables' metadata and small tables alone: no interaction is read."""
+"""Status of a lake, from the metadata of its tables and its small tables; reads no interactions."""
 
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -16,14 +16,14 @@ from recsys_core.data.schema import INTERACTIONS, QUARANTINE, SOURCES, TABLES
 
 @dataclass(frozen=True)
 class TableStatus:
-    """A table as it is now.
+    """Status of a table's newest version.
 
     Attributes:
-        name: Its name.
-        version: Its newest version.
-        rows: Its rows.
-        files: Its data files.
-        bytes: Their size.
+        name: Name of the table.
+        version: Number of the version.
+        rows: Number of rows.
+        files: Number of data files.
+        bytes: Size of the data files.
     """
 
     name: str
@@ -35,13 +35,13 @@ class TableStatus:
 
 @dataclass(frozen=True)
 class LakeStatus:
-    """What a lake holds.
+    """Status of a lake.
 
     Attributes:
-        tables: All tables.
-        rows_by_date: Interactions of each date that has any, in order.
-        quarantined: Rows of the quarantine by reason, the most frequent first.
-        sources: What became of each file, sorted by name.
+        tables: Status of each table.
+        rows_by_date: Number of interactions by date, in order; dates without any are left out.
+        quarantined: Number of quarantined rows by reason, the most frequent first.
+        sources: Entries of the ingest log, sorted by name.
     """
 
     tables: list[TableStatus]
@@ -53,12 +53,12 @@ class LakeStatus:
     def gaps(self) -> list[tuple[date, date]]:
         """First and last date of each stretch without interactions between dates with some."""
         days = list(self.rows_by_date)
-        one = timedelta(days=1)
+        day = timedelta(days=1)
         pairs = pairwise(days)
-        return [(before + one, after - one) for before, after in pairs if after - before > one]
+        return [(before + day, after - day) for before, after in pairs if after - before > day]
 
     def facts(self) -> dict[str, Any]:
-        """The same for JSON; dates are ISO dates."""
+        """The status for JSON, with ISO dates."""
         days = list(self.rows_by_date)
         return {
             "tables": [asdict(table) for table in self.tables],
@@ -72,7 +72,7 @@ class LakeStatus:
 
 
 def lake_status(lake: Path) -> LakeStatus:
-    """Look at a lake without changing it.
+    """The status of a lake; nothing is changed.
 
     Args:
         lake: Folder of the tables.

@@ -18,20 +18,26 @@ class Denylist:
     """The list of forgotten users.
 
     Attributes:
-        salt: What ids are hashed with; random, of this lake only.
-        dates: Hash of each user's id, as the lake spells it, and when it was forgotten.
+        salt: Key for hashing the ids; random, for this lake only.
+        dates: Hash of each user's id, as the lake spells it, to the date of forgetting.
+
+    Example:
+        >>> denylist = Denylist(salt=bytes(32))
+        >>> denylist = Denylist(denylist.salt, {denylist.hash_of("anna"): date(2026, 1, 9)})
+        >>> on_denylist(pl.Series(["anna", "ben", None]), denylist).to_list()
+        [True, False, False]
     """
 
     salt: bytes = b""
     dates: dict[str, date] = field(default_factory=dict[str, date])
 
     def hash_of(self, user_id: str) -> str:
-        """How a user stands in the list."""
+        """The hash that stands for a user in the list."""
         return pseudonymise(pl.Series([user_id]), self.salt).item()
 
 
 def read_denylist(lake: Path) -> Denylist:
-    """The list of a lake; empty where nobody was forgotten."""
+    """The denylist of a lake; empty if nobody was forgotten."""
     path = lake / _FILE
     if not path.exists():
         return Denylist()
@@ -43,13 +49,13 @@ def read_denylist(lake: Path) -> Denylist:
 def add_to_denylist(
     lake: Path, user_ids: Iterable[str], *, today: date, new_salt: bytes
 ) -> Denylist:
-    """Add users to the list; who is there keeps the first date.
+    """Add users to the denylist; users already on it keep their first date.
 
     Args:
         lake: Folder of the tables.
         user_ids: As the lake spells them: hashed where it holds hashed ids.
-        today: The date to note.
-        new_salt: Random bytes, taken where there is no list yet.
+        today: Date of forgetting.
+        new_salt: Random bytes, used if there is no list yet.
     """
     known = read_denylist(lake)
     known = known if known.salt else Denylist(new_salt)
@@ -61,11 +67,11 @@ def add_to_denylist(
 
 
 def on_denylist(ids: pl.Series, denylist: Denylist) -> pl.Series:
-    """Whether each id is of a forgotten user; null is not.
+    """Whether each id is that of a forgotten user; false for null.
 
     Args:
-        ids: As the lake spells them.
-        denylist: From `read_denylist`, once for many calls.
+        ids: User ids as the lake spells them.
+        denylist: The list, from `read_denylist`.
     """
     if not denylist.dates:
         return pl.repeat(value=False, n=len(ids), eager=True).alias(ids.name)

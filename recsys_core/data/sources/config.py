@@ -1,4 +1,4 @@
-"""How a user describes the source files, and what identifies them."""
+"""Settings of the source files, and the identity of a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ Location = Annotated[Path | str, BeforeValidator(str), WithJsonSchema({"type": "
 
 
 class SourceError(ValueError):
-    """A source can't be read; the message says which file, what was found and what to do."""
+    """A source can't be read; the message names the file, the problem and the remedy."""
 
 
 class InteractionColumns(Settings):
-    """Which columns of the interaction files mean what."""
+    """The columns of the interaction files."""
 
     user_id: str = Field(default="user_id", min_length=1, description="Column of the user's id.")
     item_id: str = Field(default="item_id", min_length=1, description="Column of the item's id.")
@@ -41,7 +41,7 @@ class InteractionColumns(Settings):
 
 
 class ItemColumns(Settings):
-    """Which columns of the catalogue mean what; all others are carried along as they are."""
+    """The columns of the catalogue; all other columns are kept as they are."""
 
     item_id: str = Field(default="item_id", min_length=1, description="Column of the item's id.")
     title: str | None = Field(
@@ -59,23 +59,25 @@ class ItemColumns(Settings):
     retired_from: str | None = Field(
         default=None,
         description="Column of the time from which the item is no longer offered, in "
-        "`timestamp_unit`; empty: it is. Unset: `retired_from` where a file has it.",
+        "`timestamp_unit`; empty while it is offered. Unset: `retired_from` where a file has it.",
     )
     embeddings: tuple[str, ...] = Field(
         default=(),
-        description="Columns of vectors (of a text, an image, a sound): lists of numbers, or text "
-        "such as [0.1, 0.2], of one width a column; empty for an item that has none.",
+        description="Columns of embeddings (of text, images, audio): lists of numbers, or text "
+        "such as [0.1, 0.2]. All vectors of a column have one width; empty for an item without one.",
     )
     category_separator: str = Field(
-        default="|", min_length=1, description="What joins categories that are one text."
+        default="|",
+        min_length=1,
+        description="Separator of categories that are written as one text.",
     )
     no_category: str = Field(
-        default="", description="Text that stands for having no category; empty: there is none."
+        default="", description="Text that means no category. Empty: there is no such text."
     )
 
 
 class S3Config(Settings):
-    """Where s3:// leads; keys come from the environment (AWS_ACCESS_KEY_ID and so on) only."""
+    """The S3 server. Keys come from the environment only (AWS_ACCESS_KEY_ID and so on)."""
 
     endpoint: str | None = Field(
         default=None,
@@ -85,42 +87,42 @@ class S3Config(Settings):
 
 
 class ReadyConfig(Settings):
-    """What to wait for before the sources are read."""
+    """The marker file to wait for before the sources are read."""
 
     marker: str | None = Field(
         default=None,
         min_length=1,
-        description="File that says that the export is whole: a path inside the folder of the "
-        "interactions, in which {date} is the day before the run date, for example "
-        "{date}/_SUCCESS. Unset: nothing is waited for.",
+        description="File whose presence says that the export is complete: a path inside the "
+        "folder of the interactions, in which {date} is the day before the run date, for example "
+        "{date}/_SUCCESS. Unset: the night does not wait.",
     )
     timeout_minutes: float = Field(
-        default=120, ge=0, description="How long to wait; then the night fails."
+        default=120, ge=0, description="Minutes to wait; after that the night fails."
     )
-    poll_seconds: float = Field(default=30, gt=0, description="Time between two looks.")
+    poll_seconds: float = Field(
+        default=30, gt=0, description="Seconds between two checks for the marker."
+    )
 
 
 class SourceConfig(Settings):
-    """Where the interactions and items are, and how to read them."""
+    """The interaction and item files, and how to read them."""
 
     format: Format = Field(
         default="csv",
         description="Format of the files. `movielens`: `interactions` is a folder with "
         "ratings.csv and movies.csv, or ratings.dat and movies.dat; `amazon-2018`, `amazon-2023`: "
-        "JSON lines of Amazon reviews of that release. Their column settings are known.",
+        "JSON lines of Amazon reviews of that release. These set the columns themselves.",
     )
     interactions: Location = Field(
         description="File, folder (with its subfolders) or glob of the interactions, here or on "
-        "s3://: .csv, .jsonl (both also .gz, .zst) or .parquet. A file is known by its path inside "
-        "the folder; parts such as date=2026-01-31 of it are columns.",
+        "s3://: .csv, .jsonl (both also .gz, .zst) or .parquet. A file is identified by its path "
+        "inside the folder; parts such as date=2026-01-31 of that path are columns.",
     )
     items: Location | None = Field(
         default=None, description="File, folder or glob of the item catalogue, in the same format."
     )
-    s3: S3Config = Field(default=S3Config(), description="Where s3:// leads.")
-    ready: ReadyConfig = Field(
-        default=ReadyConfig(), description="A marker of the export's end, to wait for."
-    )
+    s3: S3Config = Field(default=S3Config(), description="The S3 server of s3:// paths.")
+    ready: ReadyConfig = Field(default=ReadyConfig(), description="A marker file to wait for.")
     columns: InteractionColumns = Field(
         default=InteractionColumns(),
         description="Columns of the interaction files.",
@@ -131,15 +133,15 @@ class SourceConfig(Settings):
     )
     items_are_complete: bool = Field(
         default=False,
-        description="The item files are the whole catalogue: an item that is in none of them any "
-        "more is retired until it is listed again.",
+        description="Whether the item files are the whole catalogue: an item that is no longer in "
+        "any of them is then retired until it is listed again.",
     )
     max_retired_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
         description="Largest share (0 to 1) of the offered items that may be missing from a "
-        "complete catalogue; if more are, it counts as broken and the night fails.",
+        "complete catalogue. If more are missing, it counts as broken and the night fails.",
     )
     separator: str = Field(
         default=",",
@@ -152,14 +154,14 @@ class SourceConfig(Settings):
     )
     event_types: dict[str, float] = Field(
         default={},
-        description="Kinds of events that count, each with the factor of its weight; rows of "
+        description="Kinds of events that count, each with a factor for its weight; rows of "
         "another kind are quarantined. Empty: all kinds count, with factor 1.",
     )
     max_events_per_day: int | None = Field(
         default=10_000,
         ge=1,
-        description="Most events of a user on one UTC day; of a user with more, a bot, the rows of "
-        "that day are quarantined. Unset: any number.",
+        description="Most events of a user on one UTC day. A user with more counts as a bot: the "
+        "rows of that day are quarantined. Unset: no limit.",
     )
     timestamp_kind: Literal["time", "order"] = Field(
         default="time",
@@ -174,32 +176,32 @@ class SourceConfig(Settings):
     timestamp_format: str | None = Field(
         default=None,
         min_length=2,
-        description="How timestamps are written, in the terms of strptime, for example "
-        "%d.%m.%Y %H:%M; instead of a unit.",
+        description="Format of written timestamps, as for strptime, for example %d.%m.%Y %H:%M; "
+        "replaces timestamp_unit.",
     )
     timestamp_zone: str = Field(
         default="UTC",
-        description="Zone of written timestamps that state none. Of an hour that clocks show twice "
-        "the first is meant.",
+        description="Time zone of written timestamps that state none. For the repeated hour at the "
+        "end of daylight saving time, the first occurrence is used.",
     )
     timezone: str = Field(
-        default="UTC", description="Zone in which the run date begins, for example Europe/Berlin."
+        default="UTC", description="Time zone of the run date, for example Europe/Berlin."
     )
     default_event_type: str = Field(
-        default="interaction", min_length=1, description="Kind of the events that state none."
+        default="interaction", min_length=1, description="Kind of events without one."
     )
     max_quarantined_share: float = Field(
         default=0.05,
         ge=0,
         le=1,
-        description="Largest share of bad rows (0 to 1) in what is new; more fail the night "
-        "before training.",
+        description="Largest share (0 to 1) of bad rows among the new rows; a larger one fails the "
+        "night before training.",
     )
     hash_user_ids: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable that holds a key, at least 16 bytes: the lake then holds "
-        "hashes of user ids made with it. For a new workspace only. Unset: ids stay as they are.",
+        description="Environment variable that holds a key of at least 16 bytes: the lake then "
+        "holds user ids hashed with it. For a new workspace only. Unset: ids stay as they are.",
     )
 
     @field_validator("item_columns")
@@ -238,12 +240,12 @@ class SourceConfig(Settings):
         return name
 
     def resolved(self) -> Self:
-        """The same sources with a preset spelled out."""
+        """The same settings, with a preset replaced by the settings that it stands for."""
         preset = PRESETS.get(self.format)
         return self if preset is None else self.model_copy(update=self._spelled_out(preset))
 
     def mapping(self, table: str) -> str:
-        """Digest of the settings that decide how this table's files are understood.
+        """Digest of the settings that decide how the files of a table are read.
 
         Args:
             table: "interactions" or "items".
@@ -296,9 +298,10 @@ class SourceFile:
 
     Attributes:
         table: "interactions" or "items".
-        name: `table` / path inside the configured folder: the file's identity over the nights.
-        location: Where it is now: a path, or an s3:// URI.
-        stamp: Changes when the file does, and is known without reading it.
+        name: `table` / path inside the configured folder; identifies the file in all nights.
+        location: Path or s3:// URI.
+        stamp: Size and time of the last change, known without reading the file. A change that
+            keeps both goes unnoticed.
     """
 
     table: str

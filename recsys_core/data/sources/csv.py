@@ -1,6 +1,6 @@
-"""CSV files as raw rows of text. A row is one line: line breaks inside of quotes are not supported.
+"""CSV files as raw rows of text. A row is one line: line breaks in quotes are not supported.
 
-A line that is no row is kept as it is, with the reason.
+A line that can't be parsed is kept as it is, with the reason.
 """
 
 import io
@@ -23,13 +23,13 @@ _UNIT_SEPARATOR = "\x1f"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written.
+    """The dialect of a CSV file.
 
     Attributes:
         separator: Text between two fields.
-        encoding: Of the file.
-        names: Its columns, if it has no header.
-        quoted: Whether fields may stand in quotes.
+        encoding: Encoding of the file.
+        names: Names of the columns, if the file has no header.
+        quoted: Whether fields may be quoted.
     """
 
     separator: str = ","
@@ -45,11 +45,11 @@ def read_csv(
 
     Args:
         path: The file.
-        dialect: How it is written.
+        dialect: Its dialect.
         block_bytes: Bytes that are read at once; they make a piece.
 
     Raises:
-        SourceError: The file can't be read as text, or its header can't be one.
+        SourceError: The file can't be read as text, or its first line is no header.
     """
     pieces = read_lines(path, dialect.encoding, block_bytes=block_bytes)
     names, n_before = list(dialect.names), 0
@@ -64,7 +64,7 @@ def read_csv(
 def _rows(lines: pl.DataFrame, names: list[str], dialect: Dialect) -> pl.DataFrame:
     separator = dialect.separator
     if len(separator) > 1:
-        # Polars parts fields by one byte only.
+        # Polars supports separators of one byte only.
         lines = lines.with_columns(
             pl.col(LINE).str.replace_all(separator, _UNIT_SEPARATOR, literal=True)
         )
@@ -85,7 +85,7 @@ def _has_quotes(lines: pl.DataFrame) -> bool:
 
 
 def _why_broken(separator: str, n_fields: int, *, quoted: bool) -> pl.Expr:
-    """Reason for which a line is no row of `n_fields` fields, else null."""
+    """The reason why a line is no row of `n_fields` fields; null if it is one."""
     line = pl.col(LINE)
     why = pl.when(pl.col(UNDECODED)).then(pl.lit(NOT_UTF8))
     if quoted:
@@ -116,7 +116,7 @@ def _fields(lines: pl.Series, names: list[str], separator: str, *, quoted: bool)
         fields = pl.DataFrame()
     if fields.height == lines.len():
         return fields
-    # Polars saw other rows than there are lines: part them one by one.
+    # Polars found another number of rows than there are lines: split line by line.
     rows = [_cells(line, separator, quoted=quoted) for line in lines]
     return pl.DataFrame(rows, schema=schema, orient="row")
 

@@ -1,4 +1,4 @@
-"""Source files on this machine and on S3: which there are, whether they changed, a copy to read."""
+"""Finding source files on this machine and on S3, and telling whether they have changed."""
 
 import os
 import re
@@ -23,10 +23,18 @@ _SHOWN_NAMES = 5
 
 
 def find_sources(config: SourceConfig) -> list[SourceFile]:
-    """All files that the configuration names, interactions first, each kind sorted by name.
+    r"""All configured files: interactions first, then items, each sorted by name.
 
     Raises:
         SourceError: A path leads to no file, or S3 does not answer.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "monday.csv").write_text("user_id,item_id,timestamp\n")
+        ...     files = find_sources(SourceConfig(interactions=folder))
+        >>> [file.name for file in files]
+        ['interactions/monday.csv']
     """
     config = config.resolved()
     places = [("interactions", str(config.interactions))]
@@ -38,28 +46,27 @@ def find_sources(config: SourceConfig) -> list[SourceFile]:
 def source_fingerprint(
     config: SourceConfig, known: Mapping[str, tuple[str, str]] | None = None
 ) -> dict[str, str]:
-    """The names of all source files, and the fingerprint of each.
+    """The fingerprint of each source file, by name.
 
     Args:
-        config: The sources.
-        known: Stamp and fingerprint by name, from earlier nights: a file whose stamp is as it was
-            is not read again.
+        config: Settings of the sources.
+        known: Stamp and fingerprint by name, from earlier nights. A file with the same stamp is
+            not read again.
 
     Raises:
         SourceError: A path leads to no file, or a file can't be read.
     """
     before = known or {}
-    found = find_sources(config)
     return {
-        one.name: before[one.name][1]
-        if one.name in before and before[one.name][0] == one.stamp
-        else fingerprint(one)
-        for one in found
+        file.name: before[file.name][1]
+        if file.name in before and before[file.name][0] == file.stamp
+        else fingerprint(file)
+        for file in find_sources(config)
     }
 
 
 def fingerprint(source: SourceFile) -> str:
-    """What identifies a file's content: SHA-256 of its bytes; on S3 a digest of its stamp.
+    """Identifies a file's content: SHA-256 of its bytes; on S3 a digest of size and time only.
 
     Raises:
         SourceError: The file can't be read.
@@ -77,15 +84,15 @@ def fingerprint(source: SourceFile) -> str:
 def local_file(
     source: SourceFile, config: SourceConfig, scratch: Path
 ) -> Generator[Path, None, None]:
-    """The file on this machine: itself, or a copy that is deleted afterwards.
+    """Give a path on this machine: of the file itself, or of a copy that is deleted afterwards.
 
     Args:
         source: The file.
-        config: Says where S3 is.
-        scratch: For the copy.
+        config: Settings of the sources, for S3.
+        scratch: Folder for the copy.
 
     Raises:
-        SourceError: It can't be read, or is no longer what was found.
+        SourceError: The file can't be read, or has changed since it was found.
     """
     if not source.location.startswith(PREFIX):
         yield Path(source.location)
@@ -104,7 +111,7 @@ def local_file(
 
 
 def exists(location: str, config: SourceConfig) -> bool:
-    """Whether a file is there, here or on S3.
+    """Whether a file exists, on this machine or on S3.
 
     Raises:
         SourceError: S3 does not answer.
@@ -117,10 +124,10 @@ def exists(location: str, config: SourceConfig) -> bool:
 def _find(table: str, place: str, config: SourceConfig) -> list[SourceFile]:
     suffixes = SUFFIXES[config.format]
     remote = place.startswith(PREFIX)
-    found = list(_remote(table, place, config) if remote else _local(table, place))
-    chosen = [one for one in found if one.location.endswith(suffixes)]
+    files = list(_remote(table, place, config) if remote else _local(table, place))
+    chosen = [file for file in files if file.location.endswith(suffixes)]
     if not chosen:
-        others = ", ".join(one.name.rpartition("/")[2] for one in found[:_SHOWN_NAMES])
+        others = ", ".join(file.name.rpartition("/")[2] for file in files[:_SHOWN_NAMES])
         msg = (
             f"No {table} found: {place} holds no {' or '.join(suffixes)} file (there: "
             f"{others or 'nothing'}). Put the export there, or change source.{table} or "
@@ -152,7 +159,11 @@ def _local(table: str, place: str) -> Iterator[SourceFile]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder; linked folders are followed, but not around in a circle."""
+    """Files below a folder. Linked folders are followed, but each folder is visited once.
+
+    Arrow's file systems, which read S3 here, would follow a circle of links and list each file
+    many times.
+    """
     seen: set[tuple[int, int]] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         state = os.stat(root)
@@ -168,14 +179,14 @@ def _remote(table: str, place: str, config: SourceConfig) -> Iterator[SourceFile
     single = look_up(place, config.s3) if _WILDCARDS.isdisjoint(place) else None
     folder = "/".join(parts[: _first_wildcard(parts)])
     root = folder if single is None else folder.rpartition("/")[0]
-    found = list_objects(f"{PREFIX}{folder}", config.s3) if single is None else [single]
+    objects = list_objects(f"{PREFIX}{folder}", config.s3) if single is None else [single]
     pattern = re.compile(translate("/".join(parts)))
-    for one in sorted(found, key=lambda one: one.location):
-        path = one.location.removeprefix(PREFIX)
+    for found in sorted(objects, key=lambda found: found.location):
+        path = found.location.removeprefix(PREFIX)
         inside = path.removeprefix(f"{root}/")
         wanted = _WILDCARDS.isdisjoint(place) or pattern.match(path)
         if wanted and _visible(inside.split("/")):
-            yield SourceFile(table, f"{table}/{inside}", one.location, one.stamp)
+            yield SourceFile(table, f"{table}/{inside}", found.location, found.stamp)
 
 
 def _first_wildcard(parts: tuple[str, ...] | list[str]) -> int:
@@ -184,5 +195,5 @@ def _first_wildcard(parts: tuple[str, ...] | list[str]) -> int:
 
 
 def _visible(parts: tuple[str, ...] | list[str]) -> bool:
-    """Not a draft of another tool: those begin with a dot or an underscore."""
+    """Whether no part begins with a dot or an underscore, as drafts of other tools do."""
     return not any(part.startswith((".", "_")) for part in parts)

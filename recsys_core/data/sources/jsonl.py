@@ -1,4 +1,4 @@
-"""JSON lines as raw rows: one object a line."""
+"""JSON lines as raw rows: one object per line."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -23,8 +23,8 @@ def read_json_lines(
 
     Args:
         path: The file.
-        encoding: Of its text.
-        names: The columns to read, as text; None reads all, with the types that they have.
+        encoding: Encoding of the text.
+        names: Columns to read, as text; None reads all columns, with their own types.
 
     Raises:
         SourceError: The file can't be read as text, or none of its first lines is an object.
@@ -74,14 +74,14 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def _text(value: Any) -> str | None:
-    """A value as text; a list or an object becomes one that no column accepts."""
+    """A value as text; a list or an object becomes text that no column accepts."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, bool | int | float) else "\0"
 
 
 def _typed(records: list[dict[str, Any]]) -> pl.DataFrame:
-    """All keys as columns; a key whose values are of several kinds becomes text."""
+    """All keys as columns; a key with values of several types becomes text."""
     keys = dict.fromkeys(key for record in records for key in record)
     columns = [_column(key, [record.get(key) for record in records]) for key in keys]
     return pl.DataFrame(columns)
@@ -91,5 +91,8 @@ def _column(key: str, values: list[Any]) -> pl.Series:
     try:
         return pl.Series(key, values, strict=True)
     except (TypeError, ValueError, pl.exceptions.PolarsError):
-        texts = [one if one is None or isinstance(one, str) else json.dumps(one) for one in values]
+        texts = [
+            value if value is None or isinstance(value, str) else json.dumps(value)
+            for value in values
+        ]
         return pl.Series(key, texts, dtype=pl.String)

@@ -1,8 +1,8 @@
 # pyright: basic
 # (pyarrow has no types)
-"""Parquet files to raw rows, under their own column names and with their own types.
+"""Parquet files as raw rows, with their own column names and types.
 
-Read by Arrow: on some damaged files Polars ends the whole process, which nothing can catch.
+Arrow reads them: on some damaged files Polars ends the whole process, which can't be caught.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,19 +17,20 @@ from recsys_core.data.sources.csv import BROKEN, ROW
 from recsys_core.data.sources.text import LINE
 
 DAMAGE: tuple[type[BaseException], ...] = (pa.ArrowException, PanicException)
-"""What reading raises where a file is damaged or holds what Polars has no type for."""
+"""Exceptions that reading raises for damaged files and for types that Polars lacks."""
 
 
 def read_parquet(
     path: Path, rows_at_once: int, *, names: Collection[str] | None, needed: Collection[str]
 ) -> Iterator[pl.DataFrame]:
-    """The rows in frames of `rows_at_once`, numbered from 1; one empty frame where there are none.
+    """The rows in frames, numbered from 1; one empty frame for a file without rows.
 
     Args:
         path: The file.
-        rows_at_once: Rows of a frame; the last has what is left.
-        names: The columns that are worth reading; None for all.
-        needed: Where the file lacks one of these, all are read: the error to come lists them.
+        rows_at_once: Number of rows in a frame; the last one may have fewer.
+        names: Columns to read; None reads all.
+        needed: If the file lacks one of these, all columns are read, so that the error message
+            can list them.
 
     Raises:
         DAMAGE: The file can't be read.
@@ -40,7 +41,7 @@ def read_parquet(
         narrow = names is not None and set(needed) <= set(available)
         columns = [name for name in available if name in names] if narrow else None
         for batch in file.iter_batches(rows_at_once, columns=columns):
-            batch.validate(full=True)  # Polars takes it on trust that Arrow's text is UTF-8
+            batch.validate(full=True)  # Polars does not check that Arrow's text is UTF-8
             yield _numbered(pl.DataFrame(batch), after=n_rows)
             n_rows += batch.num_rows
         if not n_rows:

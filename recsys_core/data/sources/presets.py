@@ -1,4 +1,4 @@
-"""What is known of public data sets: their files, columns and units."""
+"""Presets for public data sets: their files, columns and units."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Preset:
-    """A layout that needs no settings but where it is.
+    """A known layout: only the location has to be configured.
 
     Attributes:
-        format: Format of its files.
+        format: Format of the files.
         columns: Settings of the interactions' columns.
         item_columns: Settings of the items' columns.
-        timestamp_unit: Unit of its timestamps.
-        files: Paths in the folder of each table; None: the paths are configured as usual. A path
-            may be a glob.
-        encoding: Of its text.
+        timestamp_unit: Unit of the timestamps.
+        files: Table name to its path in the folder, which may be a glob; None if the paths are
+            configured as usual.
+        encoding: Encoding of the text.
     """
 
     format: Literal["csv", "jsonl"]
@@ -73,4 +73,4 @@ DAT_COLUMNS = {
     "interactions": ("userId", "movieId", "rating", "timestamp"),
     "items": ("movieId", "title", "genres"),
 }
-"""Columns of MovieLens .dat files, which have no header; fields are parted by two colons."""
+"""Columns of MovieLens .dat files, which have no header; two colons separate the fields."""

@@ -1,8 +1,8 @@
-"""Source files as raw rows: the wanted columns under their standard names, still unjudged.
+"""Reading source files as raw rows: the wanted columns under their standard names, unchecked.
 
-A raw row has `__row` (1-based data row in its file), `__broken` (why a line of a text file is no
-row, else null), `__line` (the text of a broken line) and the wanted columns: text from text files,
-as they are from Parquet files.
+A raw row has `__row` (number in the file, from 1), `__broken` (the reason why a line of a text file
+is no row; null if it is one), `__line` (the text of a broken line) and the wanted columns: as text
+from text files, with their own types from Parquet files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,13 +34,13 @@ class _Wanted(NamedTuple):
 def read_chunks(
     source: SourceFile, path: Path, config: SourceConfig, *, rows_at_once: int = ROWS_AT_ONCE
 ) -> Iterator[pl.DataFrame]:
-    """The raw rows of a file, in chunks; item files bring all their further columns along.
+    """The raw rows of a file, in chunks. Those of item files have all further columns too.
 
     Args:
         source: The file.
-        path: Where it can be read.
-        config: How to read it.
-        rows_at_once: About as many rows make a chunk; those of text files are cut by bytes.
+        path: Path on this machine.
+        config: Settings of the sources.
+        rows_at_once: Number of rows in a chunk of a Parquet file; text files are cut by bytes.
 
     Raises:
         SourceError: The file is empty, damaged, not in the configured format, or lacks a column.
@@ -82,7 +82,7 @@ def _read(
 
 
 def _with_partitions(rows: pl.DataFrame, source: SourceFile) -> pl.DataFrame:
-    """Parts of the path such as date=2026-01-31 as columns; a column of the file comes first."""
+    """Add parts of the path such as date=2026-01-31 as columns that the file itself lacks."""
     parts = PurePosixPath(source.name).parent.parts
     stated = dict(part.split("=", 1) for part in parts if "=" in part)
     return rows.with_columns(

@@ -1,6 +1,10 @@
 # pyright: basic
 # (pyarrow has no types)
-"""Objects on S3: found, looked up, copied. Keys come from the environment, by Arrow's own rules."""
+"""Listing, looking up and copying objects on S3, with the keys that Arrow finds in the environment.
+
+Arrow gives no ETag, so an object is known by its size and the time of its last change only: one
+that is replaced by another of the same size within the same second counts as unchanged.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +26,7 @@ class S3Object:
     Attributes:
         location: Its s3:// URI.
         n_bytes: Its size.
-        stamp: Size and time of its last change.
+        stamp: Size and time of the last change.
     """
 
     location: str
@@ -34,7 +38,7 @@ def list_objects(folder: str, config: S3Config) -> list[S3Object]:
     """All objects below a folder's URI.
 
     Raises:
-        SourceError: There is no such folder, or S3 does not answer or refuses.
+        SourceError: There is no such folder, or S3 does not answer or refuses access.
     """
     with _errors_of(folder):
         store = _store(config)
@@ -43,10 +47,10 @@ def list_objects(folder: str, config: S3Config) -> list[S3Object]:
 
 
 def look_up(location: str, config: S3Config) -> S3Object | None:
-    """The object of this URI; None where there is none.
+    """The object with this URI; None if there is none.
 
     Raises:
-        SourceError: S3 does not answer or refuses.
+        SourceError: S3 does not answer or refuses access.
     """
     with _errors_of(location):
         info = _store(config).get_file_info(location.removeprefix(PREFIX))
@@ -57,7 +61,7 @@ def copy_object(location: str, target: Path, config: S3Config) -> None:
     """Write an object's bytes to a file.
 
     Raises:
-        SourceError: S3 does not answer or refuses, or the connection ended early.
+        SourceError: S3 does not answer or refuses access, or the connection broke.
     """
     with _errors_of(location):
         with (

@@ -32,8 +32,8 @@ def read_lines(
         block_bytes: Bytes that are read at once.
 
     Yields:
-        `__number` (of the line, from 1), `__line` (without its end), `__undecoded` (whether bytes
-        of it are no text in that encoding; they are shown as U+FFFD).
+        `__number` (number of the line, from 1), `__line` (without its line end), `__undecoded`
+        (whether some bytes can't be decoded; they are shown as U+FFFD).
 
     Raises:
         SourceError: The file is empty, is UTF-16, ends early, or holds a line of over 512 MB.
@@ -51,7 +51,7 @@ def read_lines(
             yield stated.select(NUMBER, LINE, UNDECODED)
     if not n_lines:
         msg = (
-            f"{path} is empty ({path.stat().st_size} bytes): not even a header is there. "
+            f"{path} is empty ({path.stat().st_size} bytes): it has not even a header. "
             "Export the file again, or remove it."
         )
         raise SourceError(msg)
@@ -64,7 +64,7 @@ def _lines_of(block: bytes, encoding: str) -> pl.DataFrame:
         text = block.decode(encoding, errors="replace")
         undecoded = pl.col(LINE).str.contains("\ufffd", literal=True)
     if "\n" not in text and "\r" in text.rstrip("\r"):
-        text = text.replace("\r", "\n")  # as files of the old Mac OS end their lines
+        text = text.replace("\r", "\n")  # line ends of the old Mac OS
     lines = pl.Series(LINE, [text.removesuffix("\n")]).str.split("\n").explode()
     return pl.DataFrame(lines).select(
         pl.col(LINE).str.strip_chars_end("\r"), undecoded.alias(UNDECODED)
@@ -72,7 +72,7 @@ def _lines_of(block: bytes, encoding: str) -> pl.DataFrame:
 
 
 def _blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
-    """The file's bytes, cut at ends of lines."""
+    """The file's bytes, cut at line ends."""
     rest, first = b"", True
     for piece in _pieces(path, block_bytes):
         block = rest + piece

@@ -97,7 +97,7 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         _see(tmp_path, {"a.csv": _file(*GOOD), "b.csv": ""})
     assert str(caught.value) == (
-        f"{tmp_path}/in/b.csv is empty (0 bytes): not even a header is there. Export the file "
+        f"{tmp_path}/in/b.csv is empty (0 bytes): it has not even a header. Export the file "
         "again, or remove it."
     )
 
