@@ -83,8 +83,8 @@ def wait_until(
         if waited >= timeout_seconds:
             msg = (
                 f"{place} did not appear in {waited / 60:.0f} minutes, so the export is not "
-                "complete. The night ends here; nothing was changed. Check the export and run the night "
-                "again, or change source.ready."
+                "complete. The night ends here; nothing was changed. Check the export and run the "
+                "night again, or change source.ready."
             )
             raise SourceNotReadyError(msg)
         progress(waited / timeout_seconds, f"waiting for {place}")

@@ -64,7 +64,7 @@ class ItemColumns(Settings):
     embeddings: tuple[str, ...] = Field(
         default=(),
         description="Columns of embeddings (of text, images, audio): lists of numbers, or text "
-        "such as [0.1, 0.2]. All vectors of a column have one width; empty for an item without one.",
+        "such as [0.1, 0.2]. All vectors of a column have one width; empty for an item with none.",
     )
     category_separator: str = Field(
         default="|",

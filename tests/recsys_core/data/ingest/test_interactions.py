@@ -36,31 +36,31 @@ def _night(
     lake, hashes, run_date = Lake(folder / "lake"), source_fingerprint(config), date(2026, 1, day)
     found = find_sources(config)
     known = register_files(lake, found, run_date=run_date)
-    files = [ToRead(one, known[one.name], hashes[one.name]) for one in found]
+    files = [ToRead(source, known[source.name], hashes[source.name]) for source in found]
     due = [
-        one
-        for one in files
-        if not one.entry.is_current(one.fingerprint, config.mapping(one.source.table), run_date)
+        file
+        for file in files
+        if not file.entry.is_current(file.fingerprint, config.mapping(file.source.table), run_date)
     ]
     scratch = folder / "scratch"
-    catalogue = [one for one in files if one.source.table == "items"]
+    catalogue = [file for file in files if file.source.table == "items"]
     list(
         ingest_catalogue(
             lake,
-            [one for one in catalogue if one in due],
+            [file for file in catalogue if file in due],
             config,
-            others=[one for one in catalogue if one not in due],
+            others=[file for file in catalogue if file not in due],
             run_date=run_date,
             scratch=scratch,
         )
     )
-    events = [one for one in files if one.source.table == "interactions"]
+    events = [file for file in files if file.source.table == "interactions"]
     list(
         ingest_interactions(
             lake,
-            [one for one in events if one in due],
+            [file for file in events if file in due],
             config,
-            others=[one for one in events if one not in due],
+            others=[file for file in events if file not in due],
             run_date=run_date,
             scratch=scratch,
             rows_in_batch=rows_in_batch,
