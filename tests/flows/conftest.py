@@ -1,19 +1,29 @@
-"""A real web server on this machine, and a small archive as MovieLens publishes them."""
+"""A real web server, a small archive in MovieLens' form, and the workspace of a finished night."""
 
+import shutil
+import sqlite3
 import ssl
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import polars as pl
 import pytest
 from werkzeug.serving import make_ssl_devcert
 
+from flows.config import NightlyConfig
+from tests.tiny import RUN_DATE, tiny_settings
+
 RATINGS = "userId,movieId,rating,timestamp\n1,10,4.0,1537799250\n2,20,0.5,1537000000\n"
 MOVIES = 'movieId,title,genres\n10,"One, Two (1999)",Drama|War\n20,Café (2001),Comedy\n'
+
+
+NAMED_USER = "a-user-to-forget"
+"""A user of the finished night, whose name is found wherever it is written."""
 
 
 @dataclass
@@ -120,3 +130,62 @@ def small_archive(tmp_path: Path) -> Path:
         tmp_path / "ml-latest-small.zip",
         {f"ml-latest-small/{name}": text for name, text in members.items()},
     )
+
+
+@pytest.fixture(scope="session")
+def finished_night(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the tiny night ran in, once for all tests; they work on copies."""
+    from flows.nightly import nightly
+    from tasks.chores.synthesise import synthesise
+
+    folder, config = tmp_path_factory.mktemp("finished"), _config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        world = config.synthetic
+        synthesise(world.folder, world.world, days=world.days, run_date=RUN_DATE)
+        _name_a_user(world.folder)
+        nightly(config, RUN_DATE)
+    return folder
+
+
+@pytest.fixture
+def first_night(
+    finished_night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> NightlyConfig:
+    """The configuration of a night that has run once, in a workspace of the test's own."""
+    folder = shutil.copytree(finished_night, tmp_path / "first-night")
+    _move_artifacts(folder / "workspace" / "mlflow.db", finished_night, folder)
+    monkeypatch.chdir(folder)
+    return _config()
+
+
+def _move_artifacts(database: Path, old: Path, new: Path) -> None:
+    """Let MLflow look for the artifacts of a copied workspace there: it stores whole paths."""
+    columns = {
+        "experiments": ("artifact_location",),
+        "runs": ("artifact_uri",),
+        "model_versions": ("source", "storage_location"),
+    }
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, names in columns.items():
+            for name in names:
+                replaced = f"UPDATE {table} SET {name} = replace({name}, ?, ?)"  # noqa: S608
+                connection.execute(replaced, (str(old), str(new)))
+
+
+def _config() -> NightlyConfig:
+    """The tiny night in the current folder, with its source files outside of the workspace."""
+    settings = tiny_settings(Path("workspace"))
+    settings["synthetic"]["folder"] = "world"
+    return NightlyConfig.model_validate(settings)
+
+
+def _name_a_user(world: Path) -> None:
+    """Give the name to the most active of the users of the first day who came on the last too."""
+    days = [(path, pl.read_parquet(path)) for path in sorted((world / "interactions").iterdir())]
+    first, last = (days[at][1]["user_id"].unique().implode() for at in (0, -1))
+    known = days[0][1].filter(pl.col("user_id").is_in(last), pl.col("user_id").is_in(first))
+    most = known["user_id"].mode().sort()[0]
+    for path, rows in days:
+        name = pl.when(pl.col("user_id") == most).then(pl.lit(NAMED_USER)).otherwise("user_id")
+        rows.with_columns(name.alias("user_id")).write_parquet(path)

@@ -18,15 +18,6 @@ from tests.tiny import RUN_DATE, tiny_settings
 STUDENT = "tiny-student"
 
 
-@pytest.fixture(scope="module")
-def first_night(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> NightlyConfig:
-    """The configuration of a night that has run once."""
-    workspace = tmp_path_factory.mktemp("nights") / "workspace"
-    config = NightlyConfig.model_validate(tiny_settings(workspace))
-    nightly(config, RUN_DATE)
-    return config
-
-
 def changed(config: NightlyConfig, **changes: Any) -> NightlyConfig:
     """The configuration with some top-level fields replaced."""
     return NightlyConfig.model_validate({**config.model_dump(), **changes})
