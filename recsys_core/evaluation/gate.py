@@ -1,6 +1,7 @@
 """The gate: rules that a proposed model must meet before it may replace the champion.
 
-Every doubt refuses: a missing figure, a NaN, figures that contradict each other, no decided rule.
+The gate refuses in doubt: on a missing figure, a NaN, figures that contradict each other, or when
+no rule could be decided.
 """
 
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ from recsys_core.settings import Settings
 
 Model = Literal["teacher", "student", "control", "compressed"]
 Reference = Literal["teacher", "champion", "control", "student", "popularity", "item_knn"]
-Figure = Literal["ndcg_at_10", "recall_at_10", "mrr", "size_bytes", "latency_ms_p50"]
-Outcome = Literal["pass", "fail", "insufficient_n", "skipped"]
+MetricName = Literal["ndcg_at_10", "recall_at_10", "mrr", "size_bytes", "latency_ms_p50"]
+RuleOutcome = Literal["pass", "fail", "insufficient_n", "skipped"]
 
 Figures = Mapping[str, Mapping[str, float | None]]
 """Figures of the artefacts: model → "size_bytes", "latency_ms_p50" → value."""
@@ -31,14 +32,14 @@ class GateRule(Settings):
     """One bound on one figure of one model.
 
     Either absolute (`at_least` or `at_most`), or relative to another model: not worse than
-    `relative_to` by more than `margin`, judged by the lower bound of the paired difference.
+    `relative_to` by more than `margin`, by the lower confidence bound of the paired difference.
     """
 
     name: str = Field(min_length=1, description="Name under which the outcome is reported.")
-    model: Model = Field(default="compressed", description="Model that is judged.")
-    metric: Figure = Field(
+    model: Model = Field(default="compressed", description="Model that the rule is about.")
+    metric: MetricName = Field(
         default="ndcg_at_10",
-        description="Figure that is judged: a ranking metric (0 to 1), bytes, or milliseconds.",
+        description="Figure that the rule bounds: a metric (0 to 1), bytes or milliseconds.",
     )
     slice: str = Field(
         default="all",
@@ -52,11 +53,11 @@ class GateRule(Settings):
         default=0.0,
         gt=-10.0,
         lt=1.0,
-        description="Loss allowed against relative_to, as a share of its mean: 0.05 allows 5 %, "
-        "0 demands to be better, a negative margin to be better by that much.",
+        description="Loss allowed against relative_to, as a share of its mean: 0.05 allows 5 %; "
+        "0 requires the model to be better, a negative margin to be better by that much.",
     )
     min_users: int = Field(
-        default=50, ge=1, description="With fewer users in the slice the rule is not decisive."
+        default=50, ge=1, description="With fewer users in the slice the rule decides nothing."
     )
 
     @model_validator(mode="after")
@@ -81,7 +82,7 @@ class GateRule(Settings):
 
 
 class GateConfig(Settings):
-    """What a model must meet to become champion; all decided rules must hold."""
+    """The rules that a model must meet to become champion; all decided rules must hold."""
 
     rules: tuple[GateRule, ...] = Field(
         default=(
@@ -90,7 +91,7 @@ class GateConfig(Settings):
             GateRule(name="close to the teacher", relative_to="teacher", margin=0.15),
         ),
         min_length=1,
-        description="The rules, by unique names.",
+        description="The rules; their names are unique.",
     )
     confidence: float = Field(
         default=CONFIDENCE,
@@ -107,28 +108,28 @@ class GateConfig(Settings):
     def _names_differ(self) -> Self:
         names = [rule.name for rule in self.rules]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            msg = f"Rules are told apart by name, but these occur twice: {', '.join(twice)}."
+            msg = f"Rules must have different names, but these occur twice: {', '.join(twice)}."
             raise ValueError(msg)
         return self
 
 
 @dataclass(frozen=True)
-class RuleOutcome:
-    """What became of a rule.
+class RuleResult:
+    """How a rule was decided.
 
     Attributes:
         rule: Its name.
         outcome: Only "pass" and "fail" decide.
-        sentence: Why, with the figures.
-        value: The judged figure.
-        reference: The same of the model that it is compared with.
-        bound: Lower confidence bound of value - reference; of absolute rules, the value.
-        required: What the bound is compared with.
+        sentence: The reason, with the figures.
+        value: The figure of the rule's model.
+        reference: The same figure of the model that it is compared with.
+        bound: Lower confidence bound of value - reference; for absolute rules, the value.
+        required: The limit that the bound is compared with.
         n_users: Users in the slice.
     """
 
     rule: str
-    outcome: Outcome
+    outcome: RuleOutcome
     sentence: str
     value: float | None = None
     reference: float | None = None
@@ -139,18 +140,18 @@ class RuleOutcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the model may be promoted, why, and what each rule had to say."""
+    """Whether the model may be promoted, the reason, and the result of each rule."""
 
     passed: bool
     sentence: str
-    rules: tuple[RuleOutcome, ...]
+    rules: tuple[RuleResult, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Everything as JSON."""
         return asdict(self)
 
 
-def judge(
+def evaluate_rules(
     config: GateConfig,
     metrics: Mapping[str, Any],
     ranks: pl.DataFrame,
@@ -158,12 +159,12 @@ def judge(
     *,
     champion_exists: bool,
 ) -> Verdict:
-    """Judge the models by all rules.
+    """Check the models against all rules.
 
     Args:
         config: The rules.
         metrics: Content of `metrics.json`; where it contradicts `ranks`, a rule fails.
-        ranks: A row a case: `user_id`, `slice_<name>`, `rank_<model>`.
+        ranks: One row per case: `user_id`, `slice_<name>`, `rank_<model>`.
         figures: Sizes and latencies.
         champion_exists: Rules relative to the champion are skipped only where there is none that
             could be compared at all; where there is one without figures, they fail.
@@ -172,7 +173,7 @@ def judge(
         Passed if every decided rule holds and at least one was decided.
     """
     evidence = _Evidence(metrics, ranks, figures, champion_exists)
-    outcomes = tuple(_judge_rule(rule, config, evidence) for rule in config.rules)
+    outcomes = tuple(_evaluate_rule(rule, config, evidence) for rule in config.rules)
     failed = [outcome for outcome in outcomes if outcome.outcome == "fail"]
     decided = [outcome for outcome in outcomes if outcome.outcome in ("pass", "fail")]
     undecided = len(outcomes) - len(decided)
@@ -187,7 +188,7 @@ def judge(
 
 
 class _MissingFigureError(Exception):
-    """A figure that a rule needs is not there, or not to be trusted."""
+    """A figure that a rule needs is missing or contradicts another one."""
 
 
 class _TooFewUsersError(Exception):
@@ -206,18 +207,18 @@ class _Evidence:
     champion_exists: bool
 
     def why_no_champion(self) -> str | None:
-        """What the evaluation says where it did not compare with the champion."""
+        """The reason why the evaluation did not compare with the champion, if it gives one."""
         return self.metrics.get("champion", {}).get("not_compared_because")
 
-    def of_artefact(self, rule: GateRule) -> float:
+    def artefact_figure(self, rule: GateRule) -> float:
         value = self.figures.get(rule.model, {}).get(rule.metric)
         if value is None or not isfinite(value):
             msg = f"There is no {rule.metric} of {rule.model} (found {value})."
             raise _MissingFigureError(msg)
         return float(value)
 
-    def of_users(self, rule: GateRule, *models: str) -> list[Values]:
-        """Each model's metric a user of the slice, in the same order of users."""
+    def user_values(self, rule: GateRule, *models: str) -> list[Values]:
+        """Each model's metric for every user of the slice, in the same order of users."""
         columns = [f"rank_{model}" for model in models]
         marker = [] if rule.slice == "all" else [f"slice_{rule.slice}"]
         if missing := [name for name in columns + marker if name not in self.ranks.columns]:
@@ -225,7 +226,7 @@ class _Evidence:
             msg = f"The evaluation has no {' and no '.join(missing)}. {reason or ''}"
             raise _MissingFigureError(msg.strip())
         if unmarked := sum(self.ranks[name].null_count() for name in marker):
-            msg = f"{unmarked} cases neither belong to {rule.slice} nor do not."
+            msg = f"{unmarked} cases are not marked as inside or outside of {rule.slice}."
             raise _MissingFigureError(msg)
         cases = self.ranks.filter(*(pl.col(name) for name in marker))
         n_users = cases["user_id"].n_unique()
@@ -253,28 +254,28 @@ class _Evidence:
         return values
 
 
-def _judge_rule(rule: GateRule, config: GateConfig, evidence: _Evidence) -> RuleOutcome:
+def _evaluate_rule(rule: GateRule, config: GateConfig, evidence: _Evidence) -> RuleResult:
     if rule.relative_to == "champion" and not evidence.champion_exists:
         reason = evidence.why_no_champion() or "There is no champion."
-        return RuleOutcome(rule.name, "skipped", reason)
+        return RuleResult(rule.name, "skipped", reason)
     try:
         if rule.relative_to is not None:
-            return _judge_relative(rule, rule.relative_to, config, evidence)
-        return _judge_absolute(rule, evidence)
+            return _evaluate_relative(rule, rule.relative_to, config, evidence)
+        return _evaluate_absolute(rule, evidence)
     except _MissingFigureError as missing:
-        return RuleOutcome(rule.name, "fail", str(missing))
+        return RuleResult(rule.name, "fail", str(missing))
     except _TooFewUsersError as few:
         sentence = f"{few.n_users} users on {rule.slice}, at least {rule.min_users} are needed."
-        return RuleOutcome(rule.name, "insufficient_n", sentence, n_users=few.n_users)
+        return RuleResult(rule.name, "insufficient_n", sentence, n_users=few.n_users)
 
 
-def _judge_absolute(rule: GateRule, evidence: _Evidence) -> RuleOutcome:
+def _evaluate_absolute(rule: GateRule, evidence: _Evidence) -> RuleResult:
     n_users = None
     if rule.metric in METRICS:
-        (values,) = evidence.of_users(rule, rule.model)
+        (values,) = evidence.user_values(rule, rule.model)
         value, n_users = float(values.mean()), len(values)
     else:
-        value = evidence.of_artefact(rule)
+        value = evidence.artefact_figure(rule)
     if rule.at_least is not None:
         required, holds, wanted = rule.at_least, value >= rule.at_least, "at least"
     else:
@@ -284,14 +285,14 @@ def _judge_absolute(rule: GateRule, evidence: _Evidence) -> RuleOutcome:
         f"{rule.metric} of {rule.model} on {rule.slice} is {_short(value)}, "
         f"{wanted} {_short(required)} is required."
     )
-    outcome: Outcome = "pass" if holds else "fail"
-    return RuleOutcome(rule.name, outcome, sentence, value, None, value, required, n_users)
+    outcome: RuleOutcome = "pass" if holds else "fail"
+    return RuleResult(rule.name, outcome, sentence, value, None, value, required, n_users)
 
 
-def _judge_relative(
+def _evaluate_relative(
     rule: GateRule, relative_to: Reference, config: GateConfig, evidence: _Evidence
-) -> RuleOutcome:
-    values, references = evidence.of_users(rule, rule.model, relative_to)
+) -> RuleResult:
+    values, references = evidence.user_values(rule, rule.model, relative_to)
     difference = paired_difference(
         values,
         references,
@@ -306,8 +307,8 @@ def _judge_relative(
         f"{_short(reference)}; the difference is above {difference.low:+.4f} with "
         f"{100 * config.confidence:g} % confidence, above {required:+.4f} is required."
     )
-    outcome: Outcome = "pass" if difference.low > required else "fail"
-    return RuleOutcome(
+    outcome: RuleOutcome = "pass" if difference.low > required else "fail"
+    return RuleResult(
         rule.name, outcome, sentence, value, reference, difference.low, required, len(values)
     )
 

@@ -38,9 +38,9 @@ def popularity_groups(train_count: NDArray[np.int64]) -> PopularityGroups:
     interactions = counts * group_sizes
     more_popular = interactions.sum() - np.cumsum(interactions)
     share = more_popular[group_of_item] / max(1, interactions.sum())
-    touched = train_count > 0
-    head = touched & (share < HEAD_SHARE)
-    mid = touched & ~head & (share < HEAD_SHARE + MID_SHARE)
+    is_warm = train_count > 0
+    head = is_warm & (share < HEAD_SHARE)
+    mid = is_warm & ~head & (share < HEAD_SHARE + MID_SHARE)
     return PopularityGroups(*(np.append(False, mask) for mask in (head, mid, ~(head | mid))))
 
 

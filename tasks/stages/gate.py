@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from recsys_core.artifacts import Artifact, read_json, write_json
-from recsys_core.evaluation.gate import Figures, GateConfig, judge
+from recsys_core.evaluation.gate import Figures, GateConfig, evaluate_rules
 from tasks.engine.stage import StageRun, Summary, stage
 
 
@@ -24,7 +24,7 @@ def gate(
             to it are then never skipped.
     """
     metrics = read_json(evaluated.file("metrics.json"))
-    verdict = judge(
+    verdict = evaluate_rules(
         config,
         metrics,
         pl.read_parquet(evaluated.file("ranks.parquet")),

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from recsys_core.artifacts import MANIFEST, Artifact, is_finished, read_json, write_json
 from recsys_core.data.catalogue.candidates import (
-    Catalogue,
+    CandidatePolicy,
     build_catalogue,
     count_training_interactions,
     item_embeddings,
@@ -45,7 +45,7 @@ class PrepareConfig(Settings):
     popularity_days: int = Field(
         default=7, ge=1, le=3650, description="Days before validation that recent popularity counts"
     )
-    catalogue: Catalogue = Field(
+    catalogue: CandidatePolicy = Field(
         default="all", description="Recommend all listed items, or only those interacted with"
     )
     exclude_seen: bool = Field(

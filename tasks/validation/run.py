@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from recsys_core.data.drift.day_profile import FEWEST_ROWS, Comparison, Figure
+from recsys_core.data.drift.day_profile import FEWEST_ROWS, Comparison, DayFigure
 from recsys_core.data.drift.partitions import count_misplaced, count_repeated, pieces, rows_of
 from recsys_core.data.drift.trailing import Trailing
 from recsys_core.data.ingest.clean_interactions import ARRIVAL_BITS
@@ -159,7 +159,7 @@ def quarantined_share(files: Iterable[Mapping[str, Any]]) -> float:
     return refused / judged if judged else 0.0
 
 
-def figures_of(compared: Comparison) -> dict[str, Figure | None]:
+def figures_of(compared: Comparison) -> dict[str, DayFigure | None]:
     """The figures that have a usual value, by the names of their rules."""
     return {
         ROWS: compared.rows,

@@ -1,4 +1,4 @@
-"""The catalogue of a night: every indexed item, what is known of it and where it competes."""
+"""The catalogue of a night: every indexed item, its metadata, and when it is a candidate."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,7 +15,8 @@ from recsys_core.data.histories.splits import SplitKind, TimeWindows
 from recsys_core.data.schema import MICROSECONDS_PER_SECOND, TIMESTAMP, VECTOR
 
 _OFFER = ("item_id", "listed", "available_from", "retired_from")
-Catalogue = Literal["all", "interacted"]
+CandidatePolicy = Literal["all", "interacted"]
+"""Which items are candidates: with "interacted" only those with an earlier interaction."""
 
 
 def build_catalogue(
@@ -26,26 +27,28 @@ def build_catalogue(
     kind: SplitKind,
     windows: TimeWindows,
     timezone: str,
-    catalogue: Catalogue,
+    catalogue: CandidatePolicy,
 ) -> pl.DataFrame:
     """One row per indexed item, in the order of item_idx.
 
-    An item competes at a moment if it was touched before or is listed and available, as the
-    catalogue of that moment's date has it; a retired item does not, but it keeps its row.
+    An item is a candidate at a moment if it had an interaction before, or if the catalogue of that
+    date lists it as available. A retired item is no candidate, but it keeps its row.
 
     Args:
         item_index: `item_id`, `item_idx`.
         items: Rows of the table `items`, all versions.
-        first_interaction: `item_id`, `first_interaction`: when it was first interacted with.
+        first_interaction: `item_id`, `first_interaction`: time of the item's first interaction.
         kind: How the histories are split.
         windows: Their windows.
         timezone: IANA zone in which the dates of the catalogue begin.
-        catalogue: "all" lets items compete that are listed but untouched; "interacted" does not.
+        catalogue: "all" makes listed items without an interaction candidates; "interacted" does
+            not.
 
     Returns:
-        `item_idx`, `item_id`, `title`, `categories`, and whether it is a candidate at the start
-        of the validation window, at the start of the test window, and at the night's end
-        (`active`: the items that ship). Leave-one-out has no moments: all three are the last.
+        `item_idx`, `item_id`, `title`, `categories`, and three flags: `candidate_validation` at the
+        start of the validation window, `candidate_test` at the start of the test window, and
+        `active` at the night's end (the items that ship). Leave-one-out has no windows: all three
+        flags are those of the night's end.
     """
     by_time = kind == "global_time"
     moments = {
@@ -74,7 +77,7 @@ def build_catalogue(
 def item_embeddings(
     item_index: pl.DataFrame, items: pl.LazyFrame, *, windows: TimeWindows, timezone: str
 ) -> pl.DataFrame:
-    """The embedding columns of the catalogue at the night's end.
+    """The embeddings of the catalogue at the night's end.
 
     Returns:
         `item_idx` of every indexed item, in order, and the columns that hold vectors; null where an
@@ -90,27 +93,27 @@ def item_embeddings(
     )
 
 
-def _is_candidate(moment: datetime, catalogue: Catalogue) -> pl.Expr:
+def _is_candidate(moment: datetime, catalogue: CandidatePolicy) -> pl.Expr:
     now = pl.lit(moment).cast(TIMESTAMP)
-    touched = (pl.col("first_interaction") < now).fill_null(value=False)
+    interacted = (pl.col("first_interaction") < now).fill_null(value=False)
     gone = (pl.col("retired_from") <= now).fill_null(value=False)
     retired = gone | ~pl.col("listed").fill_null(value=True)
     if catalogue == "interacted":
-        return touched & ~retired
+        return interacted & ~retired
     listed = pl.col("listed").fill_null(value=False)
     available = (pl.col("available_from") <= now).fill_null(value=True)
-    return (touched | (listed & available)) & ~retired
+    return (interacted | (listed & available)) & ~retired
 
 
 def count_training_interactions(
     buckets: Sequence[Path], *, n_items: int, since: datetime | None
 ) -> pl.DataFrame:
-    """Training interactions of each item that are targets, in all and recent ones.
+    """Number of training interactions of each item that are targets, in all and recent ones.
 
     Args:
         buckets: History files.
         n_items: Length of the item index.
-        since: Recent ones are at or after it; None counts all of them as recent.
+        since: Interactions at or after this moment are recent; None: all are.
 
     Returns:
         `item_idx`, `train_count`, `recent_count`, for every item_idx from 1, in order.

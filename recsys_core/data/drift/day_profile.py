@@ -3,6 +3,10 @@
 All figures are functions of counts, so each can be checked by hand.
 """
 
+# SciPy ships no types, and its sources infer badly.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -13,32 +17,32 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import rel_entr
 
 FEWEST_ROWS = 100
-"""With fewer rows (or users) chance alone moves a figure too far to judge it."""
+"""With fewer rows (or users) chance alone moves a figure too far to draw a conclusion."""
 
 N_POPULAR = 1000
-"""Items that the popularity shift tells apart; the others count together."""
+"""Items that have a bin of their own in the popularity shift; the others share one."""
 
 _CHANCE_DRAWS = 5
 _EXPECTED_OF_LOST = 20
 _LOST_BELOW = 0.1
 
 Counts = NDArray[np.int64]
-Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class DayProfile:
-    """A day, counted.
+    """The counts of a day.
 
     Attributes:
-        day: Which.
-        n_rows: Its rows.
-        n_users: Its users.
-        events: Rows by kind of event.
-        items: `item` and `rows`, one row an item; `item` is a hash of the id, half as long and
-            twice as fast as the id itself.
+        day: The date.
+        n_rows: Number of its rows.
+        n_users: Number of its users.
+        events: Number of rows by kind of event.
+        items: `item` and `rows`, one row per item. `item` is a hash of the id: half as long as the
+            id and twice as fast to count.
     """
 
     day: date
@@ -48,14 +52,14 @@ class DayProfile:
     items: pl.DataFrame
 
 
-class Figure(NamedTuple):
+class DayFigure(NamedTuple):
     """A figure of a day.
 
     Attributes:
         value: The figure.
-        usual: What it is on the trailing days.
-        deviation: How far the value is from the usual: their ratio for numbers of rows and users,
-            their difference for shares and distances.
+        usual: The same figure on the trailing days.
+        deviation: Value relative to the usual: their ratio for numbers of rows and users, their
+            difference for shares and distances.
     """
 
     value: float
@@ -65,39 +69,39 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A day against the trailing days; a figure is None where there are too few rows.
+    """A day compared with the trailing days; a figure is None where there are too few rows.
 
     Attributes:
-        day: Which.
-        trailing: The days that it is compared with.
-        rows: Rows, against the median of the trailing days or the same weekday.
-        users: Users, likewise.
-        new_item_share: Share of the rows whose item no trailing day has.
+        day: The date.
+        trailing: The dates that it is compared with.
+        rows: Number of rows, see `volume`.
+        users: Number of users, see `volume`.
+        new_item_share: Share of the rows whose item occurs on no trailing day.
         event_mix: Largest absolute change of a kind's share of the rows.
-        popularity_shift: Distance of the items' popularity, 0 to 1.
-        lost_events: Kinds with less than a tenth of the rows to be expected.
-        new_events: Kinds that no trailing day has.
-        shifts: Distance of each of these days from the trailing days (itself left out).
+        popularity_shift: Distance between the popularity of the items, 0 to 1.
+        lost_events: Kinds with less than a tenth of their expected rows.
+        new_events: Kinds that occur on no trailing day.
+        shifts: Popularity distance of each of these days from the other trailing days.
     """
 
     day: date
     trailing: tuple[date, ...]
-    rows: Figure | None
-    users: Figure | None
-    new_item_share: Figure | None
-    event_mix: Figure | None
-    popularity_shift: Figure | None
+    rows: DayFigure | None
+    users: DayFigure | None
+    new_item_share: DayFigure | None
+    event_mix: DayFigure | None
+    popularity_shift: DayFigure | None
     lost_events: tuple[str, ...]
     new_events: tuple[str, ...]
     shifts: dict[date, float]
 
 
 def profile_day(rows: pl.LazyFrame, day: date) -> DayProfile:
-    """Count a day.
+    """Count the rows of a day.
 
     Args:
-        rows: Its interactions; only the columns user_id, item_id and event_type are read.
-        day: Which it is.
+        rows: Interactions of the day; only user_id, item_id and event_type are read.
+        day: The date.
     """
     totals, events, items = pl.collect_all(
         [
@@ -111,10 +115,10 @@ def profile_day(rows: pl.LazyFrame, day: date) -> DayProfile:
 
 
 def compare(day: DayProfile, trailing: Sequence[DayProfile]) -> Comparison:
-    """Hold a day against the trailing days.
+    """Compare a day with the trailing days.
 
-    What is usual of a share or distance is the median over the trailing days, each of them held
-    against the others in the same way, so that a shop whose days differ much may go on doing so.
+    The usual value of a share or distance is its median over the trailing days, each compared with
+    the others in the same way. So a shop whose days always differ much raises no alarm.
 
     Args:
         day: The day, with at least one row.
@@ -128,16 +132,16 @@ def compare(day: DayProfile, trailing: Sequence[DayProfile]) -> Comparison:
     enough = day.n_rows >= FEWEST_ROWS
     return Comparison(
         day=day.day,
-        trailing=tuple(one.day for one in trailing),
-        rows=volume(day.day, day.n_rows, {one.day: one.n_rows for one in trailing}),
-        users=volume(day.day, day.n_users, {one.day: one.n_users for one in trailing}),
+        trailing=tuple(past.day for past in trailing),
+        rows=volume(day.day, day.n_rows, {past.day: past.n_rows for past in trailing}),
+        users=volume(day.day, day.n_users, {past.day: past.n_users for past in trailing}),
         new_item_share=_excess(new_item_share, items) if enough else None,
         event_mix=_excess(largest_change, events) if enough else None,
         popularity_shift=shift if enough else None,
         lost_events=tuple(kinds[at] for at in lost_kinds(events[:, -1], usual_events)),
         new_events=tuple(kinds[at] for at in np.flatnonzero(usual_events == 0)),
         shifts=dict(
-            zip([one.day for one in (*trailing, day)], [*shifts, shift.value], strict=True)
+            zip([profile.day for profile in (*trailing, day)], [*shifts, shift.value], strict=True)
         ),
     )
 
@@ -145,7 +149,10 @@ def compare(day: DayProfile, trailing: Sequence[DayProfile]) -> Comparison:
 def aligned_counts(days: Sequence[DayProfile]) -> Counts:
     """`[n_items, n_days]` rows of each item on each day, by `item`."""
     stacked = pl.concat(
-        [one.items.with_columns(at=pl.lit(at, dtype=pl.UInt16)) for at, one in enumerate(days)]
+        [
+            profile.items.with_columns(at=pl.lit(at, dtype=pl.UInt16))
+            for at, profile in enumerate(days)
+        ]
     )
     at_item = stacked["item"].rank("dense").to_numpy() - 1
     counts = np.zeros((stacked["item"].n_unique(), len(days)), np.int64)
@@ -153,11 +160,11 @@ def aligned_counts(days: Sequence[DayProfile]) -> Counts:
     return counts
 
 
-def volume(day: date, value: int, trailing: Mapping[date, int]) -> Figure | None:
+def volume(day: date, value: int, trailing: Mapping[date, int]) -> DayFigure | None:
     """A number of rows or users as a multiple of the usual.
 
-    Usual is the median of the trailing days or the number of a week before, whichever is nearer:
-    where nobody shops on Sundays, a Sunday is like the last one.
+    The usual number is the median of the trailing days or the number a week before, whichever is
+    nearer: where nobody shops on Sundays, a Sunday is compared with the last Sunday.
 
     Returns:
         None if both are below FEWEST_ROWS.
@@ -166,11 +173,11 @@ def volume(day: date, value: int, trailing: Mapping[date, int]) -> Figure | None
     if (week_before := trailing.get(day - timedelta(days=7))) is not None:
         choices.append(week_before)
     usual = min(choices, key=lambda choice: abs(log(value / choice)))
-    return Figure(value, usual, value / usual) if max(value, usual) >= FEWEST_ROWS else None
+    return DayFigure(value, usual, value / usual) if max(value, usual) >= FEWEST_ROWS else None
 
 
 def new_item_share(day: Counts, pool: Counts) -> float:
-    """Share of a day's rows whose item is not in the pool.
+    """Share of a day's rows whose item does not occur on the other days.
 
     Args:
         day: `[n_items]` rows of each item on the day.
@@ -192,8 +199,8 @@ def largest_change(day: Counts, pool: Counts) -> float:
 def lost_kinds(day: Counts, pool: Counts) -> list[int]:
     """Positions of the kinds of events that have (nearly) vanished.
 
-    That is, with less than a tenth of the rows that their share on the other days lets expect,
-    where these are at least 20.
+    A kind is lost if its share on the other days predicts at least 20 rows and the day has less
+    than a tenth of them.
 
     Args:
         day: `[n_kinds]` rows of each kind of event on the day.
@@ -205,7 +212,7 @@ def lost_kinds(day: Counts, pool: Counts) -> list[int]:
 
 
 def popularity_bins(day: Counts, pool: Counts, n_popular: int = N_POPULAR) -> tuple[Counts, Counts]:
-    """Counts that two popularity distributions are compared on.
+    """Counts of items in few bins, so that two popularity distributions can be compared.
 
     Args:
         day: `[n_items]` rows of each item on the day.
@@ -213,8 +220,8 @@ def popularity_bins(day: Counts, pool: Counts, n_popular: int = N_POPULAR) -> tu
         n_popular: Items that have a bin of their own.
 
     Returns:
-        Of the day and of the pool: a bin for each of the pool's most popular items (ties by
-        position), one for all its other items, and one for items that it does not have.
+        Counts of the day and of the pool: one bin for each of the pool's most popular items (ties
+        by position), one for its other items, and one for items that the pool lacks.
     """
     known = pool > 0
     least = np.partition(pool, -n_popular)[-n_popular] if len(pool) > n_popular else 0
@@ -231,31 +238,25 @@ def popularity_bins(day: Counts, pool: Counts, n_popular: int = N_POPULAR) -> tu
 def jensen_shannon_distance(p: ArrayLike, q: ArrayLike) -> float:
     """Square root of the Jensen-Shannon divergence in bits: 0 for equal, 1 for disjoint.
 
-    It is biased: n draws from k bins are never exactly the distribution that they come from, so
-    the distance of equal laws is about √((k-1) / (8 n ln 2)), not 0. That is why items are binned
-    (`popularity_bins`) and why a day is held against what is usual and what chance alone makes
-    (`chance_distance`), not against 0.
-
     Args:
         p: `[n_bins]` counts or probabilities, not all 0.
-        q: `[n_bins]` the other ones.
+        q: `[n_bins]` counts or probabilities of the other distribution.
 
     Source: Lin 1991, IEEE Transactions on Information Theory 37 (1), pages 145-151.
     """
+    # The estimate is biased: n draws from k bins never match their distribution exactly, so the
+    # distance between samples of one law is about sqrt((k - 1) / (8 n ln 2)), not 0. That is why
+    # items are binned (`popularity_bins`), and why a day is compared with the usual distance and
+    # with that of chance alone (`chance_distance`), not with 0.
     one, other = (np.asarray(counts, float) / np.sum(counts) for counts in (p, q))
     middle = (one + other) / 2
-    bits = (_divergence(one, middle) + _divergence(other, middle)) / 2
-    return float(np.sqrt(min(max(bits, 0.0), 1.0)))
-
-
-def _divergence(p: Shares, q: Shares) -> float:
-    """Kullback-Leibler divergence in bits; q is positive wherever p is."""
-    there = p > 0
-    return float((p[there] * np.log2(p[there] / q[there])).sum())
+    nats = (rel_entr(one, middle).sum() + rel_entr(other, middle).sum()) / 2
+    # Rounding may take it out of [0, 1]; SciPy's `jensenshannon` then gives NaN.
+    return float(np.sqrt(np.clip(nats / log(2), 0, 1)))
 
 
 def chance_distance(day: Counts, pool: Counts) -> float:
-    """Mean distance from the pool of as many rows as the day has, drawn from the pool.
+    """Distance that chance alone makes: the mean over samples of the pool as large as the day.
 
     Args:
         day: `[n_bins]` counts of the day; only their sum matters.
@@ -268,8 +269,8 @@ def chance_distance(day: Counts, pool: Counts) -> float:
 
 def _event_counts(days: Sequence[DayProfile]) -> tuple[list[str], Counts]:
     """The kinds of events and `[n_kinds, n_days]` rows of each kind on each day."""
-    kinds = sorted({kind for one in days for kind in one.events})
-    return kinds, np.array([[one.events.get(kind, 0) for one in days] for kind in kinds])
+    kinds = sorted({kind for profile in days for kind in profile.events})
+    return kinds, np.array([[profile.events.get(kind, 0) for profile in days] for kind in kinds])
 
 
 def _each_against_others(counts: Counts) -> Iterator[tuple[Counts, Counts]]:
@@ -283,17 +284,17 @@ def _distance(day: Counts, pool: Counts) -> float:
     return jensen_shannon_distance(*popularity_bins(day, pool))
 
 
-def _popularity_shift(items: Counts, usual: float) -> Figure:
-    """The last column against the others; usual is what other days show or chance, if larger."""
+def _popularity_shift(items: Counts, usual: float) -> DayFigure:
+    """The last column against the others; the usual distance is at least that of chance."""
     binned, pool = popularity_bins(items[:, -1], items[:, :-1].sum(axis=1))
     distance = jensen_shannon_distance(binned, pool)
     usual = max(usual, chance_distance(binned, pool))
-    return Figure(distance, usual, distance - usual)
+    return DayFigure(distance, usual, distance - usual)
 
 
-def _excess(figure: Callable[[Counts, Counts], float], counts: Counts) -> Figure:
-    """A figure of the last column, and what it is of the columns before it."""
+def _excess(figure: Callable[[Counts, Counts], float], counts: Counts) -> DayFigure:
+    """A figure of the last column, and its usual value among the columns before it."""
     trailing = counts[:, :-1]
     value = figure(counts[:, -1], trailing.sum(axis=1))
     usual = median(figure(*pair) for pair in _each_against_others(trailing))
-    return Figure(value, usual, value - usual)
+    return DayFigure(value, usual, value - usual)

@@ -11,19 +11,19 @@ PIECE_ROWS = 2_000_000
 """Rows that are held at a time, however many a date has."""
 
 _ARRIVAL = pl.col("arrival").fill_null(-1)
-"""A row without its arrival is a defect that has to be found, not to be lost on the way."""
+"""A row without an arrival is a defect; it must reach the checks and not be dropped here."""
 
 
 def rows_of(
     table: pl.LazyFrame, day: date, sources: list[str], *, new: bool = True
 ) -> pl.LazyFrame:
-    """Rows of one date that the sources brought, or with `new=False` that they did not bring."""
+    """Rows of one date that come from these sources, or with `new=False` from all others."""
     by_sources = pl.col("source").is_in(sources)
     return table.filter(pl.col("date") == day, by_sources if new else ~by_sources)
 
 
 def pieces(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> Iterator[pl.DataFrame]:
-    """All rows by arrival, at most so many at a time (more only where arrivals are equal).
+    """All rows by arrival, at most `piece_rows` at a time (more only where arrivals are equal).
 
     Args:
         rows: Rows of one date.
@@ -43,11 +43,11 @@ def pieces(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> Iterator[pl.Data
 
 
 def count_repeated(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> int:
-    """Rows whose key another row has already.
+    """Number of rows whose key an earlier row has.
 
     Args:
         rows: Rows of one date; only the columns of the key are read.
-        piece_rows: About how many are looked at at a time.
+        piece_rows: Rows that are compared at a time, approximately.
     """
     key = list(INTERACTIONS.key)
     n_rows = count(rows)
@@ -61,7 +61,7 @@ def count_repeated(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> int:
 
 
 def count_misplaced(rows: pl.LazyFrame) -> int:
-    """Rows whose timestamp is not of their date; where there are none, equal rows share a date."""
+    """Number of rows whose timestamp is not on their date; with none, equal rows share a date."""
     return count(rows.filter(pl.col("timestamp").dt.date() != pl.col("date")))
 
 

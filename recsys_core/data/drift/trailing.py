@@ -1,4 +1,4 @@
-"""Which dates of the lake can be held against the days before them, and how they compare."""
+"""Which dates of the lake can be compared with the days before them, and the comparisons."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -10,10 +10,10 @@ from recsys_core.data.drift.day_profile import Comparison, DayProfile, compare, 
 from recsys_core.data.drift.partitions import count, rows_of
 
 FEWEST_DAYS = 3
-"""With fewer trailing days nothing is usual."""
+"""With fewer trailing days there is no usual value."""
 
 LATE_SHARE = 0.1
-"""A date with fewer new rows than this share has been judged by the night that brought the rest."""
+"""A date with a smaller share of new rows was compared by the night that brought the rest."""
 
 _DAY = timedelta(days=1)
 
@@ -26,10 +26,10 @@ class _Rows(NamedTuple):
 class Trailing:
     """Compares dates with the trailing days: those before them that are known to be good.
 
-    That is, days of which earlier nights have validated rows, and days that have been compared
-    here already. A date is judged by all its rows, so a few late ones are not a small day. The
+    Good days are days with rows that earlier nights have validated, and days that were compared
+    here before. All rows of a date count, so a few late rows do not look like a small day. The
     last date may not be over when the run date begins (the lake's dates are UTC, the run date is
-    the shop's): it is compared with the same part of the trailing days.
+    local): it is compared with the same part of the trailing days.
 
     Args:
         table: The lake's interactions.
@@ -51,34 +51,34 @@ class Trailing:
 
     @property
     def n_rows(self) -> dict[date, int]:
-        """All rows of each date that was looked at, empty ones left out."""
+        """Number of rows of each date that was counted, without empty dates."""
         totals = {day: sum(rows) for day, rows in sorted(self._rows.items())}
         return {day: total for day, total in totals.items() if total}
 
     def compare(self, day: date) -> Comparison | str:
-        """Hold a date against the trailing days; call it by ascending date.
+        """Compare a date with the trailing days; call it in the order of the dates.
 
         Returns:
-            The comparison, or why there is none.
+            The comparison, or the reason why there is none.
         """
         rows = self._count(day)
         if rows.new < LATE_SHARE * sum(rows):
             return f"{rows.new} late rows for {rows.earlier} that were judged before"
         part = min(_DAY, self._until - datetime.combine(day, time(), UTC))
         window = [day - back * _DAY for back in range(self._n_days, 0, -1)]
-        known = [one for one in window if self._count(one).earlier or one in self._compared]
+        known = [past for past in window if self._count(past).earlier or past in self._compared]
         if len(known) < FEWEST_DAYS:
             return _only(len(known))
-        self._forget_before(window[0])
-        judged = self._profile(day, part)
-        if not judged.n_rows:
+        self._drop_profiles_before(window[0])
+        profile = self._profile(day, part)
+        if not profile.n_rows:
             return "no rows before the run date begins"
-        profiles = [self._profile(one, part) for one in known]
-        trailing = [one for one in profiles if one.n_rows]
+        profiles = [self._profile(past, part) for past in known]
+        trailing = [past for past in profiles if past.n_rows]
         if len(trailing) < FEWEST_DAYS:
             return _only(len(trailing))
         self._compared.add(day)
-        return compare(judged, trailing)
+        return compare(profile, trailing)
 
     def _count(self, day: date) -> _Rows:
         if day not in self._rows:
@@ -95,8 +95,8 @@ class Trailing:
             self._profiles[day, part] = profile_day(rows, day)
         return self._profiles[day, part]
 
-    def _forget_before(self, first: date) -> None:
-        self._profiles = {key: one for key, one in self._profiles.items() if key[0] >= first}
+    def _drop_profiles_before(self, first: date) -> None:
+        self._profiles = {key: kept for key, kept in self._profiles.items() if key[0] >= first}
 
 
 def _only(n_days: int) -> str:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from recsys_core.evaluation.gate import GateConfig, GateRule, judge
+from recsys_core.evaluation.gate import GateConfig, GateRule, evaluate_rules
 from recsys_core.evaluation.statistics import summarise
 
 N_USERS = 200
@@ -45,7 +45,7 @@ def mixed(share_of_hits, seed=0):
 
 
 def outcome(rule, metrics, ranks, figures=None, champion_exists=True):
-    verdict = judge(
+    verdict = evaluate_rules(
         GateConfig(rules=(rule,), n_resamples=500),
         metrics,
         ranks,
@@ -224,7 +224,7 @@ def test_metrics_without_the_model_fail():
 
 def verdict_of(rules):
     metrics, ranks = evidence(compressed=constant(2), teacher=constant(3))
-    return judge(GateConfig(rules=rules), metrics, ranks, {}, champion_exists=False)
+    return evaluate_rules(GateConfig(rules=rules), metrics, ranks, {}, champion_exists=False)
 
 
 GOOD = relative(name="good")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, digest, publish, write_json
-from recsys_core.evaluation.gate import GateConfig, GateRule, judge
+from recsys_core.evaluation.gate import GateConfig, GateRule, evaluate_rules
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.settings import silent
 from tasks.engine.night import Night
@@ -159,7 +159,8 @@ def verdict(*extra_rules):
         *extra_rules,
     )
     figures = {"compressed": {"size_bytes": 311_840}}
-    return judge(GateConfig(rules=rules), METRICS, RANKS, figures, champion_exists=True).as_json()
+    config = GateConfig(rules=rules)
+    return evaluate_rules(config, METRICS, RANKS, figures, champion_exists=True).as_json()
 
 
 def curve(epochs, best):

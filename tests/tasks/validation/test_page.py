@@ -4,7 +4,7 @@ import re
 from datetime import date, timedelta
 from typing import Any
 
-from recsys_core.data.drift.day_profile import Comparison, Figure
+from recsys_core.data.drift.day_profile import Comparison, DayFigure
 from tasks.validation.findings import Result, Tally
 from tasks.validation.page import validation_page
 from tasks.validation.rules import Between, Rule
@@ -24,9 +24,9 @@ def _finding(value: str, *, success: bool) -> Tally:
 
 def _examination() -> Examination:
     shifts = dict(zip((*BEFORE, DAY), (0.1, 0.2, 0.1, 1.0), strict=True))
-    figure = Figure(0.5, 0.25, 0.25)
+    figure = DayFigure(0.5, 0.25, 0.25)
     compared = Comparison(
-        DAY, BEFORE, Figure(80, 100, 0.8), None, figure, figure, figure, (HOSTILE,), (), shifts
+        DAY, BEFORE, DayFigure(80, 100, 0.8), None, figure, figure, figure, (HOSTILE,), (), shifts
     )
     late = DAY - timedelta(days=20)
     days = Days([compared], {late: "1 late rows"}, {DAY: 80, late: 9, **dict.fromkeys(BEFORE, 100)})

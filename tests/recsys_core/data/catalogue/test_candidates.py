@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recsys_core.data.catalogue.candidates import (
-    Catalogue,
+    CandidatePolicy,
     build_catalogue,
     count_training_interactions,
 )
@@ -27,7 +27,7 @@ def _day(day: int, hour: int = 0) -> datetime:
 
 def _build(
     kind: SplitKind = "global_time",
-    catalogue: Catalogue = "all",
+    catalogue: CandidatePolicy = "all",
     items: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     if items is None:
@@ -102,7 +102,7 @@ def test_a_catalogue_without_rows() -> None:
 
 
 @pytest.mark.parametrize("catalogue", ["all", "interacted"])
-def test_a_retired_item_competes_until_then_and_keeps_its_row(catalogue: Catalogue) -> None:
+def test_a_retired_item_competes_until_then_and_keeps_its_row(catalogue: CandidatePolicy) -> None:
     tick = timedelta(microseconds=1)
     for retired_from, flags in (
         (_day(8), ""),

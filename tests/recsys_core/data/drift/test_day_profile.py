@@ -130,6 +130,12 @@ def test_jensen_shannon_distance_is_that_of_scipy(p: list[int], q: list[int]) ->
     assert found**2 == pytest.approx(np.nan_to_num(jensenshannon(p, q, base=2)) ** 2, abs=1e-9)
 
 
+def test_nearly_equal_counts_are_at_no_distance() -> None:
+    """Rounding makes the divergence of these counts negative."""
+    counts = [34121221, 17775288, 74740169, 53604120]
+    assert jensen_shannon_distance(counts, [*counts[:3], counts[3] + 2]) == 0
+
+
 @pytest.mark.parametrize(("moved", "distance"), [(0.1, 0.23), (0.5, 0.56)])
 def test_what_a_distance_means(moved: float, distance: float) -> None:
     """The description of validation.bounds.popularity_shift says this."""
