@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import config, install_import_hook
 
 # Every shape annotation of the code that uses tensors is checked while the tests run.
@@ -31,6 +32,9 @@ from tasks.engine.stage import StageRun  # noqa: E402
 from tests.targets import PLAIN_EVENTS  # noqa: E402
 
 torch.set_num_threads(1)
+# A slow machine is no failure: properties have no deadline.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 User = tuple[str, list[int], int, int]
 """user_id, item_idx of the events, train_end, validation_end."""

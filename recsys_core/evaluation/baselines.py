@@ -1,4 +1,4 @@
-"""What a model has to beat: popularity, and neighbourhoods of items."""
+"""Baselines that a model has to beat: popularity and item-kNN."""
 
 # SciPy ships no types, and its sources infer badly.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -16,15 +16,13 @@ from scipy import sparse
 from recsys_core.data.histories.cases import FloatArray, IntArray, Ranker
 from recsys_core.data.histories.read import training_items
 
-_BLOCK_CELLS = 16_000_000
-
 Counts = NDArray[np.int64]
 Matrix = Any
 """A `scipy.sparse.csr_array`, which has no type stubs."""
 
 
 def popularity_ranker(recent_count: Counts, train_count: Counts | None = None) -> Ranker:
-    """Rank the same for all: by recent interactions, equal ones by all training interactions.
+    """Rank by recent interactions, equal ones by all training interactions; the same for all users.
 
     Args:
         recent_count: `[n_items]` interactions of item_idx 1 … n_items in the recent window.
@@ -32,7 +30,11 @@ def popularity_ranker(recent_count: Counts, train_count: Counts | None = None) -
             most items with equal counts, which would make too weak a baseline.
 
     Returns:
-        Scores are places from the bottom: 0 for the least popular; equal counts score equally.
+        A ranker whose scores are ranks from the bottom: 0 for the least popular; equal counts have
+        equal scores.
+
+    >>> popularity_ranker(np.array([5, 9, 5]))([[], [2]]).tolist()  # column 0 is the padding
+    [[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
     """
     scores = _popularity_scores(recent_count, train_count)
 
@@ -43,16 +45,16 @@ def popularity_ranker(recent_count: Counts, train_count: Counts | None = None) -
 
 
 def cold_start_scores(items: pl.DataFrame) -> FloatArray:
-    """What an empty history gets: recent popularity, as places from the bottom, from 1.
+    """Scores for an empty history: recent popularity, as ranks from the bottom, from 1.
 
-    Equal counts are in the order of all training interactions, then of item_idx: no two scores are
-    equal, so that the order that is served is the one that was evaluated.
+    Equal counts are ordered by all training interactions, then by item_idx. So no two scores are
+    equal, and the served order is the evaluated one.
 
     Args:
         items: `item_idx`, `train_count`, `recent_count`.
 
     Returns:
-        A score a row; float32 holds them exactly up to 16 million items.
+        One score per row; float32 holds them exactly up to 16 million items.
     """
     place = pl.struct("recent_count", "train_count", -pl.col("item_idx")).rank("ordinal")
     return items.select(place.cast(pl.Float32).alias("place"))["place"].to_numpy()
@@ -65,20 +67,22 @@ def item_similarities(
     n_neighbours: int = 200,
     shrinkage: float = 0.05,
     max_history: int = 1_000,
+    block_cells: int = 16_000_000,
 ) -> Matrix:
-    """Each item's nearest neighbours: the cosine over the users who had both in training.
+    """Each item's nearest neighbours by the cosine over the users who had both in training.
 
-    Each user's row is scaled to unit length first, so who had n items counts 1/n for each pair.
-    Otherwise the heaviest users, who had nearly everything, decide.
+    Each user's row is scaled to unit length first, so a user with n items counts 1/n for each pair.
+    Otherwise the heaviest users, who had nearly every item, would decide.
 
     Args:
         buckets: Bucket files of histories: `item_idx`, `train_end`.
         n_items: Length of the catalogue.
-        n_neighbours: Kept a row, the most similar ones; equal ones in the order of item_idx.
+        n_neighbours: Most similar items that are kept per row; ties in the order of item_idx.
         shrinkage: Added to the denominator of the cosine, in users who had nothing else; lowers
             similarities that few users support.
-        max_history: Newest training events of a user that count: bounds the work that a single
-            user can make, which grows with the square of their events.
+        max_history: Newest training events of a user that count. It bounds the work for a single
+            user, which grows with the square of their events.
+        block_cells: Cells of the similarity matrix that are computed at once; bounds memory.
 
     Returns:
         Sparse `[n_items + 1, n_items + 1]` float32; row = item in the history, column = neighbour.
@@ -89,7 +93,7 @@ def item_similarities(
     by_user = sparse.csr_array(sparse.vstack(interactions))
     by_item = sparse.csr_array(by_user.T)
     norms = np.sqrt(by_user.multiply(by_user).sum(axis=0))
-    block = max(1, _BLOCK_CELLS // (n_items + 1))
+    block = max(1, block_cells // (n_items + 1))
     rows = [
         _nearest(by_item[begin : begin + block] @ by_user, begin, norms, n_neighbours, shrinkage)
         for begin in range(0, n_items + 1, block)
@@ -102,14 +106,14 @@ def item_knn_ranker(
 ) -> Ranker:
     """Rank by similarity to the newest items of the history, the newest weighing most.
 
-    Items that are no neighbour of these, and all after an empty history, rank by popularity. The
-    defaults here and in `item_similarities` were tuned on the validation events of ml-1m.
+    Items that are no neighbour of these, and all items after an empty history, rank by popularity.
+    The defaults here and in `item_similarities` were tuned on the validation events of ml-1m.
 
     Args:
         similarities: See `item_similarities`.
         popularity: `[n_items]` interactions of item_idx 1 … n_items.
         n_recent: Newest events of a history that count.
-        half_life: In events: an event that much older counts half as much.
+        half_life: An event that is this many events older counts half as much.
     """
     scores_below = _popularity_scores(popularity, None)
     scores_below = scores_below / (1 + scores_below.max(initial=0)) * np.float32(1e-6)
@@ -150,7 +154,7 @@ def _interactions(bucket: Path, n_items: int, max_history: int) -> Matrix:
 def _nearest(
     products: Matrix, first_item: int, norms: FloatArray, n_neighbours: int, shrinkage: float
 ) -> Matrix:
-    """Turn a block of products of columns into similarities, the nearest of each row."""
+    """Similarities from a block of products of columns; only the nearest of each row are kept."""
     products.sort_indices()
     kept = list(_nearest_rows(products, first_item, norms, n_neighbours, shrinkage))
     columns = np.concatenate([columns for columns, _ in kept])

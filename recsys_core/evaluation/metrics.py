@@ -11,20 +11,23 @@ from numpy.typing import NDArray
 Ranks = NDArray[np.integer[Any]]
 Values = NDArray[np.float64]
 Metric = Callable[[Ranks], Values]
-"""Turns the ranks of cases into one value in [0, 1] a case."""
+"""Turns the ranks of cases into one value in [0, 1] per case."""
 
 
 def ndcg_at_k(ranks: Ranks, k: int) -> Values:
     """Normalised discounted cumulative gain: 1 / log2(rank + 1) within the first k, else 0.
 
-    With one relevant item the ideal gain is 1, so nothing is left to normalise.
+    With one relevant item the ideal gain is 1, so there is nothing to normalise.
+
+    >>> ndcg_at_k(np.array([1, 3, 11]), k=10).tolist()
+    [1.0, 0.5, 0.0]
 
     Args:
         ranks: Rank of each case's target, from 1.
-        k: Length of the list that is looked at.
+        k: Length of the recommended list.
 
     Returns:
-        One value a case.
+        One value per case.
 
     Raises:
         ValueError: A rank or k is below 1.
@@ -36,7 +39,10 @@ def ndcg_at_k(ranks: Ranks, k: int) -> Values:
 
 
 def recall_at_k(ranks: Ranks, k: int) -> Values:
-    """1 where the target is within the first k, else 0; with one target also the hit rate.
+    """1 where the target is among the first k, else 0; with one target also the hit rate.
+
+    >>> recall_at_k(np.array([1, 3, 11]), k=10).tolist()
+    [1.0, 1.0, 0.0]
 
     Raises:
         ValueError: A rank or k is below 1.
@@ -62,18 +68,21 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "mrr": reciprocal_rank,
     }
 )
-"""The metrics that are reported, by the name under which they are."""
+"""The reported metrics by name."""
 
 
 def mean_per_user(values: Values, user_ids: Sequence[str] | NDArray[Any]) -> Values:
     """Mean over each user's cases, so that a user with many cases counts once.
 
+    >>> mean_per_user(np.array([1.0, 0.0, 0.5]), ["ann", "ann", "bob"]).tolist()
+    [0.5, 0.5]
+
     Args:
-        values: One value a case.
-        user_ids: The case's user, as ids or as codes.
+        values: One value per case.
+        user_ids: The user of each case, as ids or as codes.
 
     Returns:
-        One mean a user, in ascending order of the user ids; empty if there are no cases.
+        One mean per user, in ascending order of the user ids; empty if there are no cases.
 
     Raises:
         ValueError: There are not as many users as values.

@@ -1,4 +1,4 @@
-"""Where a model ranks each held-out event among the full catalogue."""
+"""The rank that a model gives each held-out event in the full catalogue."""
 
 from collections.abc import Sequence
 
@@ -20,16 +20,16 @@ def rank_targets(
 ) -> NDArray[np.int64]:
     """Rank each case's target among the candidates.
 
-    Every doubt counts against the model: a tie ranks the target behind all that tie with it (a
-    constant scorer comes last, not first), and so does an item whose score is NaN.
+    Ties and NaN count against the model: the target ranks behind every item with the same score (so
+    a constant scorer comes last, not first) and behind every item whose score is NaN.
 
     Args:
         ranker: The model.
-        cases: What to rank; the targets are candidates.
+        cases: The cases; their targets are candidates.
         candidates: `[n_items + 1]` by item_idx.
         exclude_seen: Leave the items of a case's history out of its ranking.
         batch_size: Cases scored at once; memory is a few times batch_size × n_items × 4 bytes.
-        progress: Told after each batch.
+        progress: Called after each batch.
 
     Returns:
         Ranks from 1; n_items + 1 where the target's own score is -inf or NaN.

@@ -1,4 +1,4 @@
-"""Which cases belong to which slice: cold and new users, cold items, head, mid and tail."""
+"""Slices of the cases: cold and new users, cold items, head, mid and tail."""
 
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ SliceName = Literal["all", "cold_users", "new_users", "cold_items", "head", "mid
 
 
 class PopularityGroups(NamedTuple):
-    """Three masks `[n_items + 1]` by item_idx that part the catalogue; the padding is in none."""
+    """Masks `[n_items + 1]` by item_idx; each item is in one of them, the padding in none."""
 
     head: BoolArray
     mid: BoolArray
@@ -23,11 +23,11 @@ class PopularityGroups(NamedTuple):
 
 
 def popularity_groups(train_count: NDArray[np.int64]) -> PopularityGroups:
-    """Part the items by their share of the training interactions.
+    """Group the items by their share of the training interactions.
 
     Head: the most popular items, until they make up 50 % of the interactions (the item that
-    crosses the line included). Mid: the next 40 %. Tail: the rest, with all items that have no
-    training interaction. Items with equal counts are never parted.
+    crosses the line included). Mid: the next 40 %. Tail: the rest, including all cold items, which
+    have no training interaction. Items with equal counts are in the same group.
 
     Args:
         train_count: `[n_items]` training interactions of item_idx 1 … n_items.
@@ -47,15 +47,15 @@ def popularity_groups(train_count: NDArray[np.int64]) -> PopularityGroups:
 def case_slices(
     cases: Cases, items: pl.DataFrame, *, cold_user_events: int = 10
 ) -> dict[SliceName, BoolArray]:
-    """The slices of each case; they overlap, except head, mid and tail, which part the cases.
+    """The slices of each case; they overlap, but each case is in one of head, mid and tail.
 
     Args:
         cases: The cases.
         items: The catalogue in the order of item_idx, with `train_count`.
-        cold_user_events: A history of at most that many events makes a cold user.
+        cold_user_events: A user is cold with a history of at most this many events.
 
     Returns:
-        A mask a slice: cold_users, new_users (no training event), cold_items (the target has no
+        One mask per slice: cold_users, new_users (no training event), cold_items (the target has no
         training interaction), head, mid, tail (popularity of the target, see `popularity_groups`).
     """
     train_count = items["train_count"].to_numpy()

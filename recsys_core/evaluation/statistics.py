@@ -1,4 +1,4 @@
-"""Bootstrap over users: how sure a mean, or the difference of two, is."""
+"""Bootstrap over users: confidence bounds of a mean, or of the difference of two means."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
@@ -15,14 +15,14 @@ _CHUNK_CELLS = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A mean and its bounds; all NaN where there is nothing to take the mean of."""
+    """A mean and its confidence bounds; all NaN where there are no values."""
 
     mean: float
     low: float
     high: float
 
     def as_json(self) -> dict[str, float | None]:
-        """The figures by name; NaN, which JSON lacks, as null."""
+        """The figures by name; NaN becomes null, because JSON has no NaN."""
         return {name: None if isnan(x) else x for name, x in self._asdict().items()}
 
 
@@ -36,13 +36,13 @@ def bootstrap_mean(
     """Mean of the users' values with a two-sided percentile interval.
 
     Args:
-        values: One value a user.
-        confidence: Of the interval, between 0 and 1.
-        n_resamples: How many samples of users are drawn, with replacement.
-        seed: Of the draws; equal seeds draw the same users.
+        values: One value per user.
+        confidence: Probability that the interval covers the mean, between 0 and 1.
+        n_resamples: Number of samples of the users that are drawn with replacement.
+        seed: Seed of the draws; equal seeds draw the same users.
 
     Raises:
-        ValueError: `confidence` is not between 0 and 1, or nothing is drawn.
+        ValueError: `confidence` is not between 0 and 1, or `n_resamples` is below 1.
 
     Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
@@ -60,15 +60,21 @@ def paired_difference(
 ) -> Interval:
     """mean(a) - mean(b) over the same users, each bound one-sided.
 
-    `low` is the one to compare with -margin in a test of non-inferiority: the true difference lies
-    below it with probability 1 - confidence. Together the bounds hold with 2 × confidence - 1.
+    A test of non-inferiority compares `low` with -margin: the true difference lies below `low` with
+    probability 1 - confidence. Both bounds together hold with 2 × confidence - 1.
+
+    >>> student = np.array([0.5, 0.4, 0.6, 0.3])
+    >>> teacher = np.array([0.5, 0.5, 0.6, 0.4])
+    >>> difference = paired_difference(student, teacher)
+    >>> round(difference.mean, 3), bool(difference.low > -0.2)
+    (-0.05, True)
 
     Args:
-        a: One value a user.
+        a: One value per user.
         b: The other model's values, of the same users in the same order.
-        confidence: Of either bound.
-        n_resamples: How many samples of users are drawn, with replacement.
-        seed: Of the draws.
+        confidence: Confidence of either bound.
+        n_resamples: Number of samples of the users that are drawn with replacement.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: `a` and `b` differ in length, or see `bootstrap_mean`.
@@ -92,9 +98,9 @@ def summarise(
     Args:
         ranks: Ranks of the cases, by model.
         user_ids: The users of the cases.
-        confidence: Of the two-sided intervals.
-        n_resamples: How many samples of users are drawn.
-        seed: Of the draws.
+        confidence: Confidence of the two-sided intervals.
+        n_resamples: Number of samples of the users.
+        seed: Seed of the draws.
 
     Returns:
         By model: `n_users` and, by metric, `mean`, `low`, `high` (null where there are no cases).
@@ -117,7 +123,7 @@ def summarise(
 
 
 def _intervals(values: Values, tail: float, n_resamples: int, seed: int) -> list[Interval]:
-    """An interval a column, with the share `tail` of the resampled means beyond either bound."""
+    """One interval per column, with the share `tail` of the resampled means beyond either bound."""
     if not 0 < tail < 1 or n_resamples < 1:
         msg = (
             "A bootstrap needs a confidence between 0 and 1 and at least one resample, got "
@@ -134,7 +140,7 @@ def _intervals(values: Values, tail: float, n_resamples: int, seed: int) -> list
 
 
 def _resampled_means(values: Values, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """`[n_resamples, columns]`: draws counted a user, so that one matrix product does them all."""
+    """`[n_resamples, columns]`; draws are counted per user: one matrix product gives all means."""
     random = np.random.default_rng(seed)
     n_users = len(values)
     chunk = max(1, _CHUNK_CELLS // n_users)

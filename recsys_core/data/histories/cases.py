@@ -68,7 +68,7 @@ class CaseHistories(Sequence[IntArray]):
         return self.items[begins:ends]
 
     def of_kinds(self) -> list[NDArray[np.int8]]:
-        """The kinds of each history's events."""
+        """Codes of the kinds of each history's events."""
         return [self.kinds[begin:end] for begin, end in self._spans()]
 
     def of_times(self) -> list[NDArray[np.int64]]:
@@ -76,7 +76,7 @@ class CaseHistories(Sequence[IntArray]):
         return [self.times[begin:end] for begin, end in self._spans()]
 
     def where(self, keep: Callable[[IntArray], NDArray[np.bool_]]) -> "CaseHistories":
-        """The same histories with some of their events only."""
+        """The same histories with only the events whose item `keep` selects."""
         rows = np.concatenate(
             [np.empty(0, np.int64), *(np.arange(begin, end) for begin, end in self._spans())]
         )
@@ -98,16 +98,16 @@ class CaseHistories(Sequence[IntArray]):
 
 @dataclass(frozen=True)
 class Cases:
-    """Held-out events to rank, in the order of users and positions.
+    """Held-out events to predict, in the order of users and positions.
 
     Attributes:
         user_id: User of each case.
-        positions: Place of the target among the user's events, from 0.
+        positions: Position of the target in the user's history, from 0.
         targets: item_idx of the target.
         histories: The user's events before the target.
-        train_lengths: How many of the user's events were training events.
-        dropped: Events of the window that are no cases, by reason: "seen" (the target was in the
-            history already), "not_candidate" (it was not in the catalogue then).
+        train_lengths: Number of training events of the user.
+        dropped: Number of events of the window that are no cases, by reason: "seen" (the target was
+            in the history before), "not_candidate" (it was not in the catalogue then).
     """
 
     user_id: list[str]
@@ -122,11 +122,11 @@ class Cases:
 
 
 def candidate_mask(items: pl.DataFrame, split: Split) -> BoolArray:
-    """Which items may be recommended in a split's window.
+    """Items that may be recommended in the window of a split.
 
     Args:
         items: The catalogue: `item_idx` 1 … n_items in order, `candidate_<split>`.
-        split: Whose window.
+        split: The split.
 
     Returns:
         `[n_items + 1]` by item_idx; the padding is no candidate.
@@ -147,9 +147,9 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     Args:
         bucket: File of `recsys_core.data.schema.HISTORIES`.
         items: The catalogue, see `candidate_mask`.
-        split: "validation" ranks the events [train_end, validation_end), "test" those after; of
-            both only targets.
-        exclude_seen: Drop events whose item is in the history: they can't be recommended.
+        split: "validation" reads the events [train_end, validation_end), "test" those after; only
+            events that are targets become cases.
+        exclude_seen: Drop events whose item is in the history: it is never recommended.
 
     Returns:
         The cases; memory is proportional to the events of the users who have any.
@@ -202,7 +202,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
 
 
 def _first_occurrence(items: Ragged[np.int32]) -> BoolArray:
-    """Which values are the first of their kind in their row."""
+    """Whether each value is the first of its kind in its row."""
     keys = items.rows * (int(items.values.max(initial=0)) + 1) + items.values
     _, firsts = np.unique(keys, return_index=True)
     is_first = np.zeros(len(keys), np.bool_)

@@ -4,7 +4,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from recsys_core.data.histories.cases import candidate_mask, read_cases
-from recsys_core.evaluation import baselines
 from recsys_core.evaluation.baselines import (
     item_knn_ranker,
     item_similarities,
@@ -47,13 +46,12 @@ def dense_similarities(users, n_items, shrinkage):
 
 
 @pytest.mark.parametrize("block_cells", [1, 10**6])
-def test_similarities_are_the_shrunk_cosine_of_training_events(
-    write_bucket, monkeypatch, block_cells
-):
-    monkeypatch.setattr(baselines, "_BLOCK_CELLS", block_cells)
+def test_similarities_are_the_shrunk_cosine_of_training_events(write_bucket, block_cells):
     first = write_bucket({"a": ([1, 2, 2, 3, 5], 4, 5), "b": ([5], 0, 0)})
     second = write_bucket({"c": ([2, 3], 2, 2), "d": ([4, 1], 2, 2)}, "bucket-001.parquet")
-    found = item_similarities([first, second], 5, n_neighbours=9, shrinkage=0.5).toarray()
+    found = item_similarities(
+        [first, second], 5, n_neighbours=9, shrinkage=0.5, block_cells=block_cells
+    ).toarray()
     assert_allclose(found, dense_similarities([[1, 2, 3], [2, 3], [4, 1]], 5, 0.5), rtol=1e-6)
     assert not found[5].any()
 

@@ -6,7 +6,6 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from recsys_core.evaluation import statistics
 from recsys_core.evaluation.statistics import bootstrap_mean, paired_difference, summarise
 
 RANDOM = np.random.default_rng(7)
@@ -70,13 +69,19 @@ def test_pairing_sees_what_two_intervals_cannot():
     assert bootstrap_mean(hard).low < bootstrap_mean(hard).mean - 1
 
 
-def test_equal_seeds_give_equal_bounds_and_chunks_do_not_matter(monkeypatch):
+def test_equal_seeds_give_equal_bounds():
     values = RANDOM.random(50)
     whole = bootstrap_mean(values, seed=3)
     assert bootstrap_mean(values, seed=3) == whole
     assert bootstrap_mean(values, seed=4) != whole
-    monkeypatch.setattr(statistics, "_CHUNK_CELLS", 70)
-    assert_allclose(bootstrap_mean(values, seed=3), whole)
+
+
+def test_so_many_resamples_that_they_are_drawn_in_chunks():
+    values, n_resamples = RANDOM.random(50), 100_000
+    drawn = np.random.default_rng(3).integers(0, 50, (n_resamples, 50))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    interval = bootstrap_mean(values, n_resamples=n_resamples, seed=3)
+    assert_allclose(interval, [values.mean(), low, high])
 
 
 def test_one_user_and_no_user():
