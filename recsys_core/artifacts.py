@@ -1,8 +1,8 @@
 """Stage outputs: folders of immutable files whose manifest is written last.
 
-A folder without `manifest.json` is no output, whatever else lies in it: a kill at any moment leaves
+A folder without `manifest.json` is no output, whatever files it holds: a kill at any moment leaves
 either a whole artifact or none. The manifest is also the only cache. Its key is a hash of all that
-the content depends on, so an artifact whose key is unchanged need not be made again.
+the content depends on, so an artifact with an unchanged key is not made again.
 """
 
 import ast
@@ -52,7 +52,7 @@ class Artifact:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the stage said of its output, as recorded in the manifest."""
+        """The figures that the stage reported, as recorded in the manifest."""
         return read_manifest(self.folder)["summary"]
 
 
@@ -122,7 +122,7 @@ def publish(artifact: Artifact, parts: Mapping[str, Any], summary: Mapping[str, 
 
     Args:
         artifact: The folder, its stage and its key.
-        parts: What the key was made of, kept so that a later plan can say what changed.
+        parts: Inputs of the key, kept so that a later plan can say what changed.
         summary: Figures worth showing; JSON-serialisable.
     """
     files = {
@@ -144,10 +144,10 @@ def publish(artifact: Artifact, parts: Mapping[str, Any], summary: Mapping[str, 
 
 
 def revise(folder: Path, name: str) -> None:
-    """Let a file's draft take its place in a finished artifact, which keeps its key and its age.
+    """Replace a file of a finished artifact by its draft; the artifact keeps its key and its age.
 
-    The manifest changes first: what a kill leaves in between counts as damaged, and revising again
-    mends it.
+    The manifest changes first: after a kill in between the artifact counts as damaged, and revising
+    again repairs it.
 
     Args:
         folder: The artifact's.
@@ -162,7 +162,7 @@ def revise(folder: Path, name: str) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Delete an artifact, or what is left of one; the manifest first, so that it is never half."""
+    """Delete an artifact or its remains; the manifest first, so that a kill leaves no artifact."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder)
 

@@ -1,4 +1,4 @@
-"""The one base of all settings, and the progress callback that long work reports to."""
+"""The base class of all settings, and the progress callback of long work."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ Progress = Callable[[float, str], None]
 
 
 class Settings(BaseModel):
-    """Frozen, refuses unknown fields and infinities; the values are those of a TOML file."""
+    """Frozen settings that refuse unknown fields and infinities; a TOML file gives the values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def silent(fraction: float, message: str) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""

@@ -1,6 +1,6 @@
 """The data vocabulary: the lake's tables, what their columns mean and which values they allow.
 
-Cleaning and the validation suite are both made from these definitions, so they can't disagree.
+Cleaning and the validation suite both read these definitions, so they cannot disagree.
 """
 
 import json
@@ -14,7 +14,7 @@ SCHEMA_VERSION = 2
 
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
-"""Outside of these a timestamp is a mistake (a wrong unit, a placeholder), not an early export."""
+"""A timestamp outside of these bounds is a mistake, such as a wrong unit or a placeholder."""
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 VECTOR = pl.List(pl.Float32())
@@ -32,8 +32,8 @@ class Column:
         name: Its name in the lake.
         dtype: Its Polars type.
         required: Whether null is refused.
-        minimum: Smallest allowed value, if there is one.
-        maximum: Values must be smaller than this, if there is one.
+        minimum: Smallest allowed value; None: no bound.
+        maximum: Values must be smaller than this; None: no bound.
         finite: Whether NaN and infinities are refused.
     """
 
@@ -82,7 +82,7 @@ INTERACTIONS = Table(
     partition_by="date",
     key=("user_id", "item_id", "timestamp", "event_type"),
 )
-"""Who did what when. `arrival` is the order in the sources and breaks ties of `timestamp`."""
+"""One row per event. `arrival` is the order in the sources and breaks ties of `timestamp`."""
 
 ITEMS = Table(
     "items",
@@ -98,10 +98,10 @@ ITEMS = Table(
     partition_by="valid_from",
     key=("item_id", "valid_from"),
 )
-"""The catalogue: a row per version of an item, dated by the night that brought it.
+"""The catalogue: one row per version of an item, dated by the night that brought it.
 
 `listed` is false where a complete catalogue no longer had the item. Embeddings and further columns
-of the sources are carried along. `recsys_core.data.catalogue.versions` reads and writes it.
+of the sources are kept. `recsys_core.data.catalogue.versions` reads and writes it.
 """
 
 ITEM_INDEX = Table(
@@ -109,7 +109,7 @@ ITEM_INDEX = Table(
     (Column("item_id", pl.String()), Column("item_idx", pl.Int32(), minimum=1)),
     key=("item_id",),
 )
-"""item_id to item_idx, 1 … n_items; only ever appended to."""
+"""item_id to item_idx, 1 … n_items; append-only."""
 
 QUARANTINE = Table(
     "quarantine",
@@ -122,17 +122,17 @@ QUARANTINE = Table(
         Column("date", pl.Date()),
     ),
 )
-"""Rows that were refused: where, why, whose (if known), their text (JSON), and the run date."""
+"""Refused rows: source, row, reason, user (if known), text (JSON) and run date."""
 
 EVENT_TYPES = Table(
     "event_types",
     (Column("event_type", pl.String()), Column("code", pl.Int8(), minimum=0)),
     key=("event_type",),
 )
-"""Kinds of events in order of appearance; only ever appended to, as codes stand in histories."""
+"""Kinds of events in order of appearance; append-only, because histories hold the codes."""
 
 MAX_EVENT_TYPES = 127
-"""As many as fit an int8; more are a sign of a wrong column."""
+"""As many as an int8 holds; more kinds are a sign of a wrong column."""
 
 SOURCES = Table(
     "sources",
@@ -153,7 +153,7 @@ SOURCES = Table(
     ),
     key=("source",),
 )
-"""The log of what was ingested: one row a file, as it was last read."""
+"""The ingest log: one row per file, as it was last read."""
 
 HISTORY_LISTS = ("item_idx", "timestamp", "event_type", "target_weight")
 """The columns of histories that hold one value per event."""

@@ -1,8 +1,8 @@
-"""Soft labels on disk, in the factorized layout: the teacher's states, and its item vectors once.
+"""Soft labels on disk in the factorized layout: the teacher's states, and its item vectors once.
 
-For a teacher whose logits are dot products, `state · item vector` gives the logit of any item, so
-the whole distribution is stored exactly up to rounding in fewer bytes than a bare top 64. A state
-is kept as int8 with one scale. Torch-free, so that readers need no training library.
+A teacher's logits are dot products, so `state · item vector` gives the logit of any item: the whole
+distribution is stored, exact up to rounding, in fewer bytes than a list of the top 64. A state is
+stored as int8 with one scale. The module needs no torch, so readers need no training library.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _INT8_MAX = 127
 
 
 class SoftLabelError(ValueError):
-    """The stored labels do not belong to the histories, the catalogue or the format at hand."""
+    """The stored labels do not fit the histories, the catalogue or this format version."""
 
 
 class StateLabels(NamedTuple):
@@ -43,20 +43,36 @@ class StateLabels(NamedTuple):
 class SoftLabels:
     """A store of soft labels, checked against the catalogue that it is used with.
 
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = describe(
+    ...         Path(folder),
+    ...         teacher="teacher-1",
+    ...         item_index_sha256="abc",
+    ...         trained_through=None,
+    ...         item_vectors=np.array([[0, 0], [1, 2], [3, 4]], np.float32),
+    ...     )
+    ...     labels = SoftLabels(Path(folder), item_index_sha256="abc")
+    ...     labels.item_vectors().tolist()
+    [[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]
+
     Args:
         folder: Output of the stage that wrote the labels.
-        item_index_sha256: Hash of the item index in use, as long as the labels' own.
+        item_index_sha256: Hash of the prefix of the item index that is as long as the labels' own.
 
     Raises:
-        SoftLabelError: Another format version, or labels over another catalogue.
+        SoftLabelError: The labels have another format version or another catalogue.
     """
 
     def __init__(self, folder: Path, *, item_index_sha256: str) -> None:
         self.folder = folder
         self.description: dict[str, Any] = read_json(folder / DESCRIPTION)
-        found = self.description["format_version"]
-        if found != FORMAT_VERSION:
-            msg = f"{folder} holds soft labels of format {found}, expected {FORMAT_VERSION}."
+        version = self.description["format_version"]
+        if version != FORMAT_VERSION:
+            msg = (
+                f"{folder} holds soft labels of format {version}, expected {FORMAT_VERSION}. Write "
+                "the labels again."
+            )
             raise SoftLabelError(msg)
         if self.description["item_index_sha256"] != item_index_sha256:
             msg = (
@@ -71,11 +87,11 @@ class SoftLabels:
         return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
     def align(self, histories: ResidentHistories, buckets: Sequence[Path]) -> StateLabels:
-        """Labels of these bucket files as rows beside the histories' events.
+        """Labels of these bucket files, one row per event of the histories.
 
         Raises:
-            SoftLabelError: A label is for a position that the history lacks, or was made when the
-                history up to there was another.
+            SoftLabelError: A label is for a position that the history lacks, or the history up to
+                that position has changed since the label was written.
         """
         labels = pl.concat(
             [pl.read_parquet(self.folder / "labels" / path.name) for path in buckets]
@@ -118,14 +134,14 @@ def write_labels(
     hashes: NDArray[np.uint64],
     states: NDArray[np.float32],
 ) -> None:
-    """Write one bucket's labels, one row a position; a kill leaves no half-written file.
+    """Write the labels of one bucket, one row per position; a kill leaves no half-written file.
 
     Args:
         path: `labels/<name of the histories' bucket file>`.
         user_ids: `[rows]`, strings.
         positions: `[rows]`, counted from the start of the user's history.
         window_starts: `[rows]`, the first position that the teacher saw.
-        hashes: `[rows]`, of the history up to and including the position.
+        hashes: `[rows]`, hash of the history up to and including the position.
         states: `[rows, dim]`, the teacher's final states.
     """
     quantized, scales = quantize_rows(states)
@@ -184,7 +200,12 @@ def describe(
 def quantize_rows(
     values: NDArray[np.float32],
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 with a scale a row: `values ≈ quantized × scale[:, None]`.
+    """Symmetric int8 with one scale per row: `values ≈ quantized × scale[:, None]`.
+
+    >>> quantized, scale = quantize_rows(np.array([[0.5, -1.0]], np.float32))
+    >>> quantized.tolist(), (quantized * scale[:, None]).round(2).tolist()
+    ([[64, -127]], [[0.5, -1.0]])
+
 
     Raises:
         SoftLabelError: A value is NaN or infinite, so the teacher is broken.

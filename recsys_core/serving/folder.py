@@ -1,4 +1,4 @@
-"""The served model's folder: which files it is made of."""
+"""The files of a served model's folder."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ SERVED_FILES = ("model.onnx", "item_ids.json", "config.json")
 
 
 def served_bytes(folder: Path) -> int:
-    """Size on disk of all that serving needs."""
+    """Size on disk of the files that serving needs."""
     return sum((folder / name).stat().st_size for name in SERVED_FILES)

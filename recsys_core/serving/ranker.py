@@ -1,4 +1,4 @@
-"""A served model as a ranker: what is evaluated is what ships, string ids included."""
+"""A served model as a ranker: evaluation scores the artefact that ships, string ids included."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def scorer_ranker(scorer: Scorer, item_ids: Sequence[str]) -> Ranker:
 
     Args:
         scorer: The served model.
-        item_ids: By item_idx − 1.
+        item_ids: The item ids in the order of item_idx, from 1.
     """
     by_idx = np.array(["", *item_ids], dtype=object)
     idx_of = {item_id: idx for idx, item_id in enumerate(item_ids, start=1)}

@@ -1,6 +1,6 @@
 """The scorer: string ids in, recommendations out, from a served model's folder.
 
-This one file and numpy and onnxruntime are all that serving needs; it is shipped as code with every
+Serving needs only this file, numpy and onnxruntime: the file is shipped as code with every
 registered model and imports nothing of its own package.
 
 The folder holds `model.onnx` (history → top-k, over compact rows 1 … n_items, 0 is padding),
@@ -22,7 +22,7 @@ import onnxruntime
 
 FORMAT = 1
 _BATCH_CELLS = 1 << 22
-"""Scores computed at once: batch × items stays below this, about 16 MB."""
+"""Most scores (batch × items) that are computed at once, about 16 MB."""
 _MAX_BATCH = 256
 
 IntRows = npt.NDArray[np.int64]
@@ -33,7 +33,10 @@ def open_session(path: Path, intra_op_num_threads: int = 0) -> Any:
 
     Args:
         path: The `.onnx` file.
-        intra_op_num_threads: Threads of one computation; 0 lets ONNX Runtime decide.
+        intra_op_num_threads: Threads per computation; 0 lets ONNX Runtime decide.
+
+    Raises:
+        FileNotFoundError: There is no such file.
     """
     if not path.is_file():
         msg = f"{path} is missing: {path.parent} is not the folder of a served model."
@@ -63,10 +66,10 @@ class Recommendation(NamedTuple):
 
     Attributes:
         item_ids: Best first.
-        scores: Of the same items, in the same order.
-        contributions: Only where explanations were asked for: per recommended item, the known
-            items of the history and how much each adds to the score (the score minus the score
-            without that item).
+        scores: Scores of the same items, in the same order.
+        contributions: With `explain` only: for each recommended item, the known items of the
+            history and the contribution of each to the score (the score minus the score without
+            that item).
     """
 
     item_ids: list[str]
@@ -78,8 +81,8 @@ class Scorer:
     """A served model.
 
     Args:
-        folder: With `model.onnx`, `item_ids.json` and `config.json`.
-        intra_op_num_threads: Threads of one computation; 0 lets ONNX Runtime decide.
+        folder: Folder with `model.onnx`, `item_ids.json` and `config.json`.
+        intra_op_num_threads: Threads per computation; 0 lets ONNX Runtime decide.
 
     Raises:
         FileNotFoundError: One of the files is missing.
@@ -119,16 +122,16 @@ class Scorer:
         """The best items for each history.
 
         Unknown ids are ignored everywhere. A history without a known item gets the cold-start
-        answer, popularity.
+        answer: the most popular items.
 
         Args:
             histories: Item ids, oldest first, of any length; the newest `max_length` known ones
                 count.
-            k: How many; fewer come back where fewer are left.
-            exclude_seen: Leave out what the history holds, however long ago.
-            exclude: Per history, items never to recommend; None for none.
-            allow: Per history, the only items to recommend; None for all. An empty list allows
-                nothing.
+            k: Number of items; fewer are returned where fewer are left.
+            exclude_seen: Leave out all items of the history, not only those of the window.
+            exclude: For each history, items that are not recommended; None for none.
+            allow: For each history, the only items that may be recommended; None for all, an empty
+                list for no item.
             explain: Add contributions; costs one more score per history item.
 
         Raises:
@@ -207,7 +210,7 @@ class Scorer:
             yield batch, self._session.run(["scores"], inputs)[0]
 
     def _batches(self, known: Sequence[IntRows]) -> Iterator[list[int]]:
-        """Places of histories of similar length, so that little is spent on padding."""
+        """Batches of indices of histories with similar lengths, which keeps the padding short."""
         size = max(1, min(_MAX_BATCH, _BATCH_CELLS // len(self.item_ids)))
         order = sorted(range(len(known)), key=lambda place: len(known[place]))
         for start in range(0, len(order), size):
@@ -220,7 +223,7 @@ class Scorer:
         return Recommendation([self.item_ids[row - 1] for row in rows], scores.tolist())
 
     def _contributions(self, known: IntRows, answer: Recommendation) -> list[dict[str, float]]:
-        """The scores of the recommended items, minus those after leaving out one history item."""
+        """For each recommended item, its score minus the score without each history item."""
         window = known[-self.max_length :]
         items = list(dict.fromkeys(window.tolist()))
         columns = [self._row[item_id] - 1 for item_id in answer.item_ids]

@@ -1,7 +1,7 @@
 """Readable ids, titles and categories of a synthetic world's items.
 
-A title is category word + series name + number ("Starship Velkora 3"), so that text alone tells
-what an item is about and what it continues.
+A title is category word + series name + number ("Starship Velkora 3"), so the text alone gives the
+category and the series of an item.
 """
 
 from datetime import date
@@ -69,7 +69,7 @@ def item_table(items: Items, first_day: date) -> pl.DataFrame:
 
 
 def category_names(category: int) -> list[str]:
-    """The `categories` of an item: its own category, then the family that this belongs to."""
+    """The `categories` of an item: its own category, then the family of that category."""
     family = category // FAMILY_SIZE
     turn = family // len(_FAMILIES)
     name = _FAMILIES[family % len(_FAMILIES)]

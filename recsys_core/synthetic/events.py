@@ -1,11 +1,11 @@
 """The law of a synthetic world, twice: as exact probabilities and as a simulation.
 
 Each attempt has an anchor: the last item or, less often, the one before. With
-`successor_probability` it goes on with the anchor's series; otherwise a category follows from the
-anchor's with `transition_probability`, or from taste and trend, and an item of it is taken by
-popularity and freshness. An attempt that lands on something out of reach (not released yet, or had
-before) does not happen and changes nothing, so the law given that an event happens is the law of an
-attempt, restricted to what is in reach and scaled to sum to 1.
+`successor_probability` the attempt continues the anchor's series. Otherwise its category follows
+from the anchor's with `transition_probability`, or from taste and trend, and the item is drawn by
+popularity and freshness. An attempt at an item that is not released yet, or that the user has had,
+does not happen and changes nothing. So the law of an event is the law of an attempt, restricted to
+the possible items and scaled to sum to 1.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from recsys_core.synthetic.latent import (
 )
 
 LAST_ITEM_WEIGHT = 0.7
-"""How often the last item is the anchor of the next; otherwise it is the one before the last."""
+"""Probability that the last item is the anchor; otherwise it is the item before the last."""
 
 _SUCCESSOR_EDGES: FloatArray = np.cumsum(SUCCESSOR_WEIGHTS)[:-1]
 _BURSTINESS = 0.25  # gamma shape of a user's attempts on a day: small = rare, long visits
@@ -40,13 +40,13 @@ _LONG_GAP = 60.0  # in mean short gaps: what separates two sessions
 
 @dataclass(frozen=True)
 class Day:
-    """All that the law of a day depends on, besides what the users had before.
+    """All that the law of a day depends on, except for the users' histories.
 
     Attributes:
-        config: The world's laws.
+        config: Laws of the world.
         latent: Hidden state, through this day at least.
         number: Day, 0 = the first.
-        market: What is on offer.
+        market: Items on offer.
     """
 
     config: WorldConfig
@@ -66,12 +66,12 @@ class Day:
 
 
 class DayEvents(NamedTuple):
-    """Events of a day, one element an event, by time and then user.
+    """Events of a day, one element per event, by time and then user.
 
     Attributes:
         day: Day, 0 = the first.
-        user: User.
-        item: Item.
+        user: User of the event.
+        item: Item of the event.
         microsecond: Time since the day's midnight, strictly increasing within a user.
         purchase: Whether it was a purchase, not a click.
     """
@@ -88,7 +88,7 @@ def attempt_probabilities(
 ) -> FloatArray:
     """`[batch, available items]` probability that an attempt lands on each item.
 
-    What is missing to 1 lands on items not released yet or in empty categories.
+    The rest to 1 is the probability of items not released yet and of empty categories.
 
     Args:
         day: When.
@@ -124,7 +124,7 @@ def simulate(config: WorldConfig, latent: Latent, n_days: int) -> Iterator[DayEv
 
 
 class _Memory:
-    """What users have had: their last two items and, unless repeats are allowed, all pairs."""
+    """Items of users so far: the last two and, unless repeats are allowed, all pairs."""
 
     def __init__(self, n_users: int) -> None:
         self.last = np.full(n_users, -1, np.int32)
@@ -162,7 +162,7 @@ def _merge(ordered: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.in
 
 
 def _simulate_day(day: Day, memory: _Memory) -> DayEvents:
-    """In step k everybody with more than k attempts today makes the k-th one."""
+    """In step k every user with more than k attempts on the day makes the k-th one."""
     config = day.config
     rng = generator(config, Purpose.EVENTS, day.number)
     visitors, attempts = _visitors(rng, day)
@@ -200,9 +200,9 @@ def _simulate_day(day: Day, memory: _Memory) -> DayEvents:
 
 
 def _visitors(rng: np.random.Generator, day: Day) -> tuple[IntArray, IntArray]:
-    """Users who come on a day and how often they attempt an event, most first.
+    """Users who come on a day and the number of their attempts, most first.
 
-    Who arrives on a day comes at once.
+    A user who arrives on a day comes on that day.
     """
     n_users = day.config.users_on(day.number)
     activity = day.latent.users.activity[:n_users]
@@ -228,7 +228,7 @@ def _attempt_times(rng: np.random.Generator, attempts: IntArray) -> IntArray:
     elapsed = np.concatenate(([0.0], np.cumsum(gaps)))
     total = elapsed[ends] - elapsed[begins]
     share = (elapsed[1:] - np.repeat(elapsed[begins], n_gaps)) / np.repeat(total, n_gaps)
-    # A microsecond more with each attempt keeps the order strict after rounding.
+    # Each attempt adds a microsecond, which keeps the order strict after rounding.
     place = np.arange(len(gaps)) - np.repeat(begins, n_gaps)
     room = MICROSECONDS_PER_DAY - _MOST_ATTEMPTS_A_DAY - 1
     return np.delete((share * room).astype(np.int64) + place, ends - 1)
@@ -242,7 +242,7 @@ def _attempt(
     last: IntArray,
     before_last: IntArray,
 ) -> IntArray:
-    """`[batch]` item that each user is after by the law; -1 or beyond the market for none.
+    """`[batch]` item of each attempt by the law; -1 or beyond the market for none.
 
     Args:
         rng: The day's generator.
@@ -266,7 +266,7 @@ def _attempt(
 def _purchases(
     rng: np.random.Generator, day: Day, users: IntArray, items: IntArray
 ) -> NDArray[np.bool_]:
-    """Purchases grow with taste: most likely in the user's favourite category."""
+    """Which events are purchases: most likely in the user's favourite category."""
     taste = day.latent.users.taste[users]
     liking = taste[np.arange(len(users)), day.latent.items.category[items]] / taste.max(axis=1)
     return rng.random(len(users)) < day.config.purchase_share * liking

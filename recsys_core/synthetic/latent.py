@@ -1,7 +1,7 @@
-"""What a synthetic world is made of before anything happens: items, users, moods of the days.
+"""The hidden state of a synthetic world: items, users and daily trends.
 
-Whatever arrives or changes on a day is drawn from a generator of its own (seed, purpose, day), so
-a longer world has the same days as a shorter one.
+Arrivals and changes of a day are drawn from a generator of their own (seed, purpose, day), so a
+longer world has the same days as a shorter one.
 """
 
 from enum import IntEnum
@@ -17,11 +17,11 @@ IntArray = NDArray[np.int32 | np.int64]
 FloatArray = NDArray[np.float64]
 
 FAMILY_SIZE = 4
-"""Categories in a family: users who change category within a session stay in the family."""
+"""Categories per family: users who change category within a session stay in the family."""
 
 SUCCESSOR_OFFSETS = (1, 2, 3)
 SUCCESSOR_WEIGHTS = (0.65, 0.25, 0.10)
-"""Who continues a series takes the next item of it, the one after that, or the third one."""
+"""Probabilities of the next three items of a series for a user who continues it."""
 
 _TREND_MEMORY = 0.97
 _OLDEST_RELEASE_DAYS = 365
@@ -29,10 +29,10 @@ _TASTE_FLOOR = 1e-3
 
 
 class WorldConfig(Settings):
-    """Size and laws of a synthetic world; how many days it lasts is not part of it."""
+    """Size and laws of a synthetic world, without the number of its days."""
 
     seed: int = Field(
-        default=0, ge=0, description="Seed: two worlds with the same settings are equal."
+        default=0, ge=0, description="Seed; two worlds with the same settings are equal."
     )
     n_users: int = Field(default=2_400, ge=1, description="Users on the first day.")
     n_items: int = Field(
@@ -49,17 +49,20 @@ class WorldConfig(Settings):
         default=2.0,
         gt=0,
         le=20,
-        description="Mean events that a user attempts a day; without repeats, attempts that land "
-        "on an item the user has had before do not happen.",
+        description="Mean number of events that a user attempts per day; without repeats, an "
+        "attempt at an item of the user's history does not happen.",
     )
     zipf_exponent: float = Field(
-        default=1.1, ge=0, le=3, description="Popularity of the n-th item falls as n to minus this."
+        default=1.1,
+        ge=0,
+        le=3,
+        description="Popularity of the n-th item is proportional to n to minus this.",
     )
     taste_concentration: float = Field(
         default=0.2,
         ge=0.01,
         le=100,
-        description="Dirichlet concentration of tastes: small = few categories a user.",
+        description="Dirichlet concentration of tastes; small: few categories per user.",
     )
     successor_probability: float = Field(
         default=0.3,
@@ -71,15 +74,15 @@ class WorldConfig(Settings):
         default=0.3,
         ge=0,
         lt=1,
-        description="Otherwise: probability that its category follows from that of one of the "
-        "last two items, not from taste.",
+        description="Without a series: probability that the next category follows from that of one "
+        "of the last two items, not from taste.",
     )
-    series_length: int = Field(default=8, ge=4, le=100, description="Items in a series.")
+    series_length: int = Field(default=8, ge=4, le=100, description="Items per series.")
     trend_drift: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Daily change of a category's appeal (log scale, std. dev.).",
+        description="Standard deviation of the daily change of a category's log appeal.",
     )
     freshness_boost: float = Field(
         default=2.0,
@@ -88,21 +91,22 @@ class WorldConfig(Settings):
         description="Extra appeal of an item on its release day, as a multiple of its own.",
     )
     freshness_half_life_days: float = Field(
-        default=7.0, gt=0, le=365, description="Days in which that extra appeal halves."
+        default=7.0, gt=0, le=365, description="Days in which the extra appeal halves."
     )
     purchase_share: float = Field(
         default=0.3,
         ge=0,
         le=1,
         description="Probability that an event in the user's favourite category is a purchase, "
-        "not a click; in other categories lower, as taste is.",
+        "not a click; lower in other categories, in proportion to taste.",
     )
     modalities: bool = Field(
         default=False,
-        description="Give items two columns of vectors, text and image, which some items lack.",
+        description="Add two columns of item vectors, text and image; some items lack them.",
     )
     allow_repeats: bool = Field(
-        default=False, description="Let users have an item again; faster for very large worlds."
+        default=False,
+        description="Allow a user to have an item several times; faster for very large worlds.",
     )
 
     def users_on(self, day: int) -> int:
@@ -115,7 +119,7 @@ class WorldConfig(Settings):
 
 
 class Purpose(IntEnum):
-    """What a random generator is for; part of its seed, so never renumber."""
+    """Purpose of a random generator; part of its seed, so the numbers must not change."""
 
     ITEMS = 1
     USERS = 2
@@ -131,14 +135,14 @@ def generator(config: WorldConfig, purpose: Purpose, day: int = 0) -> np.random.
 
 
 class Items(NamedTuple):
-    """One row an item, in order of arrival.
+    """One row per item, in order of arrival.
 
     Attributes:
-        category: Category.
+        category: Category of the item.
         series: Number of its series within the category.
         number: Place in the series, from 0.
         appeal: Popularity weight without freshness.
-        release_day: Day it became available, before 0 for the initial catalogue.
+        release_day: Day from which it is available, below 0 for the initial catalogue.
         successors: `[n_items, 3]` items of the same series at SUCCESSOR_OFFSETS, counted in a
             circle; -1 where the series does not go that far yet.
     """
@@ -152,7 +156,7 @@ class Items(NamedTuple):
 
 
 class Users(NamedTuple):
-    """One row a user, in order of arrival.
+    """One row per user, in order of arrival.
 
     Attributes:
         taste: `[n_users, n_categories]` preference for each category, rows sum to 1.
@@ -230,8 +234,8 @@ def _successors(category: IntArray, place: NDArray[np.int64], config: WorldConfi
         target = first_of_series + (place + offset) % config.series_length
         position = bounds[category] + target
         exists = position < bounds[category + 1]
-        found = order[np.where(exists, position, 0)]
-        columns.append(np.where(exists, found, -1).astype(np.int32))
+        successor = order[np.where(exists, position, 0)]
+        columns.append(np.where(exists, successor, -1).astype(np.int32))
     return np.stack(columns, axis=1)
 
 
@@ -272,7 +276,7 @@ def _transitions(config: WorldConfig) -> FloatArray:
 
 
 class Market(NamedTuple):
-    """Which item somebody takes on a day who has decided on a category.
+    """The items on offer on a day, and their probabilities within each category.
 
     Attributes:
         items: Available items, grouped by category.
@@ -305,7 +309,7 @@ class Market(NamedTuple):
 
 
 def open_market(config: WorldConfig, latent: Latent, day: int) -> Market:
-    """What is on offer on a day."""
+    """The items on offer on a day."""
     n = config.items_on(day)
     age = day - latent.items.release_day[:n]
     freshness = 1 + config.freshness_boost * np.exp2(-age / config.freshness_half_life_days)

@@ -1,7 +1,7 @@
-"""Vectors of a synthetic world's items, as encoders of texts and images would make them.
+"""Vectors of a synthetic world's items, like those that encoders of texts and images make.
 
-The text tells an item's category and nothing else, the image its series and nothing else; each is
-noisy, and some items lack it. So either helps to place a new item, and both together help more.
+The text vector depends on an item's category only, the image vector on its series only; both are
+noisy, and some items lack them. So each helps with cold items, and both together help more.
 """
 
 import numpy as np
@@ -19,9 +19,9 @@ _MISSING = (0.2, 0.3)
 
 
 def modality_vectors(config: WorldConfig, items: Items) -> pl.DataFrame:
-    """A column of vectors for each modality, a row an item, null where the item lacks it.
+    """One column of vectors per modality and one row per item; null where the item lacks it.
 
-    What an item has does not change as the world grows.
+    The vectors of an item do not change when the world grows.
     """
     n_items = len(items.category)
     codes = (items.category, items.series.astype(np.int64) * config.n_categories + items.category)

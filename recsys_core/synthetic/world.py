@@ -1,7 +1,7 @@
-"""A synthetic world with a known truth: event files, and the exact law that made them.
+"""A synthetic world with a known truth: event files, and the exact law behind them.
 
-`write_world` writes or extends the files; `World` opens them and tells the true distribution of the
-next item, hence what the best possible ranking would reach.
+`write_world` writes or extends the files. `World` opens them and gives the true distribution of the
+next item, and so the score of the best possible ranking.
 """
 
 from collections.abc import Sequence
@@ -41,19 +41,19 @@ def write_world(
     through: date,
     progress: Progress = silent,
 ) -> None:
-    """Write a world as event files, or extend an existing one by the days that it lacks.
+    """Write a world as event files, or add the missing days to an existing one.
 
     Writes `interactions/YYYY-MM-DD.parquet` (user_id, item_id, timestamp, event_type; by time),
-    `items.parquet` (item_id, title, categories, available_from, vectors if asked for; what is
+    `items.parquet` (item_id, title, categories, available_from, vectors if configured; the items
     available on the last day) and `world.json`. A later call with a later `through` adds days and
-    leaves the earlier ones as they are; so does a call after a kill.
+    keeps the earlier ones; a call after a kill adds the missing ones.
 
     Args:
-        folder: Where to write.
-        config: The world's laws.
-        first_day: First day; in an existing folder that world's first day holds instead.
+        folder: Folder to write to.
+        config: Laws of the world.
+        first_day: First day; ignored if the folder holds a world.
         through: Last day.
-        progress: Told after each day.
+        progress: Called after each day.
 
     Raises:
         ValueError: `through` is before the first day, or the folder holds another world.
@@ -79,11 +79,14 @@ def write_world(
 def bayes_ndcg_at_k(probabilities: FloatArray, k: int = 10) -> FloatArray:
     """Expected NDCG@k of ranking by the true probabilities, with one relevant item.
 
-    Nothing can do better on average that knows no more than the user, the history and the day.
+    No ranker that knows only the user, the history and the day has a higher expected value.
+
+    >>> bayes_ndcg_at_k(np.array([[0.75, 0.0, 0.25]]), k=1).tolist()
+    [0.75]
 
     Args:
         probabilities: `[batch, n_items]` true probabilities of the next item.
-        k: Length of the list.
+        k: Length of the recommended list.
 
     Returns:
         `[batch]`, between 0 and 1.
@@ -98,10 +101,10 @@ class World:
     """The truth behind a written world.
 
     Attributes:
-        config: The world's laws.
+        config: Laws of the world.
         first_day: First day.
         through: Last day.
-        latent: Hidden state.
+        latent: Hidden state of the world.
         item_ids: All items in order of arrival.
     """
 
@@ -138,14 +141,14 @@ class World:
         """True probabilities of the next item, given that there is a next event.
 
         Args:
-            user_ids: Who.
-            histories: All that each user has had so far, oldest first.
-            days: When the next event happens.
+            user_ids: User of each case.
+            histories: All items of each user before the event, oldest first.
+            days: Day of the next event.
 
         Returns:
-            The item ids of the columns and `[batch, n_items]` probabilities. Rows sum to 1; items
-            not yet available have 0, and so has what the user has had, unless repeats are allowed.
-            A row is all 0 if nothing is left.
+            The item ids of the columns and `[batch, n_items]` probabilities. Rows sum to 1. Items
+            that are not available yet have 0, and so have the items of the history, unless repeats
+            are allowed. A row is all 0 if no item is left.
 
         Raises:
             ValueError: Unequal lengths, an unknown id, or a day outside the world.
@@ -209,7 +212,7 @@ def _last_two(flat: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _claim(folder: Path, config: WorldConfig, first_day: date, through: date) -> tuple[date, date]:
-    """First and last day of the world in the folder, which is marked as this world's."""
+    """First and last day of the world in the folder; marks the folder as this world's."""
     facts = _read_world_file(folder)
     finished: date | None = None
     if facts is not None:

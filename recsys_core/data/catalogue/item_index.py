@@ -1,7 +1,7 @@
-"""The item index: item_id to item_idx, 1 … n_items, which only ever grows at its end.
+"""The item index: item_id to item_idx, 1 … n_items; append-only.
 
-So last night's weights still mean what they meant. What depends on the index records its length
-and the hash of that prefix, and fits any longer index that begins with the same prefix.
+So the rows of last night's weights still belong to the same items. Whatever depends on the index
+records its length and the hash of that prefix, and fits any longer index with the same prefix.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ def new_entries(index: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         index: The index so far: `item_id`, `item_idx`.
-        candidates: `item_id` and `first_seen` (nullable time), any number of rows an item, known
-            items included.
+        candidates: `item_id` and `first_seen` (nullable time), any number of rows per item; known
+            items may be among them.
 
     Returns:
-        `item_id`, `item_idx` of the unknown items, ordered by their earliest `first_seen` (never
-        seen comes last), then by `item_id`: the same whatever the order of the candidates.
+        `item_id`, `item_idx` of the unknown items, ordered by their earliest `first_seen` (null
+        last), then by `item_id`. The order of the candidates does not matter.
     """
     unknown = (
         candidates.join(index, on="item_id", how="anti")
@@ -38,7 +38,7 @@ def new_entries(index: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
 
 
 def index_prefix_sha256(item_ids: Iterable[str]) -> str:
-    """Hash of item ids in the order of their item_idx, from 1 on.
+    """Hash of the item ids in the order of their item_idx, from 1.
 
     Args:
         item_ids: All ids, or the first n of them for the hash of a prefix.

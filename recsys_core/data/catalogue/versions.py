@@ -1,8 +1,8 @@
-"""The catalogue by date: a row per version of an item, and which one held when.
+"""The catalogue by date: one row per version of an item, and the version that holds on a date.
 
-A night writes versions of what is new or changed, dated by its run date; a later change on the same
-run date replaces them. What is in the table already is not written again, so a step that was killed
-can be repeated.
+A night writes versions of new and changed items, dated by its run date; a later change on the same
+run date replaces them. Versions that are in the table are not written again, so a killed step can
+be repeated.
 """
 
 from datetime import date
@@ -21,10 +21,10 @@ _STORED = "__stored"
 
 
 def items_as_of(items: pl.LazyFrame, run_date: date) -> pl.LazyFrame:
-    """The version of each item that held on a date: the latest until then.
+    """The version of each item that holds on a date: the latest until then.
 
-    Before an item's first version that one holds: when the item came is for `available_from` to
-    say, not for the night that first read of it.
+    Before an item's first version, that first version holds: `available_from` says when the item
+    came, not the date of the night that first read it.
 
     Args:
         items: Rows of the table `items`: at least `item_id`, `valid_from`.
@@ -36,16 +36,16 @@ def items_as_of(items: pl.LazyFrame, run_date: date) -> pl.LazyFrame:
 
 
 def store_items(lake: Lake, items: pl.DataFrame, *, run_date: date) -> None:
-    """Give each item that is new, or differs from how it held on the run date, a version.
+    """Write a version of each item that is new or differs from its version on the run date.
 
     Args:
-        lake: Where to.
-        items: A row an item, from `clean_items`; columns that the table lacks are added to it, and
-            of those that it lacks an item keeps its values.
+        lake: The lake.
+        items: One row per item, from `clean_items`. Columns that the table lacks are added to the
+            table; in columns that `items` lacks, an item keeps its values.
         run_date: The date of the versions.
 
     Raises:
-        SourceError: A column holds what does not go with what it has held so far.
+        SourceError: The type of a column does not fit the type that the table has.
     """
     table = lake.scan(ITEMS.name).collect_schema()
     spelled = {name.casefold(): name for name in table}
@@ -63,36 +63,36 @@ def store_items(lake: Lake, items: pl.DataFrame, *, run_date: date) -> None:
 def store_listing(
     lake: Lake, listed: pl.Series, *, run_date: date, max_retired_share: float
 ) -> None:
-    """Make these the items that are listed: versions of those that no longer are, or are again.
+    """Mark these items, and no others, as listed; items whose mark changes get a version.
 
     Args:
-        lake: Whose items.
-        listed: Their ids.
+        lake: The lake.
+        listed: Ids of the items.
         run_date: The date of the versions.
-        max_retired_share: Largest share of the listed items that may go.
+        max_retired_share: Largest share of the listed items that may be retired.
 
     Raises:
-        SourceError: More would go; nothing is changed.
+        SourceError: More would be retired; nothing is changed.
     """
     ids = listed.unique().alias("item_id").to_frame()
 
     def decide(snapshot: Snapshot) -> Change:
-        held = items_as_of(snapshot.scan(), run_date)
-        was = held.select("item_id", "listed").collect()
+        current = items_as_of(snapshot.scan(), run_date)
+        was = current.select("item_id", "listed").collect()
         gone = was.filter("listed").join(ids, on="item_id", how="anti")
         _refuse_mass_retirement(gone.height, int(was["listed"].sum()), max_retired_share)
         back = was.filter(~pl.col("listed")).join(ids, on="item_id", how="semi")
         if gone.is_empty() and back.is_empty():
             return Change()
         flipped = pl.concat([gone, back]).lazy().select("item_id", listed=~pl.col("listed"))
-        versions = held.drop("listed").join(flipped, on="item_id").collect()
+        versions = current.drop("listed").join(flipped, on="item_id").collect()
         return _change(snapshot, versions, run_date)
 
     lake.change(ITEMS, decide)
 
 
 def _changed(snapshot: Snapshot, items: pl.DataFrame, run_date: date) -> pl.DataFrame:
-    """The items that are new or differ from how they are held, with all columns of the table."""
+    """The items that are new or differ from the stored version, with all columns of the table."""
     stored = items_as_of(snapshot.scan(), run_date).collect()
     both = items.cast({name: stored.schema[name] for name in items.columns}).join(
         stored, on="item_id", how="left", suffix=_STORED, maintain_order="left"
@@ -111,7 +111,7 @@ def _changed(snapshot: Snapshot, items: pl.DataFrame, run_date: date) -> pl.Data
 
 
 def _change(snapshot: Snapshot, versions: pl.DataFrame, run_date: date) -> Change:
-    """Add versions of a date, in place of those that their items have of that date."""
+    """Add versions of a date; they replace versions of the same items on that date."""
     if versions.is_empty():
         return Change()
     rows, stale = [versions.drop("valid_from")], list[str]()
@@ -126,7 +126,7 @@ def _change(snapshot: Snapshot, versions: pl.DataFrame, run_date: date) -> Chang
 
 
 def _widened(snapshot: Snapshot, new: pl.Schema) -> Change:
-    """Rewrite the table where columns must hold more than their type allows."""
+    """Rewrite the table if columns need a wider type."""
     stored = snapshot.scan().collect_schema()
     wider = {
         name: _wider(name, stored[name], dtype) for name, dtype in new.items() if name in stored
@@ -135,7 +135,7 @@ def _widened(snapshot: Snapshot, new: pl.Schema) -> Change:
     if wanted == stored:
         return Change()
     rows = snapshot.scan().with_columns(
-        # What was no vector so far was never judged; the files are read again for their vectors.
+        # A column that was no vector so far has not been checked: its files are read again.
         pl.lit(None, VECTOR).alias(name)
         if dtype == VECTOR != stored[name]
         else pl.col(name).cast(dtype)

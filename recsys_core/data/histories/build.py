@@ -1,7 +1,7 @@
 """Histories: each user's events in order, in buckets by a stable hash of the user.
 
-The bucket is the unit of parallel work and of memory: nothing later needs more than one bucket, or
-as many as it chooses to hold, at a time.
+The bucket is the unit of parallel work and of memory: later stages read one bucket at a time, or as
+many as they choose to hold.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,10 +23,13 @@ _HASH_OFFSET = np.uint64(0xCBF29CE484222325)
 
 
 def stable_hash(ids: pl.Series) -> NDArray[np.uint64]:
-    """Hash of strings that is the same in every run, version and machine.
+    """Hash of strings that is the same in every run, in every version and on every machine.
 
-    FNV-1a of the UTF-8 bytes, 64 bits, its upper half folded onto the lower one because FNV's low
-    bits, which choose the bucket, are its weakest.
+    It is FNV-1a of the UTF-8 bytes, 64 bits. The upper half is folded onto the lower one, because
+    the low bits choose the bucket and are FNV's weakest.
+
+    >>> (stable_hash(pl.Series(["ann", "bob", "ann"])) % np.uint64(8)).tolist()
+    [1, 5, 1]
 
     Source: Fowler, Noll, Vo; http://www.isthe.com/chongo/tech/comp/fnv/.
     """
@@ -37,13 +40,13 @@ def stable_hash(ids: pl.Series) -> NDArray[np.uint64]:
     starts, lengths = offsets[:-1], np.diff(offsets)
     hashes = np.full(len(ids), _HASH_OFFSET)
     shortest = int(lengths.min()) if len(ids) else 0
-    for place in range(shortest):
-        hashes = (hashes ^ letters[starts + place]) * _HASH_PRIME
-    place, longer = shortest, np.flatnonzero(lengths > shortest)
+    for position in range(shortest):
+        hashes = (hashes ^ letters[starts + position]) * _HASH_PRIME
+    position, longer = shortest, np.flatnonzero(lengths > shortest)
     while longer.size:
-        hashes[longer] = (hashes[longer] ^ letters[starts[longer] + place]) * _HASH_PRIME
-        place += 1
-        longer = longer[lengths[longer] > place]
+        hashes[longer] = (hashes[longer] ^ letters[starts[longer] + position]) * _HASH_PRIME
+        position += 1
+        longer = longer[lengths[longer] > position]
     return hashes ^ (hashes >> np.uint64(32))
 
 
@@ -57,8 +60,8 @@ EVENTS = pl.Schema(
         "target_weight": pl.Float32(),
     }
 )
-"""An event on its way to a history; `event_type` is the kind's code, `target_weight` what it counts
-in the loss as a target, 0 where it is none."""
+"""Events before they become histories. `event_type` is the code of the kind, `target_weight` the
+weight in the loss; 0: the event is no target."""
 
 
 def write_histories(
@@ -72,22 +75,22 @@ def write_histories(
     base: Sequence[Path] | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
-    """Write `bucket-000.parquet` …: a row a user, sorted by user_id.
+    """Write `bucket-000.parquet` …: one row per user, sorted by user_id.
 
-    A user's events are ordered by time, those of equal time by arrival. The events are parted into
-    buckets on the disk; then one bucket at a time is sorted in memory. With a base only the new
-    events are; the bytes that come out are the same.
+    A user's events are ordered by time, and by arrival where the times are equal. The events are
+    split into buckets on the disk; then one bucket at a time is sorted in memory. With a base only
+    the new events are sorted; the files have the same bytes either way.
 
     Args:
-        events: Chunks of `EVENTS`, in any order; only what happened before the night's end.
-        folder: For the bucket files.
-        scratch: For the unsorted buckets; emptied before and after.
-        kind: How to split, see `recsys_core.data.histories.splits`.
-        windows: The windows of a global-time split.
-        n_buckets: How many files.
-        base: As many bucket files of an earlier night, whose events `events` then lacks. All that
-            is new has a later arrival than all that is there.
-        progress: Told after each chunk and bucket.
+        events: Chunks of `EVENTS` before the night's end, in any order.
+        folder: Folder of the bucket files.
+        scratch: Folder of the unsorted buckets; emptied before and after.
+        kind: Kind of split, see `recsys_core.data.histories.splits`.
+        windows: Windows of a global-time split.
+        n_buckets: Number of files.
+        base: Bucket files of an earlier night, as many; `events` then lacks their events. Every new
+            event arrived later than every event of the base.
+        progress: Called after each chunk and bucket.
 
     Returns:
         The bucket files.
@@ -126,7 +129,7 @@ def _bucket(events: pl.LazyFrame, base: Path | None, derived: Sequence[pl.Expr])
 
 
 def _in_order(events: pl.LazyFrame) -> pl.LazyFrame:
-    """A row a user, with lists of the events."""
+    """One row per user, with lists of the events."""
     return (
         events.sort("user_id", "timestamp", "arrival", "item_idx")
         .group_by("user_id", maintain_order=True)
@@ -148,7 +151,7 @@ def _appended(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
         ).explode(*HISTORY_LISTS, empty_as_null=False)
         for suffix in ("", "_new")
     )
-    # Within a user the rows stand in the order in which equal times are to stay.
+    # Within a user the rows are in the order that events of equal time keep.
     mixed = mixed.with_columns(arrival=pl.int_range(pl.len()))
     return pl.concat(
         [

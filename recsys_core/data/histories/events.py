@@ -1,4 +1,4 @@
-"""The lake's interactions as events of histories, a data file at a time."""
+"""The lake's interactions as events of histories, one data file at a time."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.schema import INTERACTIONS, TIMESTAMP
 
 MOST_REWRITTEN = 20_000_000
-"""Most rewritten rows that are compared; after more, histories are made anew."""
+"""Most rewritten rows that are compared; with more, all histories are built again."""
 
 _ROW = [column.name for column in INTERACTIONS.columns if column.name != "date"]
 
@@ -32,13 +32,14 @@ def events_before(
         item_index: `item_id`, `item_idx`.
         event_types: `event_type`, `code`, `target_weight`.
         min_weight: Events of a lower weight are no targets; None: no bound.
-        since: Leave out what is in this earlier version, for which `only_later_rows` holds.
+        since: Earlier version whose rows are left out; `only_later_rows` must hold for it.
     """
     index, kinds = item_index.lazy(), event_types.lazy()
     paths = interactions.files().sort("date", "path")["path"].to_list()
     known: list[str] = []
     if since is not None:
-        known, paths = _left(since, interactions), _left(interactions, since)
+        known = _files_missing_in(interactions, since)
+        paths = _files_missing_in(since, interactions)
     liked = pl.lit(value=True) if min_weight is None else pl.col("weight") >= min_weight
     for path in paths:
         rows = _rows(interactions, [path]).filter(_before(moment))
@@ -58,29 +59,29 @@ def only_later_rows(before: Snapshot, now: Snapshot) -> bool:
 
     Data files that were rewritten for other reasons are compared row by row.
     """
-    gone, come = _left(before, now), _left(now, before)
+    gone, added = _files_missing_in(now, before), _files_missing_in(before, now)
     files = before.files()
     n_gone = int(files.filter(pl.col("path").is_in(gone))["rows"].sum())
     if n_gone > MOST_REWRITTEN or not all((before.path / path).exists() for path in gone):
         return False
-    rewritten, n_found, arrivals = _rows(before, gone), 0, pl.Series(dtype=pl.Int64)
-    for path in come:
+    rewritten, n_kept, arrivals = _rows(before, gone), 0, pl.Series(dtype=pl.Int64)
+    for path in added:
         rows = _rows(now, [path]).collect()
         new = rows.lazy().join(rewritten, on=_ROW, how="anti").select("arrival").collect()
-        n_found += rows.height - new.height
+        n_kept += rows.height - new.height
         arrivals = arrivals.append(new["arrival"].sort().head(1))
     last = int(files["last_arrival"].max() or -1)  # pyright: ignore[reportArgumentType]
-    return n_found == n_gone and bool((arrivals > last).all())
+    return n_kept == n_gone and bool((arrivals > last).all())
 
 
 def first_interactions(moment: datetime, interactions: Snapshot) -> pl.DataFrame:
-    """`item_id`, `first_interaction`: when an item was first interacted with, before a moment."""
+    """`item_id`, `first_interaction`: time of each item's first one before a moment."""
     first = pl.DataFrame(schema={"item_id": pl.String, "first_interaction": TIMESTAMP})
     for path in interactions.files()["path"]:
         rows = interactions.read_file(path).filter(_before(moment))
-        of_file = rows.group_by("item_id").agg(first_interaction=pl.col("timestamp").min())
+        first_in_file = rows.group_by("item_id").agg(first_interaction=pl.col("timestamp").min())
         first = (
-            pl.concat([first.lazy(), of_file])
+            pl.concat([first.lazy(), first_in_file])
             .group_by("item_id")
             .agg(pl.col("first_interaction").min())
             .collect()
@@ -88,10 +89,10 @@ def first_interactions(moment: datetime, interactions: Snapshot) -> pl.DataFrame
     return first
 
 
-def _left(one: Snapshot, other: Snapshot) -> list[str]:
-    """Data files of the one that the other lacks."""
-    lacking = one.files().join(other.files(), on="path", how="anti")
-    return lacking.sort("date", "path")["path"].to_list()
+def _files_missing_in(other: Snapshot, snapshot: Snapshot) -> list[str]:
+    """Data files of a snapshot that another one lacks."""
+    missing = snapshot.files().join(other.files(), on="path", how="anti")
+    return missing.sort("date", "path")["path"].to_list()
 
 
 def _rows(snapshot: Snapshot, paths: Sequence[str]) -> pl.LazyFrame:

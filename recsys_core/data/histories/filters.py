@@ -1,7 +1,7 @@
 """Filters of histories: short sessions, rare users and rare items (the k-core).
 
-They look at training events only, so nothing that is kept or dropped depends on what validation and
-test ask for. Off by default: every user and item is kept, however rare.
+Filters count training events only, so they do not depend on the validation and test targets. They
+are off by default: every user and item is kept, however rare.
 """
 
 from collections.abc import Sequence
@@ -21,42 +21,42 @@ from recsys_core.settings import Progress, Settings, silent
 
 
 class FilterConfig(Settings):
-    """What is left out of histories."""
+    """Filters of histories."""
 
     min_session_events: int = Field(
         default=1,
         ge=1,
-        description="Training sessions with fewer events are left out, events of later windows not",
+        description="Training sessions with fewer events are dropped; later events are all kept",
     )
     session_gap_minutes: int = Field(
-        default=30, ge=1, description="A session ends where nothing happens for longer than this"
+        default=30, ge=1, description="A session ends after a pause of more than this many minutes"
     )
     min_user_events: int = Field(
         default=0,
         ge=0,
-        description="Users with fewer training events are left out; 1 leaves out cold users",
+        description="Users with fewer training events are dropped; 1 drops users without any",
     )
     min_item_events: int = Field(
         default=0,
         ge=0,
-        description="Events of items with fewer training events are left out; 1 leaves out those "
-        "of cold items. With min_user_events it is applied again and again, until all hold: the "
-        "k-core",
+        description="Events of items with fewer training events are dropped; 1 drops those of cold "
+        "items. With min_user_events both rules are repeated until all users and items meet them: "
+        "the k-core",
     )
 
     @property
     def any(self) -> bool:
-        """Whether anything may be left out."""
+        """Whether a filter is on."""
         return bool(self.min_session_events > 1 or self.min_user_events or self.min_item_events)
 
 
 class Dropped(NamedTuple):
-    """What was left out.
+    """Numbers of dropped users, items and events.
 
     Attributes:
         users: Users without a history now.
-        items: Items of which no event is left.
-        events: Events, of all three parts.
+        items: Items without an event now.
+        events: Events of training, validation and test.
     """
 
     users: int
@@ -67,13 +67,13 @@ class Dropped(NamedTuple):
 def filter_histories(
     buckets: Sequence[Path], config: FilterConfig, *, n_items: int, progress: Progress = silent
 ) -> Dropped:
-    """Rewrite bucket files without what is to be left out, one bucket in memory at a time.
+    """Rewrite bucket files without what the filters drop, one bucket in memory at a time.
 
     Args:
         buckets: Files of `write_histories`; each is replaced as a whole.
-        config: What to leave out.
+        config: The filters.
         n_items: Length of the item index.
-        progress: Told after each pass over the buckets.
+        progress: Called after each pass over the buckets.
     """
     before = _totals(buckets, n_items)
     if config.min_session_events > 1:
@@ -128,7 +128,7 @@ def _core_items(
 def _thinned(
     histories: pl.DataFrame, keep: NDArray[np.bool_], starts: NDArray[np.int64]
 ) -> pl.DataFrame:
-    """Histories without some events; users without any are left out."""
+    """Histories with only the events to keep, and only the users who have any."""
     seen = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
     counted = {
         name: seen[starts[:-1] + histories[name].to_numpy()] - seen[starts[:-1]]

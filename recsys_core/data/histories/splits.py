@@ -1,6 +1,6 @@
-"""Where training ends: by global time, or by leaving each user's last events out.
+"""The split: by global time, or by leaving each user's last events out.
 
-Either way a user's events, oldest first, fall into three ranges: training [0, train_end),
+Either way a user's events, oldest first, are in three ranges: training [0, train_end),
 validation [train_end, validation_end) and test [validation_end, end).
 """
 
@@ -36,6 +36,12 @@ class TimeWindows:
     ) -> "TimeWindows":
         """The windows that end with the day before `run_date`.
 
+        >>> windows = TimeWindows.before(
+        ...     date(2026, 3, 10), timezone="UTC", validation_days=1, test_days=2
+        ... )
+        >>> f"{windows.validation_start:%d %b}, {windows.test_start:%d %b}, {windows.end:%d %b}"
+        '07 Mar, 08 Mar, 10 Mar'
+
         Args:
             run_date: The night's date.
             timezone: IANA name; days begin at its midnight.
@@ -67,8 +73,8 @@ def split_columns(kind: SplitKind, windows: TimeWindows) -> tuple[pl.Expr, pl.Ex
     than three events are training users only.
 
     Args:
-        kind: How to split.
-        windows: Used by "global_time" only.
+        kind: Kind of split.
+        windows: Windows; only "global_time" uses them.
 
     Returns:
         Expressions over the column `timestamp: list[datetime[us, UTC]]`, sorted.

@@ -1,4 +1,4 @@
-"""Which events models learn to predict and are judged by, and how much each counts in the loss."""
+"""Which events are targets of training and evaluation, and their weights in the loss."""
 
 from typing import Annotated
 
@@ -11,22 +11,22 @@ LossWeight = Annotated[float, Field(gt=0, le=1000)]
 
 
 class TargetConfig(Settings):
-    """Which events are targets; all others are part of histories only."""
+    """Which events are targets; all other events are history only."""
 
     event_types: dict[str, LossWeight] = Field(
         default={},
-        description="Kinds of events that models learn to predict and are judged by, each with its "
-        "weight in the loss. Empty: all, alike",
+        description="Kinds of events that models learn to predict and are evaluated on, with their "
+        "weights in the loss. Empty: all kinds, with weight 1",
     )
     min_weight: float | None = Field(
         default=None,
-        description="Events of a lower weight are no targets: with ratings as weights, the lowest "
-        "rating that counts as liked. Empty: no bound",
+        description="Events of a lower weight are no targets; with ratings as weights, this is the "
+        "lowest rating that counts as liked. Empty: no bound",
     )
 
 
 def target_weights(config: TargetConfig, kinds: pl.DataFrame) -> pl.DataFrame:
-    """The kinds of events with what a target of each counts in the loss; 0 for no target.
+    """The kinds of events with their weight in the loss; 0: events of the kind are no targets.
 
     Args:
         config: Which kinds are targets.
