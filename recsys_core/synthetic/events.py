@@ -21,12 +21,11 @@ from recsys_core.synthetic.latent import (
     FloatArray,
     IntArray,
     Latent,
-    Market,
     Purpose,
     WorldConfig,
     generator,
-    open_market,
 )
+from recsys_core.synthetic.market import Market, open_market
 
 LAST_ITEM_WEIGHT = 0.7
 """Probability that the last item is the anchor; otherwise it is the item before the last."""

@@ -158,17 +158,8 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
         ValueError: A history holds an item that is not in the catalogue.
     """
     candidates = candidate_mask(items, split)
-    first, last = {
-        "validation": (pl.col("train_end"), pl.col("validation_end")),
-        "test": (pl.col("validation_end"), pl.col("item_idx").list.len().cast(pl.Int32)),
-    }[split]
-    frame = (
-        pl.scan_parquet(bucket)
-        .select("user_id", *HISTORY_LISTS, "train_end", first=first, last=last)
-        .filter(pl.col("last") > pl.col("first"))
-        .collect()
-    )
-    histories, times, kinds, weights = (Ragged.of(frame[name]) for name in HISTORY_LISTS)
+    users = _users_in_window(bucket, split)
+    histories, times, kinds, weights = (Ragged.of(users[name]) for name in HISTORY_LISTS)
     events = histories.values
     if events.size and not 1 <= events.min() <= events.max() <= items.height:
         msg = (
@@ -177,8 +168,8 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
         )
         raise ValueError(msg)
 
-    starts, n_events = frame["first"].to_numpy(), (frame["last"] - frame["first"]).to_numpy()
-    rows = np.repeat(np.arange(frame.height), n_events)
+    starts, n_events = users["first"].to_numpy(), (users["last"] - users["first"]).to_numpy()
+    rows = np.repeat(np.arange(users.height), n_events)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(n_events) - n_events, n_events)
     positions = (starts[rows] + within).astype(np.int32)
     user_starts = histories.offsets[rows]
@@ -190,14 +181,28 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     kept = np.flatnonzero(is_target & ~seen & ~not_candidate)
     begins = user_starts[kept]
     return Cases(
-        user_id=frame["user_id"].gather(rows[kept]).to_list(),
+        user_id=users["user_id"].gather(rows[kept]).to_list(),
         positions=positions[kept],
         targets=targets[kept],
         histories=CaseHistories(
             events, kinds.values, times.values, begins, begins + positions[kept]
         ),
-        train_lengths=frame["train_end"].to_numpy()[rows[kept]].astype(np.int32),
+        train_lengths=users["train_end"].to_numpy()[rows[kept]].astype(np.int32),
         dropped={"seen": int(seen.sum()), "not_candidate": int(not_candidate.sum())},
+    )
+
+
+def _users_in_window(bucket: Path, split: Split) -> pl.DataFrame:
+    """Users with events in the window of a split, and where these events begin and end."""
+    first, last = {
+        "validation": (pl.col("train_end"), pl.col("validation_end")),
+        "test": (pl.col("validation_end"), pl.col("item_idx").list.len().cast(pl.Int32)),
+    }[split]
+    return (
+        pl.scan_parquet(bucket)
+        .select("user_id", *HISTORY_LISTS, "train_end", first=first, last=last)
+        .filter(pl.col("last") > pl.col("first"))
+        .collect()
     )
 
 
