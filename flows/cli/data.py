@@ -1,4 +1,4 @@
-"""The commands under `recdistill data`: make, fetch, look at and take away data."""
+"""The commands under `recdistill data`: generate, fetch, inspect and delete data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import ConfigOption, DataOption, WorkspaceOption, resolve
+from flows.cli.options import ConfigOption, DataOption, JsonOption, WorkspaceOption, resolve
 from flows.cli.output import say, share_bar, size, today
 
 if TYPE_CHECKING:
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
     from flows.datasets.download import Progress as DownloadProgress
 
-data_app = typer.Typer(help="Make, fetch, look at and take away data.", no_args_is_help=True)
+data_app = typer.Typer(help="Generate, fetch, inspect and delete data.", no_args_is_help=True)
 
 
 @data_app.command()
 def synthetic(
-    out: Annotated[Path, typer.Option(help="Folder to write, or to extend.")],
-    days: Annotated[int, typer.Option(min=1, help="Days that a new world begins with.")] = 30,
+    out: Annotated[Path, typer.Option(help="Folder to write or to extend.")],
+    days: Annotated[int, typer.Option(min=1, help="Days of history in a new world.")] = 30,
     through: Annotated[
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help="Last day. Default: yesterday, UTC."),
     ] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Users on the first day.")] = None,
     items: Annotated[int | None, typer.Option(min=1, help="Items on the first day.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds make equal worlds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; equal seeds give equal worlds.")] = 0,
     allow_repeats: Annotated[
-        bool, typer.Option("--allow-repeats", help="Users may have an item again; faster.")
+        bool, typer.Option("--allow-repeats", help="Let users repeat items; this is faster.")
     ] = False,
     modalities: Annotated[
-        bool, typer.Option("--modalities", help="Items have vectors of a text and an image.")
+        bool, typer.Option("--modalities", help="Give items vectors of a text and an image.")
     ] = False,
 ) -> None:
-    """Write a synthetic world with a known truth, or extend one by the days that it lacks."""
+    """Write a synthetic world whose true preferences are known, or add the missing days to one."""
     from recsys_core.synthetic.world import WorldConfig, write_world
 
     last = through.date() if through else today("UTC") - timedelta(days=1)
@@ -59,20 +59,20 @@ def synthetic(
 @data_app.command()
 def fetch(
     name: Annotated[
-        str | None, typer.Argument(help="Data set to fetch; without one, they are listed.")
+        str | None, typer.Argument(help="Data set to fetch. Without it, list all.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Folder to make. Default: data/NAME.", show_default=False)
+        Path | None, typer.Option(help="Folder to create. Default: data/NAME.", show_default=False)
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Archive that was downloaded already; the network is not used."),
+        typer.Option(help="Archive that you have downloaded; the network is not used."),
     ] = None,
     accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="Accept the owner's terms without a question.")
+        bool, typer.Option("--accept-licence", help="Accept the owner's terms without being asked.")
     ] = False,
 ) -> None:
-    """Fetch a public data set by name, check it and make it readable for a night."""
+    """Download a public data set, check it and unpack it for nights."""
     if name is None:
         _print_datasets()
         return
@@ -97,13 +97,11 @@ def fetch(
 
 @data_app.command()
 def status(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Everything, for programs: each date, each file.")
-    ] = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Show the lake: dates, rows, gaps, quarantine, source files."""
+    """Show what the lake holds: dates, rows, gaps, quarantine, source files."""
     resolved = resolve(config, None, workspace)
     from flows.cli.status import print_status
     from recsys_core.data.lake.status import lake_status
@@ -127,7 +125,7 @@ def backfill(
     data: DataOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Read the files of some dates again, whole, and validate what they bring."""
+    """Read the source files of some dates again and validate their rows."""
     resolved = resolve(config, data, workspace)
     from flows.backfill import backfill as flow
     from flows.cli.log_format import keep_tracebacks_off_the_console
@@ -143,12 +141,12 @@ def backfill(
 @data_app.command()
 def clean(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go, and how many bytes.")
+        bool, typer.Option("--dry-run", help="Show what would be deleted, and how many bytes.")
     ] = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Delete what the retention policy need not keep; every night ends with this too."""
+    """Delete what the retention policy no longer keeps. Every night ends with this, too."""
     resolved = resolve(config, None, workspace)
     from flows.services.lock import workspace_lock
     from tasks.chores.retention import apply_retention, planned_retention
@@ -163,15 +161,15 @@ def clean(
 
 @data_app.command()
 def forget(
-    user: Annotated[str, typer.Option("--user", help="The user's id, as the source spells it.")],
+    user: Annotated[str, typer.Option("--user", help="The user's id as in the source.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is held of the user; change nothing.")
+        bool, typer.Option("--dry-run", help="Show what is stored about the user; change nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without being asked.")] = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Erase a user from the lake, its old versions and all stage outputs, for good."""
+    """Erase a user from the lake, its old versions and all stage outputs, irreversibly."""
     resolved = resolve(config, None, workspace)
     from flows.cli.forget import forget as erase
     from flows.cli.forget import look
@@ -199,7 +197,11 @@ def _print_datasets() -> None:
 
 
 def _require(question: str, given: bool, otherwise: str, option: str) -> None:
-    """Go on only with a yes, from the option or from somebody at a terminal."""
+    """Require consent, by the option or by an answer at a terminal.
+
+    Raises:
+        ValueError: Neither was given.
+    """
     if given or (sys.stdin.isatty() and typer.confirm(question)):
         return
     msg = f"{otherwise}: {option} was not given, and nobody said yes."

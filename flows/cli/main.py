@@ -1,4 +1,4 @@
-"""The command line. Errors that a user can mend are sentences, not tracebacks."""
+"""The command line. Errors are shown as messages; RECDISTILL_DEBUG=1 shows tracebacks."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from flows.cli.data import data_app
-from flows.cli.options import ConfigOption, DataOption, WorkspaceOption, resolve
+from flows.cli.options import ConfigOption, DataOption, JsonOption, WorkspaceOption, resolve
 from flows.cli.output import console, say, today
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ app.add_typer(data_app, name="data")
 
 RunDateOption = Annotated[
     datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], help="The night's date. Default: today in its time zone."),
+    typer.Option(formats=["%Y-%m-%d"], help="The night's date. Default: today in the data's zone."),
 ]
 
 
@@ -40,10 +40,11 @@ def nightly(
     workspace: WorkspaceOption = None,
     run_date: RunDateOption = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what would run, and why; run nothing.")
+        bool,
+        typer.Option("--plan", help="Show which stages would run, and why; run nothing."),
     ] = False,
 ) -> None:
-    """Run one night; what is finished already is skipped."""
+    """Run one night. Stages that have finished are skipped."""
     resolved = resolve(config, data, workspace)
     given = run_date.date() if run_date else resolved.run_date
     day = given or today(resolved.events.timezone)
@@ -60,16 +61,17 @@ def nightly(
 @app.command()
 def recommend(
     history: Annotated[
-        str, typer.Option(help="Item ids, oldest first, separated by commas; may be empty.")
+        str, typer.Option(help="Item ids, oldest first, separated by commas. May be empty.")
     ],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show which history item contributed most.")
+        bool,
+        typer.Option("--explain", help="Show which history item contributed most."),
     ] = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Ask the champion what to recommend after a history."""
+    """Recommend items with the champion, given a user's history."""
     resolved = resolve(config, None, workspace)
     from flows.cli.recommend import recommend as ask
 
@@ -85,8 +87,10 @@ def recommend(
 
 
 @app.command()
-def report(config: ConfigOption = None, workspace: WorkspaceOption = None) -> None:
-    """Show the newest night's table, and where its report is."""
+def report(
+    as_json: JsonOption = False, config: ConfigOption = None, workspace: WorkspaceOption = None
+) -> None:
+    """Show the results of the last night and the path of its report."""
     resolved = resolve(config, None, workspace)
     summaries = sorted(
         resolved.workspace.glob("nights/*/summary.json"), key=lambda path: path.stat().st_mtime
@@ -94,6 +98,9 @@ def report(config: ConfigOption = None, workspace: WorkspaceOption = None) -> No
     if not summaries:
         msg = f"No night has finished in {resolved.workspace.resolve()}. Run `recdistill nightly`."
         raise FileNotFoundError(msg)
+    if as_json:
+        typer.echo(summaries[-1].read_text(encoding="utf-8"))
+        return
     _print_summary(summaries[-1])
 
 
@@ -103,17 +110,17 @@ def up(
     data: DataOption = None,
     workspace: WorkspaceOption = None,
     prefect_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Where the Prefect server and its UI listen.")
+        int, typer.Option(min=1, max=65535, help="Port of the Prefect server and its UI.")
     ] = 4200,
     mlflow_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Where the MLflow server listens.")
+        int, typer.Option(min=1, max=65535, help="Port of the MLflow server.")
     ] = 5000,
     cron: Annotated[
         str | None,
-        typer.Option(help="When nights start, as a cron expression. Default: 30 2 * * *."),
+        typer.Option(help="Cron expression of the nightly start. Default: '30 2 * * *'."),
     ] = None,
 ) -> None:
-    """Start the schedule: Prefect and MLflow on this machine only, and a worker."""
+    """Start the schedule: a Prefect server, an MLflow server and a worker, on 127.0.0.1 only."""
     resolved = resolve(config, data, workspace)
     from flows.services import stack as services
 
@@ -133,7 +140,7 @@ def up(
 
 @app.command()
 def down(config: ConfigOption = None, workspace: WorkspaceOption = None) -> None:
-    """Stop what `recdistill up` started, and a night that its worker runs."""
+    """Stop the servers and the worker that `recdistill up` started, and a night that is running."""
     resolved = resolve(config, None, workspace)
     from flows.services import stack as services
 

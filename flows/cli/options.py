@@ -1,4 +1,4 @@
-"""What commands have in common: their options, and the configuration that these lead to."""
+"""Options that commands share, and the configuration that follows from them."""
 
 import tomllib
 from pathlib import Path
@@ -13,18 +13,23 @@ if TYPE_CHECKING:
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="TOML file; without one, a synthetic world is used."),
+    typer.Option("--config", "-c", help="TOML file. Default: a night on a synthetic world."),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder that the configuration calls {data}.")
+    Path | None, typer.Option("--data", help="Folder that replaces {data} in the configuration.")
 ]
 WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", help="Folder of everything that nights write.")
+    Path | None,
+    typer.Option(
+        "--workspace",
+        help="Folder for everything that nights write.",
+    ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
 
 
 def resolve(config: Path | None, data: Path | None, workspace: Path | None) -> "NightlyConfig":
-    """The configuration, with the environment set for what is imported next."""
+    """Read the configuration, and set the environment for libraries that are imported next."""
     if data and not config:
         msg = "--data fills in {data} of a configuration file; give --config too."
         raise ValueError(msg)
@@ -36,7 +41,7 @@ def resolve(config: Path | None, data: Path | None, workspace: Path | None) -> "
 
 
 def _configured_workspace(config: Path | None) -> Path:
-    """The workspace that a file names; whatever is wrong with the file is said later."""
+    """The workspace that a file names. `load_config` reports what is wrong with the file."""
     try:
         fields = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the tools we build on are told by environment variables, unless the user said otherwise."""
+"""Defaults of environment variables that Prefect, MLflow and other libraries read."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def default_environment(workspace: Path) -> Mapping[str, str]:
-    """Telemetry off, everything inside the workspace, crashed runs noticed.
+    """Variables that switch telemetry off, keep files in the workspace and detect crashed runs.
 
     Args:
         workspace: Folder of everything that nights write.
@@ -29,7 +29,10 @@ def default_environment(workspace: Path) -> Mapping[str, str]:
 
 
 def set_default_environment(workspace: Path) -> None:
-    """Apply the defaults; must come before Prefect, MLflow or Great Expectations is imported."""
+    """Set the variables that the user has not set.
+
+    Call it before Prefect, MLflow or Great Expectations is imported, which read it then.
+    """
     for name, value in default_environment(workspace).items():
         os.environ.setdefault(name, value)
     # Prefect makes its own folder, but not the one around it.

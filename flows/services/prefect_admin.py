@@ -1,4 +1,4 @@
-"""What the Prefect server is told: where nights run, which there are, and which ones died."""
+"""Set-up of the Prefect server: work pool, automation, deployments; marks dead runs as crashed."""
 
 import subprocess
 import sys
@@ -57,14 +57,14 @@ def worker_online(client: SyncPrefectClient, name: str) -> bool:
 
 
 def create_automation(client: SyncPrefectClient, *, heartbeat_seconds: int) -> None:
-    """Have runs marked as crashed that stop giving signs of life, so that their slot gets free.
+    """Create the automation that marks runs without heartbeats as crashed.
 
-    Without it a run whose process was killed together with its worker stays Running, and every
-    later night is cancelled in its favour.
+    Without it, a run that was killed together with its worker stays Running and holds the
+    concurrency slot, so that every later night is cancelled.
 
     Args:
         client: Of the server.
-        heartbeat_seconds: Time between two signs of life.
+        heartbeat_seconds: Time between two heartbeats.
     """
     within = timedelta(seconds=MISSED_HEARTBEATS * heartbeat_seconds)
     for existing in client.read_automations_by_name(_AUTOMATION):
@@ -97,7 +97,7 @@ def create_automation(client: SyncPrefectClient, *, heartbeat_seconds: int) -> N
 
 
 def crash_orphans(client: SyncPrefectClient, workspace: Path) -> list[str]:
-    """Mark runs as crashed whose process is gone, when no worker of this workspace runs.
+    """Mark runs as crashed whose process is gone. Call it while no worker of the workspace runs.
 
     Args:
         client: Of the server.
@@ -130,14 +130,14 @@ def deploy(
     """Create or update the deployments of `prefect.yaml`; runs work in the current directory.
 
     Args:
-        config: What nights run with unless a run says otherwise.
+        config: The default configuration of nights.
         cron: When nights start; None for the time in `prefect.yaml`.
-        folder: Where the completed prefect.yaml goes.
+        folder: Folder for the completed prefect.yaml.
         log: The file that takes what `prefect deploy` prints.
         environment: All of its environment; names the server.
 
     Raises:
-        ServiceError: Prefect refused them.
+        ServiceError: `prefect deploy` failed.
     """
     completed = folder / "prefect.yaml"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Background processes: started once, found again by another command, stopped with all they began.
+"""Background processes: start one, find it from another command, stop it with its children.
 
-A service is found by the process id and its creation time, since ids are used again, and what it
-began by a mark in the environment, which outlives a parent that was killed.
+A service is identified by process id and creation time, because ids are reused. Its children are
+identified by a mark in their environment, which remains when their parent is killed.
 """
 
 import socket
@@ -34,8 +34,8 @@ class Service:
 
     Attributes:
         workspace: Folder of everything that nights write, absolute.
-        name: What its files are called.
-        title: What people call it.
+        name: Stem of its files.
+        title: Name in messages.
     """
 
     workspace: Path
@@ -44,7 +44,7 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """What the process prints."""
+        """The file that takes what the process prints."""
         return self.workspace / "logs" / f"{self.name}.log"
 
     @property
@@ -54,7 +54,7 @@ class Service:
 
     @property
     def running(self) -> psutil.Process | None:
-        """The process that was started, unless it has ended."""
+        """The process, or None if it has ended."""
         record = self._record()
         try:
             process = psutil.Process(record["pid"])
@@ -75,7 +75,7 @@ class Service:
             url: Where it will answer.
 
         Returns:
-            The child, for those who want to wait for its end.
+            The child process, for callers that wait for its end.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
@@ -94,14 +94,14 @@ class Service:
         return child
 
     def wait(self, healthy: Callable[[], bool], *, timeout_seconds: float = 180) -> None:
-        """Wait until the service does its work.
+        """Wait until the service is healthy.
 
         Args:
-            healthy: Asked again and again.
-            timeout_seconds: When to give up.
+            healthy: Polled until it is true.
+            timeout_seconds: Longest wait.
 
         Raises:
-            ServiceError: The process ended, or time is up; the message shows the end of its log.
+            ServiceError: The process ended, or time ran out; the message shows the end of its log.
         """
         deadline = time.monotonic() + timeout_seconds
         while not healthy():
@@ -116,10 +116,10 @@ class Service:
             raise ServiceError(msg)
 
     def stop(self) -> bool:
-        """Stop the process and all that it began; politely first.
+        """Stop the process and all its children: terminate first, then kill.
 
         Returns:
-            Whether anything ran.
+            Whether anything was running.
         """
         leader = self.running
         members = self._members()
@@ -176,7 +176,7 @@ def require_free_port(port: int, *, title: str, option: str) -> None:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             msg = (
-                f"Port {port} is taken by another program, so that {title} can't listen there. "
+                f"Port {port} is taken by another program, so {title} can't listen there. "
                 f"Stop that program, or choose another port with {option}."
             )
             raise ServiceError(msg) from error

@@ -24,12 +24,12 @@ _WORKER = "worker"
 
 @dataclass(frozen=True)
 class Status:
-    """A service as `up` leaves it, or finds it.
+    """State of a service after `up`.
 
     Attributes:
-        title: What people call it.
+        title: Name in messages.
         url: Its address; None for the worker.
-        log: What it prints.
+        log: The file that takes what it prints.
         started: Whether this command started it.
     """
 
@@ -41,11 +41,11 @@ class Status:
 
 @dataclass(frozen=True)
 class Services:
-    """What `up` brought about.
+    """The result of `up`.
 
     Attributes:
-        services: One status a service.
-        crashed: Names of runs that were found without a process.
+        services: One status per service.
+        crashed: Names of runs whose process is gone, now marked as crashed.
         next_night: When the scheduler will start the next one.
     """
 
@@ -57,19 +57,19 @@ class Services:
 def up(
     config: NightlyConfig, *, prefect_port: int, mlflow_port: int, cron: str | None = None
 ) -> Services:
-    """Start what does not run yet, make the deployments and wait until all of it is healthy.
+    """Start the missing services, create the deployments and wait until everything is healthy.
 
-    Nights work in the current directory.
+    Nights run in the current directory.
 
     Args:
-        config: What nights run with unless a run says otherwise.
-        prefect_port: Where a Prefect server that does not run yet will listen.
-        mlflow_port: The same for MLflow.
+        config: The default configuration of nights.
+        prefect_port: Port for a new Prefect server.
+        mlflow_port: Port for a new MLflow server.
         cron: When nights start; None for 02:30.
 
     Raises:
-        ServiceError: A port is taken, or a service died or did not answer; what this command
-            started is stopped again.
+        ServiceError: A port is taken, or a service died or did not answer. The services that this
+            call started are stopped again.
     """
     workspace = config.workspace.resolve()
     prefect, mlflow, worker = all_services(workspace)
@@ -99,10 +99,10 @@ def up(
 
 
 def down(workspace: Path) -> list[str]:
-    """Stop what `up` started in this workspace, and runs of the worker with it.
+    """Stop the services that `up` started in this workspace, and runs of its worker.
 
     Returns:
-        The titles of what ran.
+        The titles of the services that were running.
     """
     prefect, mlflow, worker = all_services(workspace.resolve())
     stopped = [worker.title] if worker.stop() else []

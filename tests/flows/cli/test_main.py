@@ -104,6 +104,9 @@ def test_report_shows_the_newest_night(
         assert part in shown
     assert "nothing had to run again" in shown
 
+    assert run(monkeypatch, "report", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == summary
+
 
 def test_synthetic_writes_and_extends_a_world(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
