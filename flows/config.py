@@ -33,15 +33,13 @@ class ConfigError(ValueError):
 
 
 class SyntheticSource(Settings):
-    """A synthetic world as the night's source: each night finds the day before it added."""
+    """A synthetic world as the source. Each night adds the day before it."""
 
-    folder: Path = Field(
-        default=Path("data/synthetic"), description="Where the world's files are written"
-    )
+    folder: Path = Field(default=Path("data/synthetic"), description="Folder for the world's files")
     days: int = Field(
         default=30, ge=3, le=3650, description="Days of history that a new world begins with"
     )
-    world: WorldConfig = Field(default=WorldConfig(), description="The world's size and laws")
+    world: WorldConfig = Field(default=WorldConfig(), description="The world's size and parameters")
 
     def source(self) -> SourceConfig:
         """How the world's files are read."""
@@ -60,29 +58,29 @@ class NightlyConfig(Settings):
         default="recdistill",
         pattern=r"^[a-z][a-z0-9-]*$",
         max_length=64,
-        description="Prefix of the registered names, for example one a market",
+        description="Prefix of registered model names, for example one per market",
     )
     workspace: Path = Field(
-        default=Path("workspace"), description="Folder of everything that nights write"
+        default=Path("workspace"), description="Folder for everything that nights write"
     )
     run_date: date | None = Field(
         default=None,
-        description="The date of every night, for data that have ended; empty: the scheduled one",
+        description="Fixed date of all nights, for data that have ended; empty: the scheduled date",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where networks are trained; auto takes a GPU where one is"
+        default="auto", description="Device for training; auto uses a GPU if there is one"
     )
     source: SourceConfig | None = Field(
-        default=None, description="Where events come from; empty: the synthetic world"
+        default=None, description="Files with the events; empty: the synthetic world"
     )
     synthetic: SyntheticSource = Field(
-        default=SyntheticSource(), description="The synthetic world, used where there is no source"
+        default=SyntheticSource(), description="The synthetic world, used without a source"
     )
     validation: ValidationConfig = Field(
-        default=ValidationConfig(), description="What new data must look like"
+        default=ValidationConfig(), description="Expectations of new data"
     )
     prepare: PrepareConfig = Field(
-        default=PrepareConfig(), description="Histories and where training ends"
+        default=PrepareConfig(), description="Histories, filters and the split in time"
     )
     teacher: TeacherConfig = Field(
         default=TeacherConfig(
@@ -94,7 +92,8 @@ class NightlyConfig(Settings):
         description="The large network, or several",
     )
     teacher_check: TeacherCheckConfig = Field(
-        default=TeacherCheckConfig(), description="What the teacher must show before it is used"
+        default=TeacherCheckConfig(),
+        description="Checks that the teacher must pass before it is used",
     )
     soft_labels: SoftLabelConfig = Field(
         default=SoftLabelConfig(), description="Which positions the teacher labels"
@@ -109,21 +108,23 @@ class NightlyConfig(Settings):
         description="The small network, and its control",
     )
     distillation: DistillationConfig = Field(
-        default=DistillationConfig(), description="What the student takes from its teacher"
+        default=DistillationConfig(), description="How the student is initialised and distilled"
     )
     compression: CompressionConfig = Field(
-        default=CompressionConfig(), description="How the student is made smaller still"
+        default=CompressionConfig(), description="How the student is compressed"
     )
     evaluation: EvaluationConfig = Field(
-        default=EvaluationConfig(), description="What all models are ranked on"
+        default=EvaluationConfig(), description="How all models are evaluated"
     )
-    gate: GateConfig = Field(default=GateConfig(), description="What the champion's heir must meet")
+    gate: GateConfig = Field(
+        default=GateConfig(), description="Rules that a new champion must meet"
+    )
     registry: RegistryConfig = Field(
         default=RegistryConfig(), description="Where models are registered"
     )
 
     retention: RetentionConfig = Field(
-        default=RetentionConfig(), description="How long the workspace keeps what it holds"
+        default=RetentionConfig(), description="How long the workspace keeps its files"
     )
 
     @model_validator(mode="after")
@@ -162,7 +163,7 @@ class NightlyConfig(Settings):
 
 
 def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
-    """Read a TOML file: what it does not say is as in `NightlyConfig()`.
+    """Read a TOML file; settings that it lacks are those of `NightlyConfig()`.
 
     Paths in it are relative to where the command runs.
 
@@ -197,7 +198,7 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
 
 
 def _merged(defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """The defaults of a night, with what the file says instead, table by table."""
+    """The defaults, replaced by the settings of the file, table by table."""
     merged = dict(defaults)
     for name, value in fields.items():
         default = defaults.get(name)

@@ -1,4 +1,4 @@
-"""Archives that others made: compared with what was published, unpacked without trusting them."""
+"""Archives from the web: checksums, and unpacking that does not trust them."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ class ArchiveError(ValueError):
 
 
 def md5_file(path: Path) -> str:
-    """MD5 of a file's bytes: what publishers of data sets put beside their archives."""
+    """MD5 of a file's bytes, the checksum that publishers of data sets use."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 

@@ -21,10 +21,10 @@ _WINDOW_SHARE = 0.05
 
 
 def how_to_read(folder: Path) -> str:
-    """What to write into a night's configuration, and the command that uses it.
+    """The configuration that reads the data set, and the command that uses it.
 
-    The data have ended and are thin at their end, so the run date is fixed and the windows are
-    longer than those of nightly data.
+    The data have ended and are sparse at their end, so the run date is fixed and the windows are
+    longer than for nightly data.
     """
     end, days = time_span(folder / "ratings.csv", newest_share=_WINDOW_SHARE)
     return (
@@ -43,7 +43,7 @@ def how_to_read(folder: Path) -> str:
 
 
 def is_there(dataset: Dataset, folder: Path) -> bool:
-    """Whether a folder holds the data set; False where it could be written.
+    """Whether a folder holds the data set; False if the folder is free.
 
     Raises:
         DatasetError: Something else is there.
@@ -63,7 +63,7 @@ def is_there(dataset: Dataset, folder: Path) -> bool:
 
 
 def fetch(dataset: Dataset, folder: Path, *, archive: Path | None, progress: Progress) -> bool:
-    """Bring a data set into a folder: all of it, checked, or nothing.
+    """Bring a data set into a folder, checked and complete, or not at all.
 
     Args:
         dataset: Which.
@@ -172,7 +172,7 @@ def _parse_checksum(text: str, origin: str) -> str:
 
 
 def _unpack(dataset: Dataset, archive: Path, folder: Path) -> None:
-    """Bring what a night needs of a checked archive into a folder, as CSV."""
+    """Unpack the files that a night needs, as CSV."""
     kind = "dat" if dataset.dat_encoding else "csv"
     names = [dataset.readme, *(f"{table}.{kind}" for table in COLUMNS)]
     extract(

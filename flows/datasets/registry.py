@@ -1,6 +1,6 @@
-"""Public data sets by name: where they are, whose they are, and how to know that they are right.
+"""Public data sets by name: address, owner, licence and checksum.
 
-Every checksum is the one that the owner publishes beside the archive (its address and `.md5`).
+Every checksum is the one that the owner publishes beside the archive, at its address plus `.md5`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _SAME_TERMS = "May be passed on, changed or not, under these same conditions onl
 
 
 class DatasetError(ValueError):
-    """A data set can't be had; the message says what was expected, what was found, what to do."""
+    """A data set is not available; the message says what was expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def find_dataset(name: str) -> Dataset:
 
 
 def licence_notice(dataset: Dataset) -> str:
-    """Whose the data are and what may be done with them, for the user to read beforehand."""
+    """Owner, licence and citation, for the user to read before the download."""
     return (
         f"{dataset.title}\n"
         "Owner    GroupLens Research, University of Minnesota\n"
