@@ -1,4 +1,4 @@
-"""Validate: what ingest brought, held against the schema and the limits; fails the night closed."""
+"""Validate: check what ingest brought against the rules; a broken rule stops the night."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -8,6 +8,7 @@ from prefect.context import TaskRunContext
 from pydantic import Field, model_validator
 
 from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.data.drift.partitions import PIECE_ROWS
 from recsys_core.data.drift.trailing import FEWEST_DAYS
 from recsys_core.data.lake.ingest_log import mark_validated
 from recsys_core.data.lake.tables import Lake
@@ -15,6 +16,7 @@ from recsys_core.data.schema import INTERACTIONS
 from recsys_core.settings import Settings
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.validation.findings import with_outcome
+from tasks.validation.new_rows import NewRows, RuleSet, ValidationResult
 from tasks.validation.page import days_as_json, summary_of, validation_page
 from tasks.validation.rules import (
     EVENT_MIX,
@@ -22,6 +24,7 @@ from tasks.validation.rules import (
     ROWS,
     SHIFT,
     USERS,
+    OwnExpectation,
     Severity,
     day_rules,
     names_of_rules,
@@ -29,13 +32,12 @@ from tasks.validation.rules import (
     row_rules,
     with_severity,
 )
-from tasks.validation.run import Examination, Examined, Rules
 
 DATA_DOCS = "data_docs"
 
 
 class Bound(Settings):
-    """Where a figure of a day begins to be remarkable, and where it stops the night."""
+    """From where on a figure of a day warns, and from where on it stops the night."""
 
     warn: float = Field(gt=0, description="Beyond this the night warns.")
     fail: float = Field(gt=0, description="Beyond this nothing is trained.")
@@ -98,9 +100,26 @@ class ValidationConfig(Settings):
     )
     severity: dict[str, Severity] = Field(
         default={},
-        description="Rules by name that shall warn or fail, other than by default: "
+        description="Severity of rules, by name, where it is not the default: "
         '{"new item share": "warn"}.',
     )
+
+    expectations: tuple[OwnExpectation, ...] = Field(
+        default=(),
+        description="Your own expectations about new interactions, by their type in Great "
+        "Expectations and its arguments, with a severity of fail or warn: "
+        '{type = "expect_column_values_to_be_between", column = "weight", min_value = 0, '
+        'severity = "warn"}. Each is checked on the new rows of each date, at most '
+        f"{PIECE_ROWS:,} at a time: a mean, say, is that of one date.",
+    )
+
+    @model_validator(mode="after")
+    def _own_expectations(self) -> Self:
+        if self.expectations:
+            from tasks.validation.great_expectations import own_rules
+
+            own_rules(self.expectations)
+        return self
 
     @model_validator(mode="after")
     def _known_rules(self) -> Self:
@@ -117,11 +136,11 @@ class ValidationFailedError(ValueError):
 
 @stage
 def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> Summary:
-    """Examine the rows that no night has validated yet; on success they are marked as validated.
+    """Check the rows that no night has validated yet; on success they are marked as validated.
 
-    Writes validation.json (all findings), validation.md (a summary to read), validation.html (the
-    same with tables and plots) and, in data_docs, the Data Docs of Great Expectations; all of them
-    also on failure.
+    Writes validation.json (all findings), validation.md (a summary), validation.html (the same
+    with tables and plots) and, in data_docs, the Data Docs of Great Expectations. All of them are
+    also written on failure.
 
     Raises:
         ValidationFailedError: An expectation of severity "fail" does not hold.
@@ -129,42 +148,40 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
     facts = read_json(ingested.file("ingest.json"))
     files = [file for file in facts["files"] if file["new"]]
     lake = Lake(run.night.lake)
-    found = _examine(run, config, Examined(lake, facts, files), facts) if files else Examination()
-    summary = summary_of(found, files)
-    _write(run, found, files, summary, run_date=facts["run_date"])
-    for finding in with_outcome(found.findings, "warned"):
+    result = (
+        _check(run, config, NewRows(lake, facts, files), facts) if files else ValidationResult()
+    )
+    summary = summary_of(result, files)
+    _write(run, result, files, summary, run_date=facts["run_date"])
+    for finding in with_outcome(result.findings, "warned"):
         run.logger.warning("%s", finding.in_words().removeprefix("- "))
     run.logger.info("All findings, with plots: %s", run.out / "validation.html")
-    if with_outcome(found.findings, "failed"):
+    if with_outcome(result.findings, "failed"):
         raise ValidationFailedError(summary)
     mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
     return {
-        "n_rows": found.n_rows,
-        "n_expectations": len(found.findings),
+        "n_rows": result.n_rows,
+        "n_expectations": len(result.findings),
         **{
-            f"n_{outcome}": len(with_outcome(found.findings, outcome))
+            f"n_{outcome}": len(with_outcome(result.findings, outcome))
             for outcome in ("failed", "warned", "skipped")
         },
     }
 
 
-def _examine(
-    run: StageRun, config: ValidationConfig, examined: Examined, facts: Mapping[str, Any]
-) -> Examination:
-    from tasks.validation.great_expectations import Examiner
+def _check(
+    run: StageRun, config: ValidationConfig, new: NewRows, facts: Mapping[str, Any]
+) -> ValidationResult:
+    from tasks.validation.great_expectations import GxRunner, own_rules
 
-    examiner = Examiner(run.out / DATA_DOCS)
-    found = examined.examine(
-        examiner,
-        _rules(config, examined, facts),
-        trailing_days=config.trailing_days,
-        progress=run.progress,
-    )
-    examiner.build_docs()
-    return found
+    gx, rules = GxRunner(), _rules(config, new, facts)
+    rules.rows.extend(own_rules(config.expectations))
+    result = new.check(gx, rules, trailing_days=config.trailing_days, progress=run.progress)
+    gx.build_docs(run.out / DATA_DOCS)
+    return result
 
 
-def _rules(config: ValidationConfig, examined: Examined, facts: Mapping[str, Any]) -> Rules:
+def _rules(config: ValidationConfig, new: NewRows, facts: Mapping[str, Any]) -> RuleSet:
     bounds = config.bounds
     named = {
         ROWS: bounds.rows,
@@ -173,7 +190,7 @@ def _rules(config: ValidationConfig, examined: Examined, facts: Mapping[str, Any
         EVENT_MIX: bounds.event_mix,
         SHIFT: bounds.popularity_shift,
     }
-    rows = row_rules(INTERACTIONS, until=examined.until, event_types=config.event_types)
+    rows = row_rules(INTERACTIONS, until=new.until, event_types=config.event_types)
     night = night_rules(
         min_rows=config.min_rows,
         max_rows=config.max_rows,
@@ -181,12 +198,12 @@ def _rules(config: ValidationConfig, examined: Examined, facts: Mapping[str, Any
         refused=", ".join(f"{count} {reason}" for reason, count in facts["reasons"].items()),
     )
     days = day_rules({name: (bound.warn, bound.fail) for name, bound in named.items()})
-    return Rules(*(with_severity(rules, config.severity) for rules in (rows, night, days)))
+    return RuleSet(*(with_severity(rules, config.severity) for rules in (rows, night, days)))
 
 
 def _write(
     run: StageRun,
-    found: Examination,
+    result: ValidationResult,
     files: Sequence[Mapping[str, Any]],
     summary: str,
     *,
@@ -195,14 +212,16 @@ def _write(
     write_json(
         run.out / "validation.json",
         {
-            "n_rows": found.n_rows,
-            "success": not with_outcome(found.findings, "failed"),
-            "expectations": [finding.as_json() for finding in found.findings],
-            "days": days_as_json(found.days),
+            "n_rows": result.n_rows,
+            "success": not with_outcome(result.findings, "failed"),
+            "expectations": [finding.as_json() for finding in result.findings],
+            "days": days_as_json(result.days),
         },
     )
     (run.out / "validation.md").write_text(summary, encoding="utf-8")
-    page = validation_page(found, files, run_date=run_date)
+    page = validation_page(result, files, run_date=run_date)
     (run.out / "validation.html").write_text(page, encoding="utf-8", newline="\n")
     if TaskRunContext.get() is not None:
-        create_markdown_artifact(summary, key="validation", description="What is new, examined")
+        create_markdown_artifact(
+            summary, key="validation", description="Validation of the new rows"
+        )

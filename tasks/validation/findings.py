@@ -1,135 +1,112 @@
-"""What became of the rules: findings, collected piece by piece and said in words."""
+"""Findings: what became of each rule, collected batch by batch and put into words."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
 
-from tasks.validation.rules import Rule, Severity, shown
+from tasks.validation.rules import Rule
 
-Outcome = Literal["failed", "warned", "passed", "skipped"]
-OUTCOMES: tuple[Outcome, ...] = ("failed", "warned", "passed", "skipped")
+FindingOutcome = Literal["failed", "warned", "passed", "skipped"]
+OUTCOMES: tuple[FindingOutcome, ...] = ("failed", "warned", "passed", "skipped")
 """In the order in which they are shown."""
 
 SAMPLE_SIZE = 3
 
 
-class Result(NamedTuple):
-    """What one examination says of one rule.
-
-    Attributes:
-        success: Whether it holds.
-        unexpected: Number of values that are not as expected; None where nothing can be counted.
-        sample: Some of these values.
-        rows: Their positions in the table that was examined.
-    """
-
-    success: bool
-    unexpected: int | None
-    sample: list[Any]
-    rows: list[int]
-
-
-@dataclass(frozen=True)
+@dataclass
 class Finding:
-    """Whether a rule holds.
+    """Whether a rule holds on all batches that were added.
 
     Attributes:
-        name: The rule's name.
-        column: What the rule is about.
-        expectation: What was expected of it.
-        severity: What follows when it is not so.
-        outcome: What became of it; "skipped" where nothing could be decided.
-        unexpected: Number of values that are not as expected; None where nothing can be counted.
+        rule: The rule.
+        note: Why it was skipped, or what was left out.
+        unexpected: Number of values that break the rule; None where nothing can be counted.
         sample: Some of them, as text.
         places: Where each of the sample is: source and row, or a date with its figures.
-        remedy: What to do; empty if there is nothing to do.
-        note: Why it was skipped, or what was left out.
     """
 
-    name: str
-    column: str
-    expectation: str
-    severity: Severity
-    outcome: Outcome
-    unexpected: int | None
-    sample: list[str]
-    places: list[str]
-    remedy: str
+    rule: Rule
     note: str = ""
+    unexpected: int | None = None
+    sample: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    _holds: bool | None = None
+
+    @property
+    def outcome(self) -> FindingOutcome:
+        """Skipped until a batch was added; a broken rule fails or warns by its severity."""
+        if self._holds is None:
+            return "skipped"
+        if self._holds:
+            return "passed"
+        return "failed" if self.rule.severity == "fail" else "warned"
+
+    def add(
+        self,
+        holds: bool,
+        unexpected: int | None,
+        sample: Iterable[Any] = (),
+        places: Iterable[str] = (),
+    ) -> None:
+        """Add what was found on one batch.
+
+        Args:
+            holds: Whether the rule holds there.
+            unexpected: Number of values that break it, if they can be counted.
+            sample: Some of these values.
+            places: Where each of the sample is; empty, or one for each.
+        """
+        self._holds = holds and self._holds is not False
+        if unexpected is not None:
+            self.unexpected = (self.unexpected or 0) + unexpected
+        self.sample = [*self.sample, *map(shown, sample)][:SAMPLE_SIZE]
+        self.places = [*self.places, *places][:SAMPLE_SIZE]
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored; `success` is false for what failed and for what only warns."""
-        return {**asdict(self), "success": self.outcome in ("passed", "skipped")}
+        broken = self.outcome in ("failed", "warned")
+        return {
+            "name": self.rule.name,
+            "column": self.rule.column,
+            "expectation": self.rule.text,
+            "severity": self.rule.severity,
+            "outcome": self.outcome,
+            "unexpected": self.unexpected,
+            "sample": self.sample,
+            "places": self.places,
+            "remedy": self.rule.remedy if broken else "",
+            "note": self.note or ("nothing to examine" if self.outcome == "skipped" else ""),
+            "success": not broken,
+        }
 
     def in_words(self) -> str:
         """As an item of a Markdown list."""
-        about = f"- **{self.column}** {self.expectation}"
-        if self.outcome in ("passed", "skipped"):
-            return f"{about}: {self.outcome}{f' ({self.note})' if self.note else ''}."
+        facts = self.as_json()
+        about = f"- **{self.rule.column}** {self.rule.text}"
+        if facts["success"]:
+            note = f" ({facts['note']})" if facts["note"] else ""
+            return f"{about}: {self.outcome}{note}."
         if self.places:
             pairs = zip(self.sample, self.places, strict=True)
             sample = ", ".join(f"{value} ({place})" for value, place in pairs)
             verb = "is" if self.unexpected == 1 else "are"
-            return f"{about}; {self.unexpected} {verb} not, for example {sample}. {self.remedy}"
+            return f"{about}; {self.unexpected} {verb} not, for example {sample}. {facts['remedy']}"
         found = ", ".join(self.sample) or "nothing to examine"
-        return f"{about}; found: {found}. {self.remedy}"
+        return f"{about}; found: {found}. {facts['remedy']}"
 
 
-@dataclass
-class Tally:
-    """A rule's results, added up.
-
-    Attributes:
-        rule: The rule.
-        n_results: How many were added.
-        note: What was left out, or why all was.
-    """
-
-    rule: Rule
-    n_results: int = 0
-    note: str = ""
-    _success: bool = True
-    _unexpected: int | None = None
-    _sample: list[str] = field(default_factory=list)
-    _places: list[str] = field(default_factory=list)
-
-    def add(self, result: Result, places: Sequence[str] = ()) -> None:
-        """Add a result.
-
-        Args:
-            result: What was found.
-            places: Where each of its sample is.
-        """
-        self.n_results += 1
-        self._success &= result.success
-        if result.unexpected is not None:
-            self._unexpected = (self._unexpected or 0) + result.unexpected
-        self._sample += [shown(value) for value in result.sample]
-        self._places += places
-        del self._sample[SAMPLE_SIZE:], self._places[SAMPLE_SIZE:]
-
-    def finding(self) -> Finding:
-        """What they say together; without any result the rule was skipped."""
-        rule = self.rule
-        outcome: Outcome = "passed"
-        if not self.n_results:
-            outcome = "skipped"
-        elif not self._success:
-            outcome = "failed" if rule.severity == "fail" else "warned"
-        return Finding(
-            name=rule.name,
-            column=rule.column,
-            expectation=rule.text,
-            severity=rule.severity,
-            outcome=outcome,
-            unexpected=self._unexpected,
-            sample=list(self._sample),
-            places=list(self._places),
-            remedy=rule.remedy if outcome in ("failed", "warned") else "",
-            note=self.note or ("" if self.n_results else "nothing to examine"),
-        )
-
-
-def with_outcome(findings: Iterable[Finding], outcome: Outcome) -> list[Finding]:
+def with_outcome(findings: Sequence[Finding], outcome: FindingOutcome) -> list[Finding]:
     """The findings that ended so."""
     return [finding for finding in findings if finding.outcome == outcome]
+
+
+def shown(value: Any) -> str:
+    """A value in words."""
+    if value is None or value != value:  # NaN is not itself
+        return "missing"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(part)}" for name, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

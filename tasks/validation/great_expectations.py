@@ -1,4 +1,4 @@
-"""Great Expectations, and the only place where it is imported: rules and rows in, results out.
+"""Great Expectations, and the only place where it is imported: rules and rows in, findings out.
 
 Import this module inside functions: Great Expectations takes seconds to load.
 """
@@ -7,37 +7,38 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from pathlib import Path
+from string import Template
+from textwrap import shorten
 from typing import Any
 
 import polars as pl
 
-from tasks.validation.findings import SAMPLE_SIZE, Result
-from tasks.validation.rules import Between, Exists, OneOf, Present, Rule
+from recsys_core.data.schema import INTERACTIONS
+from tasks.validation.findings import SAMPLE_SIZE, Finding, shown
+from tasks.validation.rules import NOT_NULL, OwnExpectation, Rule
 
-os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it loads
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read while it loads
 with warnings.catch_warnings():
     # It uses modules of the standard library and of pandas that are on their way out.
     warnings.simplefilter("ignore")
     import great_expectations as gx
+    from great_expectations.checkpoint.actions import ValidationAction
+    from great_expectations.compatibility import pydantic
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.data_context.types.base import ProgressBarsConfig
-    from great_expectations.expectations.core.expect_column_to_exist import ExpectColumnToExist
-    from great_expectations.expectations.core.expect_column_values_to_be_between import (
-        ExpectColumnValuesToBeBetween,
-    )
-    from great_expectations.expectations.core.expect_column_values_to_be_in_set import (
-        ExpectColumnValuesToBeInSet,
-    )
-    from great_expectations.expectations.core.expect_column_values_to_not_be_null import (
-        ExpectColumnValuesToNotBeNull,
-    )
     from great_expectations.expectations.expectation import Expectation
     from great_expectations.expectations.metadata_types import FailureSeverity
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
 
-# It announces a temporary folder for each examination.
+# It announces a temporary folder for each batch.
 logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
 _SITE = "local_site"
@@ -46,19 +47,68 @@ _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RESULT_FORMAT: Any = {"result_format": "SUMMARY", "partial_unexpected_count": SAMPLE_SIZE}
 _SEVERITIES = {"fail": FailureSeverity.CRITICAL, "warn": FailureSeverity.WARNING}
+_LONGEST = 200
+
+_OWN_REMEDY = "Correct the file, or change validation.expectations."
+
+Places = Callable[[str, Sequence[int]], list[str]]
+"""From a rule's column and positions in a batch to what a reader finds these rows by."""
 
 
-class Examiner:
-    """One context of Great Expectations, in which suites are made once and used again and again.
+class RecordFindings(ValidationAction):
+    """An action of a checkpoint: hands the results of a run to `record`, rule by rule."""
 
-    Args:
-        docs: Folder for Data Docs; what it holds is removed.
-    """
+    type: str = "record_findings"
+    _record: Callable[[Any], None] = pydantic.PrivateAttr()
 
-    def __init__(self, docs: Path) -> None:
-        shutil.rmtree(docs, ignore_errors=True)
+    def run(self, checkpoint_result: Any, action_context: Any = None) -> dict[str, Any]:
+        """Called by the checkpoint after each run."""
+        for suite_result in checkpoint_result.run_results.values():
+            for result in suite_result.results:
+                self._record(result)
+        return {}
+
+
+class GxRunner:
+    """One context of Great Expectations: a checkpoint for each suite, and Data Docs of all runs."""
+
+    def __init__(self) -> None:
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        self._source = self._context.data_sources.add_pandas("lake")
+
+    def suite(self, name: str, rules: Sequence[Rule]) -> "Suite":
+        """Make a suite of rules and the checkpoint that runs it.
+
+        Args:
+            name: Unique within this runner.
+            rules: What is expected.
+        """
+        asset = self._source.add_dataframe_asset(name)
+        suite = gx.ExpectationSuite(name=name, expectations=[_expectation(one) for one in rules])
+        definition = gx.ValidationDefinition(
+            name=name,
+            data=asset.add_batch_definition_whole_dataframe("rows"),
+            suite=self._context.suites.add(suite),
+        )
+        checkpoint = gx.Checkpoint(
+            name=name,
+            validation_definitions=[self._context.validation_definitions.add(definition)],
+            actions=[RecordFindings(name="findings")],
+            result_format=_RESULT_FORMAT,
+        )
+        return Suite(rules, self._context.checkpoints.add(checkpoint))
+
+    def build_docs(self, folder: Path) -> None:
+        """Write Data Docs: a page for each suite and for each of its runs.
+
+        This is no action of the checkpoints because `UpdateDataDocsAction` lists all earlier runs
+        after each run: the time for a first load would grow with the square of its dates.
+
+        Args:
+            folder: Where to; what it holds is removed.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
         self._context.update_data_docs_site(
             _SITE,
             {
@@ -66,93 +116,166 @@ class Examiner:
                 "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
                 "store_backend": {
                     "class_name": "TupleFilesystemStoreBackend",
-                    "base_directory": str(docs.resolve()),
+                    "base_directory": str(folder.resolve()),
                 },
             },
         )
-        self._source = self._context.data_sources.add_pandas("lake")
-
-    def suite(self, name: str, rules: Sequence[Rule]) -> "Suite":
-        """Make a suite of rules.
-
-        Args:
-            name: Unique within this examiner.
-            rules: What is expected.
-        """
-        expectations = [_expectation(rule) for rule in rules]
-        for number, expectation in enumerate(expectations):
-            expectation.meta = {"number": number}
-        asset = self._source.add_dataframe_asset(name)
-        definition = gx.ValidationDefinition(
-            name=name,
-            data=asset.add_batch_definition_whole_dataframe("rows"),
-            suite=self._context.suites.add(
-                gx.ExpectationSuite(name=name, expectations=expectations)
-            ),
-        )
-        return Suite(rules, self._context.validation_definitions.add(definition))
-
-    def build_docs(self) -> None:
-        """Write Data Docs: a page for each examination since this examiner was made."""
         self._context.build_data_docs()
 
 
 class Suite:
-    """Rules as a suite of Great Expectations; made by `Examiner.suite`."""
+    """Rules as a suite of Great Expectations with its checkpoint; made by `GxRunner.suite`.
 
-    def __init__(self, rules: Sequence[Rule], definition: gx.ValidationDefinition) -> None:
-        self.rules = list(rules)
-        self._definition = definition
+    Attributes:
+        findings: A finding for each rule, in their order; each run adds to them.
+        errors: Messages of Great Expectations where a rule could not be checked.
+    """
 
-    def examine(self, rows: pl.DataFrame, run_name: str) -> list[Result]:
-        """Hold rows against the rules.
+    def __init__(self, rules: Sequence[Rule], checkpoint: gx.Checkpoint) -> None:
+        self.findings = [Finding(rule) for rule in rules]
+        self._findings = {finding.rule.name: finding for finding in self.findings}
+        self.errors: list[str] = []
+        self._checkpoint = checkpoint
+        self._run_name = ""
+        self._places: Places | None = None
+        for action in checkpoint.actions:
+            if isinstance(action, RecordFindings):
+                action._record = self._record
+
+    def run(self, rows: pl.DataFrame, run_name: str, places: Places | None = None) -> None:
+        """Check a batch, and add what is found to the findings.
 
         Args:
-            rows: What to examine.
-            run_name: Names the examination in Data Docs; unique within the suite.
-
-        Returns:
-            A result a rule. One on a column that is not there is no success and has no figures.
+            rows: The batch.
+            run_name: Names it in Data Docs; unique within the suite.
+            places: Says where rows are; None for a table of one row, whose columns are figures.
         """
-        outcome = self._definition.run(
-            batch_parameters={"dataframe": _to_pandas(rows, self.rules)},
-            result_format=_RESULT_FORMAT,
+        self._run_name, self._places = run_name, places
+        rules = [finding.rule for finding in self.findings]
+        self._checkpoint.run(
+            batch_parameters={"dataframe": _to_pandas(rows, rules)},
             run_id=RunIdentifier(run_name=run_name, run_time=_NO_TIME),
         )
-        results = sorted(outcome.results, key=_number)
-        assert len(results) == len(self.rules), "every rule has a result"
-        return [_result(result) for result in results]
+
+    def _record(self, result: Any) -> None:
+        finding = self._findings[result.expectation_config.meta["rule"]]
+        facts, holds = result.result or {}, bool(result.success)
+        unexpected = facts.get("unexpected_count")
+        sample = list(facts.get("partial_unexpected_list") or [])[:SAMPLE_SIZE]
+        places: list[str] = []
+        if error := _error(result):
+            self.errors.append(error)
+        if self._places is not None and unexpected is None:
+            # An aggregate of the batch, or an error: the batch as a whole counts.
+            found = f"not checked: {error}" if error else shown(facts.get("observed_value"))
+            sample = [] if holds else [shorten(found, _LONGEST)]
+            unexpected, places = len(sample), [self._run_name] * len(sample)
+        elif self._places is not None:
+            rows = list(facts.get("partial_unexpected_index_list") or [])[: len(sample)]
+            known = len(rows) == len(sample)
+            column = finding.rule.column
+            places = self._places(column, rows) if known else [self._run_name] * len(sample)
+        finding.add(holds, unexpected, sample, places)
+
+
+def own_rules(expectations: Iterable[OwnExpectation]) -> list[Rule]:
+    """A user's own expectations as rules, each tried on a few made-up interactions.
+
+    Raises:
+        ValueError: One has an unknown type or wrong arguments, names an unknown column, can't be
+            checked on a data frame, or stands there twice.
+    """
+    rules: list[Rule] = []
+    for number, settings in enumerate(expectations, start=1):
+        try:
+            rules.append(_own_rule(settings, taken=[rule.name for rule in rules]))
+        except ValueError as error:
+            msg = f"expectation {number} ({settings.type}): {error}"
+            raise ValueError(msg) from None
+    return rules
+
+
+def _own_rule(settings: OwnExpectation, taken: Sequence[str]) -> Rule:
+    if settings.type not in (known := list_registered_expectation_implementations()):
+        similar = get_close_matches(settings.type, known) or sorted(known)
+        msg = f"Great Expectations has no such type. It has: {', '.join(similar)}"
+        raise ValueError(msg)
+    arguments = dict(settings.model_extra or {})
+    text = arguments.pop("description", "")
+    remedy = arguments.pop("notes", _OWN_REMEDY)
+    rule = Rule("trial", text, remedy, settings.type, arguments, settings.severity)
+    try:
+        text = text or _worded(_expectation(rule))
+    except pydantic.ValidationError as error:
+        details = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ValueError("; ".join(details)) from None
+    trial = GxRunner().suite("trial", [rule])
+    trial.run(_made_up_rows(), "trial", lambda _, rows: [""] * len(rows))
+    if trial.errors:
+        columns = ", ".join(INTERACTIONS.schema)
+        msg = f"it can't be checked: {trial.errors[0]} (The columns are {columns}.)"
+        raise ValueError(msg)
+    rule = replace(rule, name=f"{rule.column} {text}", text=text)
+    if rule.name in taken:
+        msg = "it is there twice; give one of them another description"
+        raise ValueError(msg)
+    return rule
+
+
+def _worded(expectation: Expectation) -> str:
+    """What is expected in the words of Great Expectations, without the column's name."""
+    expectation.render()
+    for content in expectation.rendered_content or []:
+        facts: Any = content.value.to_json_dict()
+        values = {name: one["value"] for name, one in facts["params"].items()} | {"column": ""}
+        return Template(facts["template"]).safe_substitute(values).strip().rstrip(".")
+    return expectation.expectation_type
+
+
+def _made_up_rows() -> pl.DataFrame:
+    def value(dtype: pl.DataType, number: int) -> Any:
+        if dtype == pl.String:
+            return f"{number}"
+        if isinstance(dtype, pl.Datetime):
+            return datetime(2026, 1, number, tzinfo=UTC)
+        return date(2026, 1, number) if dtype == pl.Date else number
+
+    columns = {
+        name: [value(dtype, number) for number in (1, 2, 3)]
+        for name, dtype in INTERACTIONS.schema.items()
+    }
+    return pl.DataFrame(columns, schema=INTERACTIONS.schema)
 
 
 def _expectation(rule: Rule) -> Expectation:
-    about: dict[str, Any] = {"column": rule.column, "severity": _SEVERITIES[rule.severity]}
-    match rule.check:
-        case Exists():
-            return ExpectColumnToExist(**about)
-        case Present():
-            return ExpectColumnValuesToNotBeNull(**about)
-        case OneOf(values):
-            return ExpectColumnValuesToBeInSet(**about, value_set=list(values))
-        case Between(minimum, maximum, below):
-            return ExpectColumnValuesToBeBetween(
-                **about, min_value=minimum, max_value=maximum, strict_max=below
-            )
+    return get_expectation_impl(rule.type)(
+        **rule.arguments,
+        severity=_SEVERITIES[rule.severity],
+        description=f"{rule.column} {rule.text}" if rule.text else None,
+        notes=rule.remedy,
+        meta={"rule": rule.name},
+    )
 
 
 def _to_pandas(rows: pl.DataFrame, rules: Sequence[Rule]) -> Any:
     """The columns that rules are about, each with no more than they need.
 
     A column that must only be present becomes 1 or missing: Great Expectations makes a fingerprint
-    of all it is given, which takes ten times as long as the examination where it is given ids.
-    Numbers and times go as NumPy arrays, which alone are compared as whole columns.
+    of all it is given, which takes ten times as long as the check where it is given ids. Numbers
+    and times go as NumPy arrays, which alone are compared as whole columns.
     """
+    read: dict[str, bool] = {}
+    for rule in rules:
+        whole_table = not rule.columns or rule.arguments.get("row_condition")
+        for name in rows.columns if whole_table else rule.columns:
+            read[name] = read.get(name, False) or whole_table or rule.type != NOT_NULL
     wanted: dict[str, pl.Expr] = {}
-    for name in dict.fromkeys(rule.column for rule in rules if rule.column in rows.columns):
+    for name in (name for name in read if name in rows.columns):
         column, dtype = pl.col(name), rows.schema[name]
-        if all(isinstance(rule.check, Present) for rule in rules if rule.column == name):
-            wanted[name] = pl.when(column.is_not_null()).then(1.0)
-        else:
+        if read[name]:
             wanted[name] = column.cast(pl.Float64) if dtype.is_float() else column
+        else:
+            wanted[name] = pl.when(column.is_not_null()).then(1.0)
     table = rows.select(**wanted)
     frame = table.to_pandas(use_pyarrow_extension_array=True)
     for column in table.iter_columns():
@@ -161,15 +284,8 @@ def _to_pandas(rows: pl.DataFrame, rules: Sequence[Rule]) -> Any:
     return frame
 
 
-def _number(outcome: Any) -> int:
-    return outcome.expectation_config.meta["number"]
-
-
-def _result(outcome: Any) -> Result:
-    result = outcome.result or {}
-    return Result(
-        success=bool(outcome.success),
-        unexpected=result.get("unexpected_count"),
-        sample=list(result.get("partial_unexpected_list") or [])[:SAMPLE_SIZE],
-        rows=[int(at) for at in result.get("partial_unexpected_index_list") or []][:SAMPLE_SIZE],
-    )
+def _error(result: Any) -> str:
+    """What went wrong while a rule was checked; empty if nothing did."""
+    info: dict[str, Any] = result.exception_info or {}
+    errors = [info] if "raised_exception" in info else list(info.values())
+    return next((one["exception_message"] for one in errors if one["raised_exception"]), "")

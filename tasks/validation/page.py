@@ -9,24 +9,24 @@ from markupsafe import Markup
 
 from tasks.html.render import FINDING_BADGES, render
 from tasks.validation.findings import OUTCOMES, with_outcome
+from tasks.validation.new_rows import Days, ValidationResult, figures_of
 from tasks.validation.rules import ROWS, USERS
-from tasks.validation.run import Days, Examination, figures_of
 
 MAX_FILES = 50
 
 _PARTS = ("in", "kept", "quarantined", "duplicate")
 
 
-def summary_of(found: Examination, files: Sequence[Mapping[str, Any]]) -> str:
+def summary_of(result: ValidationResult, files: Sequence[Mapping[str, Any]]) -> str:
     """The findings in words, as Markdown."""
     if not files:
         return "# Validation passed\n\nNothing is new: zero rows to examine.\n"
-    sorted_out = {outcome: with_outcome(found.findings, outcome) for outcome in OUTCOMES}
+    sorted_out = {outcome: with_outcome(result.findings, outcome) for outcome in OUTCOMES}
     failed, warned, skipped = (sorted_out[name] for name in ("failed", "warned", "skipped"))
     lines = [
-        f"# Validation {_verdict(found)}",
+        f"# Validation {_verdict(result)}",
         "",
-        f"{found.n_rows} new rows, {len(found.findings)} expectations, {len(failed)} not met, "
+        f"{result.n_rows} new rows, {len(result.findings)} expectations, {len(failed)} not met, "
         f"{len(warned)} warnings, {len(skipped)} skipped.",
         "",
         *(finding.in_words() for finding in failed),
@@ -47,17 +47,17 @@ def summary_of(found: Examination, files: Sequence[Mapping[str, Any]]) -> str:
 
 
 def validation_page(
-    found: Examination, files: Sequence[Mapping[str, Any]], *, run_date: str
+    result: ValidationResult, files: Sequence[Mapping[str, Any]], *, run_date: str
 ) -> str:
     """The findings as one HTML page.
 
     Args:
-        found: What the examination found.
+        found: What the validation result.
         files: The new files, as in `ingest.json`.
         run_date: The night's date, ISO.
     """
     # Sorting is stable: within an outcome the rules keep their order.
-    findings = sorted(found.findings, key=lambda finding: OUTCOMES.index(finding.outcome))
+    findings = sorted(result.findings, key=lambda finding: OUTCOMES.index(finding.outcome))
     reasons = Counter[str]()
     for file in files:
         reasons.update(file["reasons"])
@@ -65,18 +65,18 @@ def validation_page(
         "validation/page.html.j2",
         {
             "run_date": run_date,
-            "verdict": _verdict(found) if files else "passed: nothing is new",
-            "failed": bool(with_outcome(found.findings, "failed")),
-            "tiles": _tiles(found, files),
-            "findings": findings,
+            "verdict": _verdict(result) if files else "passed: nothing is new",
+            "failed": bool(with_outcome(result.findings, "failed")),
+            "tiles": _tiles(result, files),
+            "findings": [finding.as_json() for finding in findings],
             "finding_badges": FINDING_BADGES,
             "files": files[:MAX_FILES],
             "n_more_files": max(0, len(files) - MAX_FILES),
             "totals": {part: sum(file[f"rows_{part}"] for file in files) for part in _PARTS},
             "reasons": reasons.most_common(),
-            "days": _day_rows(found.days),
-            "skipped_days": _by_reason(found.days.skipped),
-            "plots": _plots(found.days),
+            "days": _day_rows(result.days),
+            "skipped_days": _by_reason(result.days.skipped),
+            "plots": _plots(result.days),
         },
     )
 
@@ -102,10 +102,10 @@ def days_as_json(days: Days) -> list[dict[str, Any]]:
     ]
 
 
-def _verdict(found: Examination) -> str:
-    if with_outcome(found.findings, "failed"):
+def _verdict(result: ValidationResult) -> str:
+    if with_outcome(result.findings, "failed"):
         return "failed: nothing is trained on this"
-    warned = len(with_outcome(found.findings, "warned"))
+    warned = len(with_outcome(result.findings, "warned"))
     return f"passed, with {warned} warning{'s'[: warned > 1]}" if warned else "passed"
 
 
@@ -115,12 +115,14 @@ def _file_line(file: Mapping[str, Any]) -> str:
     return f"| {file['source']} | {counts} | {reasons} |"
 
 
-def _tiles(found: Examination, files: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    counts = {outcome: len(with_outcome(found.findings, outcome)) for outcome in OUTCOMES}
-    n_days = len(found.days.compared) + len(found.days.skipped)
+def _tiles(
+    result: ValidationResult, files: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, str]]:
+    counts = {outcome: len(with_outcome(result.findings, outcome)) for outcome in OUTCOMES}
+    n_days = len(result.days.compared) + len(result.days.skipped)
     return [
-        ("New rows", f"{found.n_rows:,}", f"dates: {n_days:,}, files: {len(files):,}"),
-        ("Not met", f"{counts['failed']:,}", f"of {len(found.findings):,} expectations"),
+        ("New rows", f"{result.n_rows:,}", f"dates: {n_days:,}, files: {len(files):,}"),
+        ("Not met", f"{counts['failed']:,}", f"of {len(result.findings):,} expectations"),
         ("Warnings", f"{counts['warned']:,}", "which stop nothing"),
         ("Met", f"{counts['passed']:,}", "as expected"),
         ("Skipped", f"{counts['skipped']:,}", "could not be decided"),

@@ -1,6 +1,7 @@
-"""What new rows and the days they make must be like, as plain data.
+"""The rules for new rows and new days: configurations of Great Expectations, as plain data.
 
-The rules for rows come from `recsys_core.data.schema`, from which cleaning is made, too.
+The rules for rows come from `recsys_core.data.schema`, which cleaning uses, too. Nothing here
+imports Great Expectations, which takes seconds to load.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from recsys_core.data.schema import LATEST, Column, Table
+from pydantic import ConfigDict, Field
+
+from recsys_core.data.schema import INTERACTIONS, LATEST, Column, Table
+from recsys_core.settings import Settings
 
 Severity = Literal["warn", "fail"]
+
+EXISTS = "expect_column_to_exist"
+NOT_NULL = "expect_column_values_to_not_be_null"
+IN_SET = "expect_column_values_to_be_in_set"
+BETWEEN = "expect_column_values_to_be_between"
+ROW_BY_ROW = (EXISTS, NOT_NULL, IN_SET, BETWEEN)
+"""What says the same of rows together and in parts; of other types that isn't known here."""
 
 _LARGEST_FLOAT32 = 3.4028234e38
 _CORRECT = (
@@ -23,61 +34,65 @@ _LOOK = (
 )
 
 
-@dataclass(frozen=True)
-class Exists:
-    """The column is there."""
+class OwnExpectation(Settings):
+    """An expectation of Great Expectations about the new interactions; its arguments stand beside.
 
+    `description` says what is expected, to be read after the column's name, and `notes` what to do
+    when it is not so; without a description Great Expectations words it.
+    """
 
-@dataclass(frozen=True)
-class Present:
-    """No value is missing."""
+    model_config = ConfigDict(extra="allow")
 
-
-@dataclass(frozen=True)
-class OneOf:
-    """Each value is one of these."""
-
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Between:
-    """Each value is within bounds; `below` excludes the maximum itself."""
-
-    minimum: Any = None
-    maximum: Any = None
-    below: bool = False
+    type: str = Field(
+        description='Its type in Great Expectations: "expect_column_values_to_be_between".'
+    )
+    severity: Severity = Field(
+        default="fail", description='"fail" stops the night, "warn" only reports it.'
+    )
 
 
 @dataclass(frozen=True)
 class Rule:
-    """An expectation, and what to tell whom it concerns.
+    """An expectation of Great Expectations, and what to tell a user who meets it broken.
 
     Attributes:
-        name: What it is called in `validation.severity`.
-        column: What it is about: a column, or a figure such as "rows".
+        name: Its name in `validation.severity` and in Great Expectations; unique.
         text: What is expected, to be read after the column's name.
         remedy: What to do when it is not so.
-        check: The same for a machine.
-        severity: "fail" stops the night, "warn" only says so.
+        type: The expectation's type.
+        arguments: The expectation's arguments, the columns among them.
+        severity: "fail" stops the night, "warn" only reports it.
     """
 
     name: str
-    column: str
     text: str
     remedy: str
-    check: Exists | Present | OneOf | Between
+    type: str
+    arguments: Mapping[str, Any]
     severity: Severity = "fail"
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns or figures that it is about; none where it is about the table."""
+        one_each = (self.arguments.get(key) for key in ("column", "column_A", "column_B"))
+        return [*filter(None, one_each), *self.arguments.get("column_list", ())]
+
+    @property
+    def column(self) -> str:
+        """The same in words."""
+        return ", ".join(self.columns) or INTERACTIONS.name
 
 
 def type_rules(table: Table) -> list[Rule]:
     """The columns that a table must have, to be checked on a row that names their types."""
     rules: list[Rule] = []
     for column in table.columns:
-        name, dtype = column.name, str(column.dtype)
-        expected = OneOf((dtype,))
-        rules.append(Rule(f"{name} exists", name, "exists", _REBUILD, Exists()))
-        rules.append(Rule(f"type of {name}", name, f"is of type {dtype}", _REBUILD, expected))
+        about, dtype = {"column": column.name}, str(column.dtype)
+        text = f"is of type {dtype}"
+        rules += [
+            Rule(f"{column.name} exists", "exists", _REBUILD, EXISTS, about),
+            Rule(f"type of {column.name}", text, _REBUILD, IN_SET, {**about, "value_set": [dtype]}),
+        ]
     return rules
 
 
@@ -94,10 +109,10 @@ def row_rules(table: Table, *, until: datetime, event_types: Sequence[str]) -> l
         rules.append(
             Rule(
                 "event_type is known",
-                "event_type",
                 f"is one of {', '.join(event_types)}",
                 "Correct the file, or add the kind to validation.event_types.",
-                OneOf(tuple(event_types)),
+                IN_SET,
+                {"column": "event_type", "value_set": list(event_types)},
             )
         )
     return rules
@@ -112,26 +127,25 @@ def night_rules(
         min_rows: Fewest rows of events.
         max_rows: Most rows of events.
         max_quarantined_share: Largest share of rows that were refused.
-        refused: Which were refused why, in words.
+        refused: How many rows were refused for which reason, in words.
     """
     most = "" if max_rows is None else f" and at most {max_rows}"
     return [
-        Rule(
-            "rows",
+        _bounded(
             "rows",
             f"are at least {min_rows}{most}",
             "Check that the export is whole, or change validation.min_rows or max_rows.",
-            Between(min_rows, max_rows),
+            min_value=min_rows,
+            max_value=max_rows,
         ),
-        Rule("repeated rows", "repeated rows", "are none", _REBUILD, Between(maximum=0)),
-        Rule("misplaced rows", "misplaced rows", "are none", _REBUILD, Between(maximum=0)),
-        Rule(
-            "quarantined share",
+        _bounded("repeated rows", "are none", _REBUILD, max_value=0),
+        _bounded("misplaced rows", "are none", _REBUILD, max_value=0),
+        _bounded(
             "quarantined share",
             f"is at most {max_quarantined_share}",
             f"Correct the files (refused: {refused or 'nothing'}; the lake's table `quarantine` "
             "says which rows), or raise source.max_quarantined_share.",
-            Between(maximum=max_quarantined_share),
+            max_value=max_quarantined_share,
         ),
     ]
 
@@ -142,7 +156,7 @@ LOST, NEW = "lost event kinds", "new event kinds"
 
 
 def day_rules(bounds: Mapping[str, tuple[float, float]]) -> list[Rule]:
-    """What a day must be like against the trailing days.
+    """What a day must be like compared with the trailing days.
 
     Args:
         bounds: From ROWS, USERS, NEW_ITEMS, EVENT_MIX and SHIFT to where the rule warns and where
@@ -151,12 +165,12 @@ def day_rules(bounds: Mapping[str, tuple[float, float]]) -> list[Rule]:
     """
     rules: list[Rule] = []
     for column, (warn, fail) in bounds.items():
-        rules.append(_bounded(column, column, fail, "fail"))
-        rules.append(_bounded(f"usual {column}", column, warn, "warn"))
+        rules.append(_day_rule(column, column, fail, "fail"))
+        rules.append(_day_rule(f"usual {column}", column, warn, "warn"))
     return [
         *rules,
-        _day_rule(LOST, LOST, "are none", Between(maximum=0), "fail"),
-        _day_rule(NEW, NEW, "are none", Between(maximum=0), "warn"),
+        _bounded(LOST, "are none", _LOOK.format(name=LOST), max_value=0),
+        _bounded(NEW, "are none", _LOOK.format(name=NEW), severity="warn", max_value=0),
     ]
 
 
@@ -175,40 +189,37 @@ def names_of_rules(table: Table) -> list[str]:
     return [rule.name for rule in rules]
 
 
-def shown(value: Any) -> str:
-    """A value in words."""
-    if value is None or value != value:  # NaN is not itself
-        return "missing"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _column_rules(column: Column, until: datetime) -> Iterator[Rule]:
     name, low, high = column.name, column.minimum, column.maximum
     if name == "timestamp":
         high = until
+
+    def rule(text: str, called: str, type_: str, **arguments: Any) -> Rule:
+        return Rule(f"{name} {called}", text, _CORRECT, type_, {"column": name, **arguments})
+
     if column.required:
         text = "has no missing values"
-        yield Rule(f"{name} {text}", name, text, _CORRECT, Present())
+        yield rule(text, text, NOT_NULL)
     if column.finite:
-        finite = Between(-_LARGEST_FLOAT32, _LARGEST_FLOAT32)
-        yield Rule(f"{name} is finite", name, "is finite", _CORRECT, finite)
+        largest = _LARGEST_FLOAT32
+        yield rule("is finite", "is finite", BETWEEN, min_value=-largest, max_value=largest)
     if low is not None:
-        least = Between(minimum=low)
-        yield Rule(f"{name} is not too low", name, f"is at least {shown(low)}", _CORRECT, least)
+        yield rule(f"is at least {low}", "is not too low", BETWEEN, min_value=low)
     if high is not None:
-        most = Between(maximum=high, below=True)
-        yield Rule(f"{name} is not too high", name, f"is before {shown(high)}", _CORRECT, most)
+        yield rule(f"is before {high}", "is not too high", BETWEEN, max_value=high, strict_max=True)
 
 
-def _bounded(name: str, column: str, bound: float, severity: Severity) -> Rule:
+def _day_rule(name: str, column: str, bound: float, severity: Severity) -> Rule:
     if column in (ROWS, USERS):
         text = f"are at least 1/{bound:g} and at most {bound:g} times the usual"
-        return _day_rule(name, column, text, Between(1 / bound, bound), severity)
-    text = f"is at most {bound:g} above the usual"
-    return _day_rule(name, column, text, Between(maximum=bound), severity)
+        bounds = {"min_value": 1 / bound, "max_value": bound}
+    else:
+        text, bounds = f"is at most {bound:g} above the usual", {"max_value": bound}
+    return _bounded(name, text, _LOOK.format(name=name), severity, column=column, **bounds)
 
 
-def _day_rule(name: str, column: str, text: str, check: Between, severity: Severity) -> Rule:
-    return Rule(name, column, text, _LOOK.format(name=name), check, severity)
+def _bounded(
+    name: str, text: str, remedy: str, severity: Severity = "fail", **arguments: Any
+) -> Rule:
+    """A rule on a figure, which has the rule's name unless `column` is given."""
+    return Rule(name, text, remedy, BETWEEN, {"column": name, **arguments}, severity)

@@ -5,10 +5,10 @@ from datetime import date, timedelta
 from typing import Any
 
 from recsys_core.data.drift.day_profile import Comparison, DayFigure
-from tasks.validation.findings import Result, Tally
+from tasks.validation.findings import Finding
+from tasks.validation.new_rows import Days, ValidationResult
 from tasks.validation.page import validation_page
-from tasks.validation.rules import Between, Rule
-from tasks.validation.run import Days, Examination
+from tasks.validation.rules import BETWEEN, Rule
 from tests.html_page import HtmlPage, words
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}{2}$'
@@ -16,13 +16,13 @@ DAY = date(2026, 1, 9)
 BEFORE = tuple(DAY - timedelta(days=back) for back in (3, 2, 1))
 
 
-def _finding(value: str, *, success: bool) -> Tally:
-    tally = Tally(Rule("rows", HOSTILE, "are many", "Look.", Between(1)))
-    tally.add(Result(success, 0 if success else 1, [] if success else [value], []))
-    return tally
+def _finding(value: str, *, holds: bool) -> Finding:
+    finding = Finding(Rule("rows", "are many", "Look.", BETWEEN, {"column": HOSTILE}))
+    finding.add(holds, 0 if holds else 1, [] if holds else [value])
+    return finding
 
 
-def _examination() -> Examination:
+def _result() -> ValidationResult:
     shifts = dict(zip((*BEFORE, DAY), (0.1, 0.2, 0.1, 1.0), strict=True))
     figure = DayFigure(0.5, 0.25, 0.25)
     compared = Comparison(
@@ -30,8 +30,7 @@ def _examination() -> Examination:
     )
     late = DAY - timedelta(days=20)
     days = Days([compared], {late: "1 late rows"}, {DAY: 80, late: 9, **dict.fromkeys(BEFORE, 100)})
-    findings = [_finding("", success=True), _finding(HOSTILE, success=False)]
-    return Examination(80, [tally.finding() for tally in findings], days)
+    return ValidationResult(80, [_finding("", holds=True), _finding(HOSTILE, holds=False)], days)
 
 
 def _file(source: str) -> dict[str, Any]:
@@ -45,8 +44,8 @@ def _file(source: str) -> dict[str, Any]:
     }
 
 
-def _page(found: Examination, files: list[dict[str, Any]]) -> tuple[str, HtmlPage]:
-    html = validation_page(found, files, run_date="2026-01-10")
+def _page(result: ValidationResult, files: list[dict[str, Any]]) -> tuple[str, HtmlPage]:
+    html = validation_page(result, files, run_date="2026-01-10")
     return html, HtmlPage(html)
 
 
@@ -56,7 +55,7 @@ def _cells(html: str) -> str:
 
 
 def test_the_page_tells_what_was_found_by_rule_file_and_day() -> None:
-    html, page = _page(_examination(), [_file("a.csv"), _file("b.csv")])
+    html, page = _page(_result(), [_file("a.csv"), _file("b.csv")])
     assert page.open == []
     text = _cells(html)
     for expected in (
@@ -70,7 +69,7 @@ def test_the_page_tells_what_was_found_by_rule_file_and_day() -> None:
 
 
 def test_it_renders_offline_and_runs_nothing() -> None:
-    html, page = _page(_examination(), [_file("a.csv")])
+    html, page = _page(_result(), [_file("a.csv")])
     assert "svg" in page.tags
     assert all(reference.startswith("#") for reference in page.references)
     assert {reference.removeprefix("#") for reference in page.references} <= set(page.ids)
@@ -80,23 +79,23 @@ def test_it_renders_offline_and_runs_nothing() -> None:
 
 
 def test_foreign_text_is_escaped_everywhere() -> None:
-    _, page = _page(_examination(), [_file(HOSTILE)])
+    _, page = _page(_result(), [_file(HOSTILE)])
     assert page.text.count(HOSTILE) >= 5  # rule, sample, kind of event, file, reason
 
 
 def test_equal_findings_give_equal_bytes() -> None:
     files = [_file("a.csv")]
-    assert _page(_examination(), files)[0] == _page(_examination(), files)[0]
+    assert _page(_result(), files)[0] == _page(_result(), files)[0]
 
 
 def test_where_nothing_is_new_it_says_so() -> None:
-    text = words(_page(Examination(), [])[1])
+    text = words(_page(ValidationResult(), [])[1])
     assert "Validation passed: nothing is new" in text
     assert "No date has new rows" in text
 
 
 def test_many_files_are_counted_not_listed() -> None:
-    text = _cells(_page(_examination(), [_file(f"day-{number:03}") for number in range(60)])[0])
+    text = _cells(_page(_result(), [_file(f"day-{number:03}") for number in range(60)])[0])
     assert "day-049" in text
     assert "day-050" not in text
     assert "And 10 more files" in text

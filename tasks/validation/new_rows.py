@@ -1,9 +1,10 @@
-"""All that is new, held against the rules: date by date, in bounded memory."""
+"""The new rows of a lake, checked date by date in bounded memory."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,12 +16,13 @@ from recsys_core.data.ingest.clean_interactions import ARRIVAL_BITS
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, NOT_THE_FILES_FAULT
 from recsys_core.settings import Progress
-from tasks.validation.findings import Finding, Result, Tally, with_outcome
+from tasks.validation.findings import Finding, with_outcome
 from tasks.validation.rules import (
     EVENT_MIX,
     LOST,
     NEW,
     NEW_ITEMS,
+    ROW_BY_ROW,
     ROWS,
     SHIFT,
     USERS,
@@ -29,8 +31,9 @@ from tasks.validation.rules import (
 )
 
 if TYPE_CHECKING:
-    from tasks.validation.great_expectations import Examiner
+    from tasks.validation.great_expectations import GxRunner, Suite
 
+_NO_EVENTS = "no new file of events"
 _FEW = f"fewer than {FEWEST_ROWS} rows or users"
 
 
@@ -50,13 +53,13 @@ class Days:
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What an examination found.
+class ValidationResult:
+    """What the validation of new rows found.
 
     Attributes:
-        n_rows: New rows that were examined.
-        findings: A finding a rule.
-        days: The new dates against the days before them.
+        n_rows: New rows that were checked.
+        findings: A finding for each rule.
+        days: The new dates compared with the days before them.
     """
 
     n_rows: int = 0
@@ -65,16 +68,16 @@ class Examination:
 
 
 @dataclass(frozen=True)
-class Rules:
-    """The rules of a night, by what they are held against: each row, all that is new, each day."""
+class RuleSet:
+    """The rules of a night: for each new row, for all that is new together, for each new day."""
 
     rows: list[Rule]
     night: list[Rule]
     days: list[Rule]
 
 
-class Examined:
-    """The new rows of a lake, to be examined.
+class NewRows:
+    """The new rows of a lake.
 
     Args:
         lake: The lake.
@@ -92,27 +95,23 @@ class Examined:
         self.table = lake.snapshot(INTERACTIONS, facts["versions"][INTERACTIONS.name]).scan()
         self.until = datetime.fromisoformat(facts["available_until"])
 
-    def examine(
-        self, examiner: "Examiner", rules: Rules, *, trailing_days: int, progress: Progress
-    ) -> Examination:
-        """Hold everything against the rules; where the table itself is wrong, only its columns."""
-        columns = _columns(examiner, self.table.collect_schema())
+    def check(
+        self, gx: "GxRunner", rules: RuleSet, *, trailing_days: int, progress: Progress
+    ) -> ValidationResult:
+        """Check everything; where the table's columns are wrong, only these."""
+        types = {name: str(dtype) for name, dtype in self.table.collect_schema().items()}
+        columns = _of_figures(gx, "columns", type_rules(INTERACTIONS), types)
         if with_outcome(columns, "failed"):
-            return Examination(findings=columns)
+            return ValidationResult(findings=columns)
         trailing = Trailing(self.table, self._names, n_days=trailing_days, until=self.until)
         days = Days()
-        suite = examiner.suite("rows", rules.rows)
-        tallies = [Tally(rule) for rule in rules.rows]
+        suite = gx.suite("rows", rules.rows)
         n_rows = 0
         defects = Counter[str]()
         for done, day in enumerate(self._dates):
             progress(done / len(self._dates), f"{day}")
             rows = rows_of(self.table, day, self._names)
-            for name, piece in _named(day, pieces(rows)):
-                n_rows += piece.height
-                results = suite.examine(piece, name)
-                for tally, result in zip(tallies, results, strict=True):
-                    tally.add(result, _places(piece, result))
+            n_rows += _run_pieces(suite, day, rows)
             defects["repeated rows"] += count_repeated(rows)
             defects["misplaced rows"] += count_misplaced(rows)
             self._compare(trailing, day, days)
@@ -120,11 +119,14 @@ class Examined:
         night = self._night_facts(n_rows, defects)
         findings = [
             *columns,
-            *_of_night(examiner, rules.night, night),
-            *(tally.finding() for tally in tallies),
-            *_of_days(examiner, rules.days, days),
+            *_of_figures(
+                gx, "night", [rule for rule in rules.night if rule.column in night], night
+            ),
+            *(Finding(rule, _NO_EVENTS) for rule in rules.night if rule.column not in night),
+            *suite.findings,
+            *_of_days(gx, rules.days, days),
         ]
-        return Examination(n_rows, findings, days)
+        return ValidationResult(n_rows, findings, days)
 
     def _compare(self, trailing: Trailing, day: date, days: Days) -> None:
         if self._facts["timestamp_kind"] == "order":
@@ -170,43 +172,31 @@ def figures_of(compared: Comparison) -> dict[str, DayFigure | None]:
     }
 
 
-def _columns(examiner: "Examiner", schema: pl.Schema) -> list[Finding]:
-    """The columns that the table really has: a row that holds their types."""
-    types = {name: str(dtype) for name, dtype in schema.items()}
-    return _of_figures(examiner, "columns", type_rules(INTERACTIONS), types)
-
-
-def _of_night(
-    examiner: "Examiner", rules: Sequence[Rule], facts: Mapping[str, Any]
-) -> list[Finding]:
-    decided = [rule for rule in rules if rule.column in facts]
-    skipped = [Tally(rule, note="no new file of events") for rule in rules if rule not in decided]
-    findings = _of_figures(examiner, "night", decided, facts)
-    return [*findings, *(tally.finding() for tally in skipped)]
-
-
 def _of_figures(
-    examiner: "Examiner", name: str, rules: Sequence[Rule], facts: Mapping[str, Any]
+    gx: "GxRunner", name: str, rules: Sequence[Rule], figures: Mapping[str, Any]
 ) -> list[Finding]:
-    """Hold figures that were computed elsewhere against rules, as a table of one row."""
-    row = pl.DataFrame({name: [value] for name, value in facts.items()})
-    tallies = [Tally(rule) for rule in rules]
-    for tally, result in zip(tallies, examiner.suite(name, rules).examine(row, name), strict=True):
-        tally.add(result)
-    return [tally.finding() for tally in tallies]
+    """Check figures that were computed elsewhere, as a table of one row."""
+    suite = gx.suite(name, rules)
+    suite.run(pl.DataFrame({name: [value] for name, value in figures.items()}), name)
+    return suite.findings
 
 
-def _of_days(examiner: "Examiner", rules: Sequence[Rule], days: Days) -> list[Finding]:
-    """Hold the figures of the days against rules, as a table of a row a day."""
+def _of_days(gx: "GxRunner", rules: Sequence[Rule], days: Days) -> list[Finding]:
+    """Check the figures of the days, as a table of one row for each day."""
     table = pl.DataFrame([_deviations(one) for one in days.compared], schema=_DEVIATIONS)
-    tallies = [Tally(rule, note=_undecided(rule.column, days)) for rule in rules]
-    decided = [tally for tally in tallies if table[tally.rule.column].count()]
+    findings = {rule.name: Finding(rule) for rule in rules}
+    decided = [rule for rule in rules if table[rule.column].count()]
     if decided:
-        suite = examiner.suite("days", [tally.rule for tally in decided])
-        for tally, result in zip(decided, suite.examine(table, "days"), strict=True):
-            about = tally.rule.column
-            tally.add(result, [_of_day(days.compared[row], about) for row in result.rows])
-    return [tally.finding() for tally in tallies]
+        suite = gx.suite("days", decided)
+        suite.run(
+            table,
+            "days",
+            lambda column, rows: [_of_day(days.compared[row], column) for row in rows],
+        )
+        findings.update({finding.rule.name: finding for finding in suite.findings})
+    for finding in findings.values():
+        finding.note = _undecided(finding.rule.column, days)
+    return list(findings.values())
 
 
 _DEVIATIONS = pl.Schema(
@@ -252,13 +242,22 @@ def _of_day(compared: Comparison, column: str) -> str:
     return f"{compared.day}: {value}, usually {usual}"
 
 
-def _named(day: date, parts: Iterator[pl.DataFrame]) -> Iterator[tuple[str, pl.DataFrame]]:
-    for number, part in enumerate(parts, start=1):
-        yield f"{day}" if number == 1 else f"{day}-part-{number}", part
+def _run_pieces(suite: "Suite", day: date, rows: pl.LazyFrame) -> int:
+    """Check the new rows of a date in pieces that fit into memory; returns their number."""
+    n_rows = number = 0
+    for number, piece in enumerate(pieces(rows), start=1):
+        n_rows += piece.height
+        name = f"{day}" if number == 1 else f"{day}-part-{number}"
+        suite.run(piece, name, partial(_places, piece))
+    if number > 1:
+        for finding in suite.findings:
+            if finding.rule.type not in ROW_BY_ROW:
+                finding.note = f"{day} was checked in {number} parts"
+    return n_rows
 
 
-def _places(rows: pl.DataFrame, result: Result) -> list[str]:
-    """Source and row of a result's sample."""
+def _places(piece: pl.DataFrame, _: str, rows: Sequence[int]) -> list[str]:
+    """Source and row number of some rows."""
     mask = (1 << ARRIVAL_BITS) - 1
-    chosen = rows[result.rows].select("source", pl.col("arrival") & mask)
+    chosen = piece[list(rows)].select("source", pl.col("arrival") & mask)
     return [f"{source} row {row}" for source, row in chosen.iter_rows()]
