@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
@@ -17,10 +17,11 @@ from textwrap import shorten
 from typing import Any
 
 import polars as pl
+from pydantic.v1 import PrivateAttr, ValidationError  # what Great Expectations is built on
 
 from recsys_core.data.schema import INTERACTIONS
 from tasks.validation.findings import SAMPLE_SIZE, Finding, shown
-from tasks.validation.rules import NOT_NULL, OwnExpectation, Rule
+from tasks.validation.rules import NOT_NULL, OwnExpectation, Rule, names_of_rules
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read while it loads
 with warnings.catch_warnings():
@@ -28,7 +29,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import great_expectations as gx
     from great_expectations.checkpoint.actions import ValidationAction
-    from great_expectations.compatibility import pydantic
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.expectation import Expectation
@@ -59,7 +59,7 @@ class RecordFindings(ValidationAction):
     """An action of a checkpoint: hands the results of a run to `record`, rule by rule."""
 
     type: str = "record_findings"
-    _record: Callable[[Any], None] = pydantic.PrivateAttr()
+    _record: Callable[[Any], None] = PrivateAttr()
 
     def run(self, checkpoint_result: Any, action_context: Any = None) -> dict[str, Any]:
         """Called by the checkpoint after each run."""
@@ -183,19 +183,20 @@ def own_rules(expectations: Iterable[OwnExpectation]) -> list[Rule]:
 
     Raises:
         ValueError: One has an unknown type or wrong arguments, names an unknown column, can't be
-            checked on a data frame, or stands there twice.
+            checked on a data frame, or repeats another rule.
     """
     rules: list[Rule] = []
     for number, settings in enumerate(expectations, start=1):
+        taken = {*names_of_rules(INTERACTIONS), *(rule.name for rule in rules)}
         try:
-            rules.append(_own_rule(settings, taken=[rule.name for rule in rules]))
+            rules.append(_own_rule(settings, taken))
         except ValueError as error:
             msg = f"expectation {number} ({settings.type}): {error}"
             raise ValueError(msg) from None
     return rules
 
 
-def _own_rule(settings: OwnExpectation, taken: Sequence[str]) -> Rule:
+def _own_rule(settings: OwnExpectation, taken: Collection[str]) -> Rule:
     if settings.type not in (known := list_registered_expectation_implementations()):
         similar = get_close_matches(settings.type, known) or sorted(known)
         msg = f"Great Expectations has no such type. It has: {', '.join(similar)}"
@@ -206,7 +207,7 @@ def _own_rule(settings: OwnExpectation, taken: Sequence[str]) -> Rule:
     rule = Rule("trial", text, remedy, settings.type, arguments, settings.severity)
     try:
         text = text or _worded(_expectation(rule))
-    except pydantic.ValidationError as error:
+    except ValidationError as error:
         details = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ValueError("; ".join(details)) from None
     trial = GxRunner().suite("trial", [rule])
@@ -217,7 +218,7 @@ def _own_rule(settings: OwnExpectation, taken: Sequence[str]) -> Rule:
         raise ValueError(msg)
     rule = replace(rule, name=f"{rule.column} {text}", text=text)
     if rule.name in taken:
-        msg = "it is there twice; give one of them another description"
+        msg = f'there is a rule "{rule.name}" already; give this one another description'
         raise ValueError(msg)
     return rule
 
