@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import ConfigOption, DataOption, JsonOption, WorkspaceOption, resolve
-from flows.cli.output import say, share_bar, size, today
+from flows.cli.output import say, share_bar, today
+from recsys_core.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +192,7 @@ def _print_datasets() -> None:
     from flows.datasets.registry import DATASETS
 
     for dataset in DATASETS:
-        say(f"{dataset.name:<16} {size(dataset.size_bytes):>8}  {dataset.title}")
+        say(f"{dataset.name:<16} {format_bytes(dataset.size_bytes):>8}  {dataset.title}")
         say(f"{'':<27}licence: {dataset.licence_url}")
     say("Fetch one with `recdistill data fetch NAME`.")
 

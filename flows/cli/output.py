@@ -22,15 +22,6 @@ def numbers(*names: str) -> list[Column]:
     return [Column(name, justify="right") for name in names]
 
 
-def size(n_bytes: float) -> str:
-    """A number of bytes to read."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:,.0f} B" if unit == "B" else f"{n_bytes:,.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.1f} TB"
-
-
 def today(timezone: str) -> date:
     """The date now, in a zone."""
     return datetime.now(ZoneInfo(timezone)).date()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from flows.cli.output import console, numbers, say, size
+from flows.cli.output import console, numbers, say
 from recsys_core.data.lake.status import LakeStatus
+from recsys_core.units import format_bytes
 
 _DATES_SHOWN = 14
 
@@ -27,7 +28,7 @@ def print_status(found: LakeStatus, lake: Path) -> None:
 def _print_tables(found: LakeStatus) -> None:
     table = Table("table", *numbers("version", "rows", "files", "size"))
     for one in found.tables:
-        sizes = (f"{one.version}", f"{one.rows:,}", f"{one.files:,}", size(one.bytes))
+        sizes = (f"{one.version}", f"{one.rows:,}", f"{one.files:,}", format_bytes(one.bytes))
         table.add_row(one.name, *sizes)
     console.print(table)
 

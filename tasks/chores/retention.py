@@ -20,6 +20,7 @@ from recsys_core.data.lake.retention import (
 )
 from recsys_core.data.lake.tables import Lake
 from recsys_core.settings import Settings
+from recsys_core.units import format_bytes
 from tasks.engine.outputs import bytes_of, outputs, remains
 
 _SECONDS_IN_DAY = 86_400
@@ -67,8 +68,8 @@ class RetentionPlan:
         """The plan as a line of text."""
         return (
             f"{self.expired_events:,} interactions past the retention period, "
-            f"{len(self.stages)} stage outputs ({self.stage_bytes / 1e6:,.1f} MB), "
-            f"{len(self.lake_files)} old files of the lake ({self.lake_bytes / 1e6:,.1f} MB)"
+            f"{len(self.stages)} stage outputs ({format_bytes(self.stage_bytes)}), "
+            f"{len(self.lake_files)} old files of the lake ({format_bytes(self.lake_bytes)})"
         )
 
 

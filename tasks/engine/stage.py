@@ -38,6 +38,7 @@ from recsys_core.artifacts import (
     read_json,
 )
 from recsys_core.settings import Progress, Settings
+from recsys_core.units import format_bytes
 from tasks.engine.night import Night, Plan
 from tasks.engine.progress import AnyLogger, StageProgress
 
@@ -154,7 +155,7 @@ def _execute(
 def _disk_full(artifact: Artifact, workspace: Path) -> str:
     free = shutil.disk_usage(workspace).free
     return (
-        f"The disk of {workspace.resolve()} is full ({free / 1e6:,.0f} MB are free): "
+        f"The disk of {workspace.resolve()} is full ({format_bytes(free)} are free): "
         f"{artifact.stage} stopped and published nothing. Make room (`recdistill data clean "
         "--dry-run` says what could go) and run the night again: it goes on here."
     )

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from recsys_core.units import format_bytes
+
 
 class Look(NamedTuple):
     """How a model is shown in every plot: shape tells it apart as well as colour does."""
@@ -188,15 +190,6 @@ def curve_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return svg("curves", "Validation NDCG@10 and training loss of each model by epoch")
 
 
-def format_bytes(size: float) -> str:
-    """Bytes in decimal units, to three digits at most."""
-    for unit in ("B", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
-
-
 def _axes(figure: Figure) -> Axes:
     return figure.subplots()
 
@@ -225,18 +218,20 @@ class _Drawing:
         self.text = ""
 
     def __call__(self, name: str, title: str) -> str:
-        """Make ids unique on the page, name the picture for screen readers, free the colours."""
+        """Make ids unique on the page, name the picture for screen readers, free the colours.
+
+        The page's style sheet has the rest: the width, and the page's font.
+        """
         body = self.text[self.text.index("<svg") :].strip()
-        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-        body = re.sub(r'\bid="', f'id="{name}-', body)
-        body = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", body)
-        body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
-        body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
-        body = re.sub(r"font: (\d+)px [^;\"]*", r"font-size: \1px; font-family: inherit", body)
+        body = _IDS_AND_REFERENCES.sub(rf"\g<0>{name}-", body)
         for colour, variable in VARIABLES.items():
             body = body.replace(colour, f"var(--{variable}, {colour})")
         label = escape(title, quote=True)
         return body.replace("<svg", f'<svg class="plot" role="img" aria-label="{label}"', 1)
+
+
+_IDS_AND_REFERENCES = re.compile(r'\bid="|href="#|url\(#')
+_NO_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @contextmanager
@@ -246,5 +241,5 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, _Drawing]]:
     with rc_context({**_RC, "svg.hashsalt": "recdistill"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, drawn
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     drawn.text = buffer.getvalue()

@@ -8,12 +8,12 @@ from typing import Any
 from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_json, read_manifest
+from recsys_core.units import format_bytes
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.html.plots import (
     LOOKS,
     Estimate,
     curve_plot,
-    format_bytes,
     quality_plot,
     size_plot,
     slice_plot,

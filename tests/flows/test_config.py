@@ -56,6 +56,7 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         ("[student.model]\ntime_gaps = true", "asked with item ids alone"),
         ("[student.model]\nembedding_dim = 128", "wider than the teacher"),
         ('[source]\ninteractions = "{data}/x.csv"', "--data"),
+        ('[[validation.expectations]]\ntype = "expect_much"', "validation: .*no such type"),
     ],
 )
 def test_bad_settings_name_the_field(tmp_path: Path, text: str, message: str) -> None:

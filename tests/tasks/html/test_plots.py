@@ -6,7 +6,6 @@ from tasks.html.plots import (
     LOOKS,
     Estimate,
     curve_plot,
-    format_bytes,
     quality_plot,
     size_plot,
     slice_plot,
@@ -77,12 +76,3 @@ def test_labels_are_text_not_markup_or_formulas():
 def test_nothing_to_show_is_no_error():
     for svg in (quality_plot({}), size_plot({}, {}), slice_plot({}), curve_plot({})):
         assert texts(svg)
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (999_600, "1 MB"), (4_812_344, "4.81 MB"),
-     (7.5e9, "7.5 GB")],
-)  # fmt: skip
-def test_bytes_in_words(size, text):
-    assert format_bytes(size) == text

@@ -23,6 +23,7 @@ from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
+from tasks.validation.rules import BETWEEN
 
 RUN_DATE = date(2026, 1, 10)
 HEADER = "user_id,item_id,timestamp,event_type,weight\n"
@@ -195,7 +196,7 @@ def test_a_missing_value_is_named_with_its_place(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_column_ends_the_examination(tmp_path: Path) -> None:
+def test_where_a_column_is_missing_only_columns_are_checked(tmp_path: Path) -> None:
     """Great Expectations answers such rules without figures: no other rule says anything."""
     with pytest.raises(
         ValidationFailedError, match=r"\*\*weight\*\* exists; found: nothing to examine"
@@ -265,6 +266,25 @@ def test_data_docs_are_built_with_the_severities(tmp_path: Path) -> None:
     of_dates = {page.split("/")[2] for page in pages if page.startswith("validations/rows/")}
     assert of_dates == {"2026-01-01", "2026-01-02"}
     assert "event_type" in (docs / "expectations" / "rows.html").read_text(encoding="utf-8")
+
+
+def test_an_own_expectation_shows_everywhere_and_decides(tmp_path: Path) -> None:
+    ingested = _ingest(tmp_path, GOOD)
+    own: dict[str, Any] = {"type": BETWEEN, "column": "weight", "max_value": 1}
+    text = "values must be less than or equal to 1.0"
+    with pytest.raises(ValidationFailedError) as caught:
+        _validate(tmp_path, ingested, expectations=[own])
+    sentence = f"**weight** {text}; 1 is not, for example 2 (interactions/a.csv row 2)"
+    assert sentence in str(caught.value)
+    out = tmp_path / "validate"
+    assert sentence in (out / "validation.md").read_text()
+    assert text in (out / "validation.html").read_text()
+    assert text in (out / "data_docs" / "expectations" / "rows.html").read_text(encoding="utf-8")
+    (failed,) = (one for one in _report(tmp_path)["expectations"] if not one["success"])
+    assert (failed["column"], failed["expectation"], failed["unexpected"]) == ("weight", text, 1)
+    assert (
+        _validate(tmp_path, ingested, expectations=[{**own, "severity": "warn"}])["n_warned"] == 1
+    )
 
 
 class Shop:
