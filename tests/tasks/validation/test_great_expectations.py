@@ -84,12 +84,12 @@ def test_what_can_not_be_checked_on_the_night_is_not_passed() -> None:
             "no such type. It has: .*expect_column_values_to_be_between",
         ),
         (
-            {"type": "expect_column_values_to_be_unique", "colum": "user_id"},
-            "column: field required; colum: extra fields not permitted",
+            {"type": "expect_column_values_to_be_unique", "columns": "user_id"},
+            "column: field required; columns: extra fields not permitted",
         ),
         (
-            {"type": "expect_column_values_to_be_unique", "column": "wieght"},
-            'column "wieght" in BatchData does not exist.*The columns are user_id, item_id, ',
+            {"type": "expect_column_values_to_be_unique", "column": "price"},
+            'column "price" in BatchData does not exist.*The columns are user_id, item_id, ',
         ),
         (
             {"type": "expect_column_values_to_match_regex", "column": "user_id", "regex": "("},
