@@ -8,7 +8,7 @@ from typing import Any
 from recsys_core.models.recommender import Recommender
 from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.loop import fit
-from recsys_core.training.objectives import candidate_set_of, next_item_loss
+from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 from tasks.training.network import NetworkConfig, build_network, training_set_of
 from tasks.training.prepared import Prepared
 

@@ -21,7 +21,7 @@ from benchmarks.harness import peak_bytes
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import Batch, TrainingSet
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.objectives import candidate_set_of, next_item_loss
+from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=64, n_layers=2, n_heads=2, ffn_dim=128, max_length=200)
 WIDE = ModelConfig(embedding_dim=512, n_layers=8, n_heads=8, ffn_dim=1024, max_length=200)

@@ -1,57 +1,11 @@
-"""Distillation losses: what the student learns from the teacher's stored logits."""
+"""The distillation loss: hard cross-entropy plus KL to the teacher's stored logits."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.training.losses import (
-    check_targets,
-    chunked_loss,
-    cross_entropy_to_gradient,
-)
-
-
-def distillation_kl(
-    student_logits: Float[Tensor, "batch candidates"],
-    teacher_logits: Float[Tensor, "batch candidates"],
-    *,
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """KL(teacher ‖ student) over the candidates, scaled by temperature².
-
-    The T² factor keeps gradient sizes comparable across temperatures. This is the readable
-    definition; training uses `distillation_loss`, which never holds all logits at once.
-
-    Args:
-        student_logits: Raw scores.
-        teacher_logits: Raw scores; -inf excludes a candidate.
-        temperature: Positive and finite; used on both sides.
-
-    Returns:
-        Mean over the batch, in nats.
-
-    Raises:
-        ValueError: Fewer than two candidates, unequal shapes, a temperature that is not positive
-            and finite, or NaN in teacher_logits.
-
-    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
-    """
-    _check_temperature(temperature)
-    if student_logits.shape != teacher_logits.shape or student_logits.shape[1] < 2:
-        msg = (
-            "Student and teacher must score the same two or more candidates, found shapes "
-            f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}."
-        )
-        raise ValueError(msg)
-    if teacher_logits.isnan().any():
-        msg = "teacher_logits hold NaN: the soft labels are damaged, write them again."
-        raise ValueError(msg)
-    excluded = teacher_logits.isneginf()
-    student = F.log_softmax(student_logits.masked_fill(excluded, -torch.inf) / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
-    terms = torch.where(excluded, 0.0, teacher.exp() * (teacher - student))
-    return terms.sum(dim=1).mean() * temperature**2
+from recsys_core.training.losses.chunked import check_targets, chunked_loss
+from recsys_core.training.losses.full_softmax import cross_entropy_to_gradient
 
 
 def distillation_loss(
@@ -68,27 +22,44 @@ def distillation_loss(
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × temperature² × KL(teacher ‖ student), full catalogue.
 
-    The teacher's distribution is exact: its logits are made chunk by chunk from stored states. It
-    is a distribution over the items that the teacher knows; where the student's catalogue is
-    longer, the KL is over the teacher's items on both sides.
+    The teacher's distribution is exact: its logits are computed chunk by chunk from stored states.
+    If the student knows more items than the teacher, the KL is over the teacher's items on both
+    sides. The factor temperature² keeps gradient sizes comparable across temperatures.
 
     Args:
         states: The student's states.
-        item_vectors: The student's item vectors by item_idx.
-        targets: item_idx of the next item, from 1.
-        teacher_states: The teacher's states at the same positions; a row of NaN marks a position
-            without a label, which then counts with its hard target only.
-        teacher_item_vectors: The teacher's item vectors by item_idx.
+        item_vectors: The student's item vectors; row 0 is padding.
+        targets: Row of the next item, from 1.
+        teacher_states: The teacher's states at the same positions. A row of NaN marks a position
+            without a label; only its hard target counts.
+        teacher_item_vectors: The teacher's vectors of the same rows, perhaps of fewer.
         kd_weight: Weight of the KL; 0 leaves the cross-entropy.
-        temperature: Positive and finite; used on both sides.
-        weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once; None: as suits the device.
+        temperature: Positive and finite; divides the logits on both sides.
+        weights: Weight of each position; None: all weights are equal.
+        chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
         Weighted mean over positions, in nats.
 
     Raises:
-        ValueError: Shapes that do not belong together, or an impossible temperature.
+        ValueError: The shapes do not fit each other, or the temperature is impossible.
+
+    Example:
+        A student that equals its teacher has no divergence: the cross-entropy is left.
+
+        >>> import torch
+        >>> states, item_vectors = torch.zeros(1, 4), torch.ones(3, 4)
+        >>> loss = distillation_loss(
+        ...     states,
+        ...     item_vectors,
+        ...     torch.tensor([1]),
+        ...     teacher_states=states,
+        ...     teacher_item_vectors=item_vectors,
+        ...     kd_weight=1.0,
+        ...     temperature=2.0,
+        ... )
+        >>> round(loss.item(), 4)
+        0.6931
 
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
     """
@@ -104,7 +75,7 @@ def distillation_loss(
     teacher_states = teacher_states.nan_to_num(0.0)
     n_known = len(teacher_item_vectors) - 1
     if n_known < 2:
-        msg = f"A teacher must know two or more items to be learnt from, found {n_known}."
+        msg = f"Distillation needs a teacher that knows two or more items, found {n_known}."
         raise ValueError(msg)
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:

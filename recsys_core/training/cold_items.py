@@ -22,14 +22,12 @@ from recsys_core.models.fusion import ContentFusion
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, silent
 from recsys_core.training.batching import TrainingSet
-from recsys_core.training.gradients import Loss, backward
-from recsys_core.training.loop import TrainingConfig, TrainingError, clip_gradients, schedule
+from recsys_core.training.gradients import Loss, gradient_step
+from recsys_core.training.loop import TrainingConfig, TrainingError, schedule
 from recsys_core.training.negative_sampling import CandidateSet
 from recsys_core.training.parallel import Shard
 
 _SHARE = 0.1  # of the items in a batch that are content alone
-_LEARNING_RATE = 3e-3  # features have length 1 whatever the network, so one rate suits all
-_RIDGE = 5.0  # so many items of average popularity have to agree on what a word is worth
 _ROWS = 8192
 
 
@@ -46,6 +44,7 @@ def fit_cold_items(
     *,
     candidates: CandidateSet,
     loss: Loss,
+    learning_rate: float = 3e-3,
     progress: Progress = silent,
 ) -> bool:
     """Fit the content projections to the known items, in place, and give cold items no id.
@@ -74,7 +73,7 @@ def fit_cold_items(
     model.eval().requires_grad_(False)
     known = model.item_vectors()
     counts = torch.from_numpy(training_set.item_counts(model.n_items)).to(model.device)
-    content.set_projections(_ridge_regression(content, known, counts))
+    content.set_projections(ridge_regression(content, known, counts))
     content.requires_grad_(True)
     optimizer = torch.optim.AdamW(content.parameters(), weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
@@ -86,22 +85,21 @@ def fit_cold_items(
         rows = known if items is None else known[items]
         alone = torch.rand(len(rows), 1, generator=generator) < _SHARE
         vectors = torch.where(alone.to(model.device), content(items), rows)
-        model.zero_grad(set_to_none=True)
-        value = backward(
+        value = gradient_step(
             model,
+            [optimizer],
             vectors,
             restricted,
             loss,
             shard,
+            learning_rate=learning_rate * schedule(step, n_steps, config.warmup_share),
+            clip_norm=math.inf,
             precision=config.precision,
             read_vectors=rows,
         )
-        if not (value.isfinite() and clip_gradients(model, math.inf).isfinite()):
+        if not math.isfinite(value):
             msg = f"The loss of fitting cold items or its gradient is not finite at step {step}."
             raise TrainingError(msg)
-        rate = _LEARNING_RATE * schedule(step, n_steps, config.warmup_share)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
         if shard.leads:
             progress(1.0, f"fitting {len(cold_items):,} cold items, step {step + 1} of {n_steps}")
     model.requires_grad_(True)
@@ -112,16 +110,18 @@ def fit_cold_items(
 
 
 @torch.no_grad()
-def _ridge_regression(
+def ridge_regression(
     content: ContentFusion,
     vectors: Float[Tensor, "items dim"],
     counts: Int[Tensor, " items"],
+    *,
+    ridge: float = 5.0,
 ) -> Float[Tensor, "dim widths"]:
     """The projections whose content is closest to vectors, an item weighing what it has events."""
     seen = torch.nonzero(counts).ravel()
     weights = (counts / counts[seen].double().mean())[:, None]
     width = content.gated_features(seen[:1]).shape[1]
-    gram = _RIDGE * torch.eye(width, dtype=torch.float64, device=vectors.device)
+    gram = ridge * torch.eye(width, dtype=torch.float64, device=vectors.device)
     moments = gram.new_zeros(width, vectors.shape[1])
     for rows in seen.split(_ROWS):
         features = content.gated_features(rows).double()

@@ -3,22 +3,20 @@
 """The one training loop, for teacher, student, control and recovery after pruning."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, Settings, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
-from recsys_core.training.gradients import Loss, Precision, backward
-from recsys_core.training.negative_sampling import CandidateSet, RestrictedBatch
+from recsys_core.training.gradients import Loss, Precision, gradient_step
+from recsys_core.training.negative_sampling import CandidateSet
 from recsys_core.training.parallel import Shard
 
 Validate = Callable[[Recommender], float]
@@ -131,7 +129,7 @@ def fit(
         TrainingError: The loss or its gradient became NaN or infinite.
     """
     shard = Shard.current()
-    optimizers = _optimizers(model, config, sparse=candidates.sampled)
+    optimizers = make_optimizers(model, config, sparse=candidates.sampled)
     state = TrainingState(model, optimizers, checkpoint, shard, ema_decay=config.ema_decay)
     n_steps = config.epochs * training_set.steps_per_epoch
     saved_at = clock()
@@ -143,7 +141,18 @@ def fit(
             step = epoch * training_set.steps_per_epoch + state.epoch_steps
             rate = config.learning_rate * schedule(step, n_steps, config.warmup_share)
             restricted = candidates.restrict(batch, (config.seed, epoch, state.epoch_steps))
-            value = _step(model, optimizers, restricted, config, loss, rate, shard)
+            items = None if restricted.items is None else restricted.items.to(model.device)
+            value = gradient_step(
+                model,
+                optimizers,
+                model.item_vectors(items, sparse=restricted.negatives is not None),
+                restricted,
+                loss,
+                shard,
+                learning_rate=rate,
+                clip_norm=config.clip_norm,
+                precision=config.precision,
+            )
             if not math.isfinite(value):
                 raise TrainingError(_not_finite(step, config, checkpoint))
             state.finish_step(value, int((batch.targets > 0).sum()))
@@ -164,48 +173,6 @@ def fit(
     return state.curve
 
 
-def _step(
-    model: Recommender,
-    optimizers: Sequence[torch.optim.Optimizer],
-    restricted: RestrictedBatch,
-    config: TrainingConfig,
-    loss: Loss,
-    learning_rate: float,
-    shard: Shard,
-) -> float:
-    """One step down the gradient; none where loss or gradient are not finite.
-
-    Returns:
-        The loss of the batch, NaN where no step was made.
-    """
-    items = None if restricted.items is None else restricted.items.to(model.device)
-    item_vectors = model.item_vectors(items, sparse=restricted.negatives is not None)
-    model.zero_grad(set_to_none=True)
-    value = backward(model, item_vectors, restricted, loss, shard, precision=config.precision)
-    if not (value.isfinite() and clip_gradients(model, config.clip_norm).isfinite()):
-        return math.nan
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-    return value.item()
-
-
-def clip_gradients(model: Recommender, max_norm: float) -> Float[Tensor, ""]:
-    """Scale all gradients down together to at most this norm; sparse ones without repeated rows.
-
-    Returns:
-        The norm before.
-    """
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    values = [grad._values() if grad.is_sparse else grad for grad in gradients]
-    norm = torch.linalg.vector_norm(torch.stack([v.norm() for v in values]))
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for value in values:
-        value.mul_(scale)
-    return norm
-
-
 def _not_finite(step: int, config: TrainingConfig, checkpoint: Path) -> str:
     return (
         f"The training loss or its gradient is not finite at step {step}. Lower learning_rate (now "
@@ -223,7 +190,7 @@ def schedule(step: int, n_steps: int, warmup_share: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 
 
-def _optimizers(
+def make_optimizers(
     model: Recommender, config: TrainingConfig, *, sparse: bool
 ) -> list[torch.optim.Optimizer]:
     """AdamW; for id embeddings that get sparse gradients Adam on the rows that have one.

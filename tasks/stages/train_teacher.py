@@ -11,7 +11,7 @@ from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
 from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.ensemble import load_recommender, member_folder
 from recsys_core.models.recommender import Recommender
-from recsys_core.settings import Progress
+from recsys_core.settings import part
 from recsys_core.training.batching import Recent
 from recsys_core.training.retraining import RetrainingPolicy
 from tasks.engine.stage import StageRun, Summary, stage
@@ -58,17 +58,19 @@ def train_teacher(
     members = config.members()
     summaries: list[Summary] = []
     for number, member in enumerate(members):
-        part = _part(run, number, len(members))
-        finished = part.out / "summary.json"
+        member_run = _member_run(run, number, len(members))
+        finished = member_run.out / "summary.json"
         if finished.exists():
             summaries.append(read_json(finished))
         elif parent is None:
             model = _fresh(member, data, config.transfer_from, number)
-            summaries.append(train_without_teacher(part, member, data, model=model))
+            summaries.append(train_without_teacher(member_run, member, data, model=model))
         else:
-            before = member_folder(parent, number)
+            folder = member_folder(parent, number)
             since = None if plan["mode"] == "reuse" else plan["since"]
-            summaries.append(_taken_over(part, member, data, before, config.retraining, since))
+            summaries.append(
+                _taken_over(member_run, member, data, folder, config.retraining, since)
+            )
     _write_lineage(run, config, data, plan, parent)
     if len(members) == 1:
         return {"mode": plan["mode"], **summaries[0]}
@@ -139,22 +141,12 @@ def _parent(run: StageRun, key: str, planned: Artifact) -> Path:
     return folder
 
 
-def _part(run: StageRun, number: int, n_parts: int) -> StageRun:
-    """Surroundings of one of several networks."""
+def _member_run(run: StageRun, number: int, n_parts: int) -> StageRun:
+    """The run of one of several networks: its own folders and its part of the progress."""
     out = member_folder(run.out, number)
     out.mkdir(exist_ok=True)
-    progress = _part_of(run.progress, number, n_parts)
+    progress = part(run.progress, number, n_parts, "network")
     return replace(run, out=out, scratch=run.scratch / f"member-{number}", progress=progress)
-
-
-def _part_of(progress: Progress, number: int, n_parts: int) -> Progress:
-    """Progress of one of several equal parts."""
-
-    def report(fraction: float, message: str) -> None:
-        text = message if n_parts == 1 else f"network {number + 1} of {n_parts}, {message}"
-        progress((number + fraction) / n_parts, text)
-
-    return report
 
 
 def _write_lineage(

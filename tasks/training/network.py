@@ -17,8 +17,8 @@ from recsys_core.training.batching import Recent, TrainingSet
 from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
+from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 from recsys_core.training.negative_sampling import CandidateSet
-from recsys_core.training.objectives import candidate_set_of, next_item_loss
 from tasks.engine.stage import StageRun, Summary
 from tasks.training.prepared import Prepared
 

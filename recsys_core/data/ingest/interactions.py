@@ -38,7 +38,7 @@ from recsys_core.data.schema import (
     TOO_MANY_EVENTS,
 )
 from recsys_core.data.sources.config import SourceConfig, SourceError
-from recsys_core.settings import Progress, silent
+from recsys_core.settings import Progress, part, silent
 
 ROWS_IN_BATCH = 25_000_000
 """A batch ends with the file that reaches this many rows; a kill costs at most about as many."""
@@ -81,14 +81,14 @@ def ingest_interactions(
     while waiting:
         batch = IngestBatch(scratch)
         while waiting and (not batch.files or batch.n_rows < rows_in_batch):
-            share = n_read / (n_read + len(waiting))
+            of_file = part(progress, n_read, n_read + len(waiting))
             batch.read(
                 waiting.pop(0),
                 settings,
                 user_id_policy=user_id_policy,
                 run_date=run_date,
                 scratch=scratch,
-                progress=partial(_at_share, progress, share),
+                progress=of_file,
             )
             n_read += 1
         contents = [[file.name, file.fingerprint] for file in batch.files]
@@ -189,10 +189,6 @@ def extend_event_types(lake: Lake, new: Iterable[IngestedFile]) -> None:
         return kinds.select("event_type", codes.alias("code"))
 
     lake.append(EVENT_TYPES, unknown)
-
-
-def _at_share(progress: Progress, share: float, _: float, message: str) -> None:
-    progress(share, message)
 
 
 def ingested_file(

@@ -14,7 +14,7 @@ from torch import distributed
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.objectives import candidate_set_of, next_item_loss
+from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 
 
 def main() -> None:

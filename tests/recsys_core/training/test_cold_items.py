@@ -17,8 +17,8 @@ from recsys_core.training.batching import TrainingSet
 from recsys_core.training.cold_items import fit_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, TrainingError, fit
-from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.objectives import candidate_set_of, next_item_loss
+from recsys_core.training.losses.full_softmax import next_item_cross_entropy
+from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 
 SIZE = ModelConfig(embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=16, max_length=8, dropout=0.1)
 COLD = np.array([17, 18, 19], np.int32)
@@ -40,6 +40,7 @@ def fitted(obvious_world: Artifact, tmp_path: Path) -> Fitted:
         *,
         loss: str = "softmax",
         fitting_loss: Loss | None = None,
+        learning_rate: float = 3e-3,
         progress: Progress = silent,
     ) -> tuple[Recommender, torch.Tensor]:
         config = TrainingConfig.model_validate(
@@ -73,6 +74,7 @@ def fitted(obvious_world: Artifact, tmp_path: Path) -> Fitted:
             config,
             candidates=candidates,
             loss=fitting_loss or objective,
+            learning_rate=learning_rate,
             progress=progress,
         )
         return model, before
@@ -103,9 +105,7 @@ def test_cold_items_get_the_vectors_of_their_twins(fitted: Fitted, loss: str) ->
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_loss_improves_on_the_regression(
-    fitted: Fitted, monkeypatch: pytest.MonkeyPatch, obvious_world: Artifact
-) -> None:
+def test_the_loss_improves_on_the_regression(fitted: Fitted, obvious_world: Artifact) -> None:
     """Of a model that knows items by their content alone."""
 
     @torch.no_grad()
@@ -122,8 +122,7 @@ def test_the_loss_improves_on_the_regression(
         return total / n_positions
 
     of_fitted = loss_of_content(fitted()[0])
-    monkeypatch.setattr(cold_items, "_LEARNING_RATE", 0.0)
-    assert of_fitted < loss_of_content(fitted()[0]) - 0.005
+    assert of_fitted < loss_of_content(fitted(learning_rate=0.0)[0]) - 0.005
 
 
 def test_the_regression_weighs_items_by_their_events() -> None:
@@ -131,9 +130,11 @@ def test_the_regression_weighs_items_by_their_events() -> None:
     features, vectors = torch.randn(6, 3), torch.randn(6, 2)
     features[0] = 0
     counts = torch.tensor([0, 5, 0, 1, 2, 4])
-    found = cold_items._ridge_regression(ContentFusion({"text": features}, 2), vectors, counts)
+    found = cold_items.ridge_regression(
+        ContentFusion({"text": features}, 2), vectors, counts, ridge=2.0
+    )
     weights = (counts / 3).sqrt()[:, None]
-    padded = torch.cat([features * weights, torch.eye(3) * cold_items._RIDGE**0.5])
+    padded = torch.cat([features * weights, torch.eye(3) * 2.0**0.5])
     expected = torch.linalg.lstsq(padded, torch.cat([vectors * weights, torch.zeros(3, 2)]))
     torch.testing.assert_close(found, expected.solution.T, atol=1e-5, rtol=1e-4)
 

@@ -16,9 +16,9 @@ from recsys_core.settings import Progress, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.objectives import candidate_set_of, next_item_loss
-from recsys_core.training.sampled_losses import sampled_softmax
+from recsys_core.training.losses.full_softmax import next_item_cross_entropy
+from recsys_core.training.losses.sampled_softmax import sampled_softmax
+from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 from recsys_core.training.validation import Validator
 
 pytestmark = [

@@ -19,7 +19,7 @@ from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
 from recsys_core.training.validation import Validator
 

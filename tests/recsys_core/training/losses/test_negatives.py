@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recsys_core.training.losses import next_item_cross_entropy
-from recsys_core.training.sampled_losses import gbce, sampled_softmax
+from recsys_core.training.losses.full_softmax import next_item_cross_entropy
+from recsys_core.training.losses.gbce import gbce
+from recsys_core.training.losses.sampled_softmax import sampled_softmax
 
 N_ITEMS, POSITIONS, DIM = 13, 9, 5
 NEGATIVES = torch.tensor([4, 1, 4, 9, 2, 13])

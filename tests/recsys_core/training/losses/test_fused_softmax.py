@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_core.training import fused_loss
-from recsys_core.training.fused_loss import FusedLossError, fused_cross_entropy
 from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.losses import fused_softmax
+from recsys_core.training.losses.fused_softmax import FusedLossError, fused_cross_entropy
+from recsys_core.training.losses.selection import next_item_loss
 from recsys_core.training.negative_sampling import FullCatalogue
-from recsys_core.training.objectives import next_item_loss
 
-SCRIPT = Path(__file__).with_name("fused_loss_on_cpu.py")
+SCRIPT = Path(__file__).with_name("fused_softmax_on_cpu.py")
 
 
 def test_loss_and_gradients_are_those_of_float64(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_without_the_extra_it_is_refused_before_training(monkeypatch: pytest.Mon
 
     candidates = FullCatalogue(np.ones(3, np.int64))
     next_item_loss(TrainingConfig(fused_loss=True), candidates)
-    monkeypatch.setattr(fused_loss, "find_spec", find)
+    monkeypatch.setattr(fused_softmax, "find_spec", find)
     next_item_loss(TrainingConfig(), candidates)
     with pytest.raises(
         FusedLossError, match=r"pip install 'recdistill\[gpu\]'; or set it to false"

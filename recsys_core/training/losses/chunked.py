@@ -1,23 +1,23 @@
-"""The chunked softmax: a loss over the full catalogue that never holds positions × items at once.
+"""A loss over the full catalogue that never holds positions × items logits at once.
 
-The logits of a few positions at a time are made, turned into their gradient in place and multiplied
-out into the gradients of states and item vectors, all in the forward pass. Peak memory is that of
-one chunk, whatever the batch.
+The forward pass computes the logits of a few positions, overwrites them with their gradient and
+multiplies that into the gradients of states and item vectors. Peak memory is that of one chunk,
+whatever the batch size.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 _CHUNK_POSITIONS = 512  # on a CPU: logits over some thousand items just fit into its cache
 _GPU_CHUNK_LOGITS = 2**27  # half a gigabyte: a GPU is fast on few large products
 
 LossAndGradient = Callable[[Tensor, slice], Tensor]
-"""Given the logits of some positions and which positions they are, return the loss of each and
-overwrite the logits with its gradient."""
+"""Given the logits of some positions and which positions they are, return the loss of each position
+and overwrite the logits with its gradient."""
 
 
 def chunked_loss(
@@ -28,17 +28,17 @@ def chunked_loss(
     weights: Float[Tensor, " positions"] | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Weighted mean over positions of a loss on `states @ item_vectors.T`.
+    """Weighted mean over positions of a loss on the logits `states @ item_vectors.T`.
 
     Args:
-        states: What the model says of each position.
-        item_vectors: Vectors of the items that compete, without padding.
+        states: The model's state at each position.
+        item_vectors: Vectors of the candidates, without padding.
         loss_and_gradient: The loss on logits `[chunk, items]`, see `LossAndGradient`.
-        weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once; None: as suits the device.
+        weights: Weight of each position; None: all weights are equal.
+        chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Raises:
-        ValueError: There are no positions, or not a weight for each.
+        ValueError: There are no positions, or there is not one weight per position.
     """
     check_positions(states, weights)
     return cast(
@@ -80,74 +80,37 @@ class _ChunkedLoss(torch.autograd.Function):
         return states_gradient * gradients[0], items_gradient * gradients[0], None, None, None
 
 
-def next_item_cross_entropy(
-    states: Float[Tensor, "positions dim"],
-    item_vectors: Float[Tensor, "items_and_padding dim"],
-    targets: Int[Tensor, " positions"],
-    *,
-    weights: Float[Tensor, " positions"] | None = None,
-    chunk_positions: int | None = None,
-) -> Float[Tensor, ""]:
-    """Cross-entropy of each position's next item under a softmax over all items given.
-
-    Args:
-        states: What the model says of each position.
-        item_vectors: Vectors of the items that compete; row 0 is padding.
-        targets: Row of the next item, from 1.
-        weights: How much each position counts; None: all alike.
-        chunk_positions: How many positions' logits are held at once; None: as suits the device.
-
-    Returns:
-        Weighted mean over positions, in nats.
-
-    Raises:
-        ValueError: There are no positions, or not a target or weight for each.
-    """
-    check_targets(targets, states)
-
-    def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
-        return cross_entropy_to_gradient(logits, targets[rows] - 1)
-
-    return chunked_loss(
-        states,
-        item_vectors[1:],
-        loss_and_gradient,
-        weights=weights,
-        chunk_positions=chunk_positions,
-    )
-
-
 def chunks(
     states: Float[Tensor, "positions dim"], n_items: int, size: int | None
 ) -> Iterator[tuple[slice, Float[Tensor, "chunk items"]]]:
-    """Slices that together are all positions, each with the same room for its logits.
+    """Slices that cover all positions, each with the same buffer for its logits.
 
     Args:
-        states: The positions, and where the room is.
+        states: Its length is the number of positions; the buffer is on its device.
         n_items: Width of the logits.
-        size: Positions in a slice; None: as suits the device.
+        size: Positions in a slice; None: a default for the device.
     """
     if size is None:
         on_cpu = states.device.type == "cpu"
         size = _CHUNK_POSITIONS if on_cpu else max(_CHUNK_POSITIONS, _GPU_CHUNK_LOGITS // n_items)
-    room = states.new_empty(min(size, len(states)), n_items)
+    buffer = states.new_empty(min(size, len(states)), n_items)
     for start in range(0, len(states), size):
         rows = slice(start, min(start + size, len(states)))
-        yield rows, room[: rows.stop - start]
+        yield rows, buffer[: rows.stop - start]
 
 
 def total_weight(states: Tensor, weights: Tensor | None) -> Tensor:
-    """What a weighted sum over positions is divided by; never 0."""
+    """The divisor of a weighted mean over positions; never 0."""
     if weights is None:
         return states.new_tensor(float(len(states)))
     return weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def check_positions(states: Tensor, weights: Tensor | None) -> None:
-    """Refuse a batch without positions, and weights that would be spread over all of them.
+    """Refuse a batch without positions, and weights that broadcasting would spread over it.
 
     Raises:
-        ValueError: There are no positions, or not a weight for each.
+        ValueError: There are no positions, or there is not one weight per position.
     """
     if not len(states):
         msg = "The loss needs at least one position; the batch holds none."
@@ -158,24 +121,11 @@ def check_positions(states: Tensor, weights: Tensor | None) -> None:
 
 
 def check_targets(targets: Tensor, states: Tensor) -> None:
-    """Refuse targets that would pair up with other positions by broadcasting.
+    """Refuse targets that broadcasting would pair with other positions.
 
     Raises:
-        ValueError: There are not as many targets as states.
+        ValueError: There is not one target per state.
     """
     if len(targets) != len(states):
         msg = f"Every position needs its target: {len(states)} states, {len(targets)} targets."
         raise ValueError(msg)
-
-
-def cross_entropy_to_gradient(
-    logits: Float[Tensor, "positions items"], targets: Int[Tensor, " positions"]
-) -> Float[Tensor, " positions"]:
-    """Cross-entropy of each position; the logits become its gradient, softmax − onehot."""
-    targets = targets[:, None]
-    target_logits = logits.gather(1, targets)[:, 0]
-    largest = logits.amax(dim=1)
-    torch.softmax(logits, dim=1, out=logits)
-    normalizers = largest - logits.amax(dim=1).log()  # the largest probability never underflows
-    logits.scatter_add_(1, targets, logits.new_full(targets.shape, -1.0))
-    return normalizers - target_logits

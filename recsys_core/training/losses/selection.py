@@ -1,32 +1,33 @@
-"""What a network without a teacher minimises, as its settings say."""
+"""The loss that `training.loss` names, and its candidates."""
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.training.fused_loss import check_fused_loss, fused_cross_entropy
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig
-from recsys_core.training.losses import next_item_cross_entropy
+from recsys_core.training.losses.full_softmax import next_item_cross_entropy
+from recsys_core.training.losses.fused_softmax import check_fused_loss, fused_cross_entropy
+from recsys_core.training.losses.gbce import gbce
+from recsys_core.training.losses.sampled_softmax import sampled_softmax
 from recsys_core.training.negative_sampling import (
     CandidateSet,
     FullCatalogue,
     RestrictedBatch,
     SampledNegatives,
 )
-from recsys_core.training.sampled_losses import gbce, sampled_softmax
 
 FULL_SOFTMAX_ITEMS = 50_000
-"""Up to here `auto` lets all items compete."""
+"""Up to this many items `auto` is the full softmax; above, negatives are drawn."""
 
 
 def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
-    """Which items compete, as `config.loss` says.
+    """The candidates that `config.loss` asks for.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.
-        config: How to train.
+        config: Its `loss` and `n_negatives`.
     """
     full = FullCatalogue(counts)
     if config.loss == "softmax" or (config.loss == "auto" and full.n_items <= FULL_SOFTMAX_ITEMS):
@@ -36,7 +37,7 @@ def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> Candi
 
 
 def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
-    """The loss of what really came next, as `config.loss` says.
+    """The loss on the event that came next, as `config.loss` says.
 
     Raises:
         FusedLossError: `config.fused_loss` is on, but the extra is not installed.

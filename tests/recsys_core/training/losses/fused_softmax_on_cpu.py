@@ -1,6 +1,6 @@
 """The fused loss in Triton's interpreter beside float64: how far it is off, as JSON.
 
-fused_loss_on_cpu.py OUT
+fused_softmax_on_cpu.py OUT
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from recsys_core.training.fused_loss import fused_cross_entropy
+from recsys_core.training.losses.fused_softmax import fused_cross_entropy
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 # pyright: basic
-# (liger-kernel is an extra: it need not be there to be read)
-"""The full softmax by Liger's fused kernel, for GPUs (extra `recdistill[gpu]`).
+# (liger-kernel is an optional extra)
+"""The full softmax with Liger's fused kernel, for GPUs (extra `recdistill[gpu]`).
 
-Like the chunked softmax of `recsys_core.training.losses` it makes gradients in the forward pass and
-never holds positions × items; softmax and gradient of a chunk are one Triton kernel. Source: Hsu et
-al. 2024, Liger Kernel, arXiv:2410.10989.
+Like `full_softmax` it computes gradients in the forward pass and never holds positions × items
+logits; one Triton kernel computes softmax and gradient of a chunk. Source: Hsu et al. 2024, Liger
+Kernel, arXiv:2410.10989.
 """
 
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.training.losses import check_positions, check_targets
+from recsys_core.training.losses.chunked import check_positions, check_targets
 
 
 class FusedLossError(RuntimeError):
@@ -21,7 +21,7 @@ class FusedLossError(RuntimeError):
 
 
 def check_fused_loss() -> None:
-    """Refuse the setting where the extra is missing.
+    """Refuse the setting `fused_loss` if the extra is missing.
 
     Raises:
         FusedLossError: The extra is not installed.
@@ -36,25 +36,25 @@ def fused_cross_entropy(
     item_vectors: Float[Tensor, "items_and_padding dim"],
     targets: Int[Tensor, " positions"],
 ) -> Float[Tensor, ""]:
-    """`next_item_cross_entropy` of positions that all count alike.
+    """`next_item_cross_entropy` for positions of equal weight.
 
     Args:
-        states: What the model says of each position; on a GPU. They may be constants.
-        item_vectors: Vectors of the items that compete; row 0 is padding.
+        states: The model's state at each position, on a GPU. They need no gradient.
+        item_vectors: Vectors of the candidates; row 0 is padding.
         targets: Row of the next item, from 1.
 
     Returns:
         Mean over positions, in nats.
 
     Raises:
-        ValueError: There are no positions, or not a target for each.
+        ValueError: There are no positions, or there is not one target per position.
     """
     from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
 
     check_positions(states, None)
     check_targets(targets, states)
     items = item_vectors[1:].contiguous()
-    if not states.requires_grad:  # else the kernel makes no gradient at all
+    if not states.requires_grad:  # otherwise the kernel computes no gradient
         states = states.detach().requires_grad_()
     accumulated = torch.float32
     loss, *_ = LigerFusedLinearCrossEntropyFunction.apply(

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recsys_core.training.losses import (
-    chunked_loss,
+from recsys_core.training.losses.chunked import chunked_loss
+from recsys_core.training.losses.full_softmax import (
     cross_entropy_to_gradient,
     next_item_cross_entropy,
 )
