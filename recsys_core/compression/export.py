@@ -1,16 +1,16 @@
-"""Export: a recommender as one ONNX graph from history to top-k, without Python or torch.
+"""Export a recommender as one ONNX graph from history to top-k, to serve without torch.
 
 Graph inputs (int64; rows are compact rows 1 … n_active, 0 is padding):
 
 - `history` [batch, length]: oldest first, padded on the right, length at least 1;
-- `exclude` [batch, n_exclude]: rows never to recommend, 0 for none;
+- `exclude` [batch, n_exclude]: rows that are not recommended, 0 for none;
 - `k` [1]: how many to recommend, at most n_active.
 
 Graph outputs:
 
-- `top_rows` [batch, k] int64: compact rows, best first; excluded ones come last, scored -inf;
+- `top_rows` [batch, k] int64: compact rows, best first; excluded rows come last with score -inf;
 - `top_scores` [batch, k] float32;
-- `scores` [batch, n_active] float32: column = row - 1, nothing excluded.
+- `scores` [batch, n_active] float32: all scores, column = row - 1, none excluded.
 """
 
 # torch.onnx and torch._check are only partly typed.
@@ -57,20 +57,20 @@ def export_onnx(
     popularity: npt.NDArray[np.floating[Any]],
     opset: int = OPSET,
 ) -> None:
-    """Write the graph of the module docstring; the same model gives the same bytes.
+    """Write the graph described above; equal models give equal bytes.
 
     Args:
-        model: Left as it is, but for being put into evaluation mode.
-        path: The `.onnx` file to write; weights are inside.
-        active: item_idx of the items that ship; their order is that of the compact rows.
-        popularity: Score of each active item where no valid item is left in the history.
+        model: Put into evaluation mode, otherwise unchanged.
+        path: The `.onnx` file to write; it contains the weights.
+        active: item_idx of the items to serve, in the order of the compact rows.
+        popularity: Score of each active item for a history without a valid item.
         opset: Version of the ONNX operators.
 
     Raises:
         ValueError: `active` or `popularity` do not fit the model or each other.
     """
     graph = ServingGraph(model, active, popularity).eval()
-    # Traced with a batch of 2: a batch of 1 would be taken for a constant.
+    # The traced batch has size 2, because the exporter would fix a size of 1 as a constant.
     length = min(4, model.config.max_length)
     history = torch.ones(2, length, dtype=torch.int64)
     exclude = torch.zeros(2, 3, dtype=torch.int64)
@@ -96,7 +96,7 @@ def export_onnx(
 
 
 class ServingGraph(nn.Module):
-    """What is exported: the encoder for the newest event, all scores, exclusion, top-k.
+    """The exported network: state of the newest event, all scores, exclusion and top-k.
 
     Args:
         model: The recommender.
@@ -127,7 +127,7 @@ class ServingGraph(nn.Module):
         states = self._newest_states(history, (n_events - 1).clamp(min=0))
         scores = F.linear(states, self.item_table)
         scores = torch.where(n_events[:, None] > 0, scores, self.popularity)
-        # Padding points at the first item and has no effect on the minimum.
+        # Padding refers to the first item with +inf, which has no effect on the minimum.
         lowered = torch.where(exclude > 0, -torch.inf, torch.inf)
         masked = scores.scatter_reduce(1, (exclude - 1).clamp(min=0), lowered, reduce="amin")
         n_best = cast(int, k.item())
@@ -139,9 +139,9 @@ class ServingGraph(nn.Module):
     def _newest_states(
         self, history: Int[Tensor, "batch length"], newest: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch dim"]:
-        """State after each history's newest event, as `Recommender.encode` has it there.
+        """State after each history's newest event; equal to that of `Recommender.encode`.
 
-        What padding gathers does not matter: attention is causal and padding comes last.
+        Padding may read any row, because attention is causal and padding comes last.
         """
         model = self.model
         x = F.embedding((history - 1).clamp(min=0), self.item_table)
@@ -158,7 +158,7 @@ def _newest_of_block(
     angles: Float[Tensor, "length half"] | None,
     newest: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch 1 dim"]:
-    """One block's output at one position only: keys and values need the rest, nothing else."""
+    """A block's output at the newest position; only keys and values are computed for the others."""
     attention = block.attention
     x_newest = x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[2]))
     normed = block.attention_norm(x)
@@ -194,7 +194,7 @@ def _check_active(
 
 @contextmanager
 def _quiet_exporter() -> Generator[None]:
-    """Hide what torch 2.13 says of itself: a deprecated call of its own, no torchvision."""
+    """Hide messages of the exporter of torch 2.13: a deprecated call in torch, no torchvision."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -209,17 +209,17 @@ def _quiet_exporter() -> Generator[None]:
 
 
 def _name_sizes(proto: onnx.ModelProto) -> None:
-    """Call the open sizes what the module docstring calls them.
+    """Name the open sizes as in the module docstring.
 
     Raises:
-        ValueError: The exporter has turned one into a constant, which it does silently.
+        ValueError: The exporter has fixed one as a constant, which it does silently.
     """
     values = {value.name: value for value in [*proto.graph.input, *proto.graph.output]}
     for name, sizes in _OPEN_SIZES:
         for axis, size in enumerate(sizes):
             dim = values[name].type.tensor_type.shape.dim[axis]
             if dim.HasField("dim_value"):
-                if size == "k" and dim.dim_value == 1:  # all that a catalogue of one item allows
+                if size == "k" and dim.dim_value == 1:  # the only k of a catalogue with one item
                     continue
                 msg = f"Export fixed the {size} of {name} to {dim.dim_value}; it must stay open."
                 raise ValueError(msg)
@@ -227,7 +227,7 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
 
 
 def _clean(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what the exporter says of its run: source paths, stack traces, doc strings."""
+    """Remove what differs between runs: source paths, stack traces and doc strings."""
     graph = proto.graph
     del proto.metadata_props[:]
     del graph.metadata_props[:]

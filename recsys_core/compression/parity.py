@@ -1,4 +1,4 @@
-"""Parity: does an exported graph still say what the model that it came from says?"""
+"""Parity: how close the scores of an exported graph are to those of its model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ Ints = npt.NDArray[np.integer]
 
 
 class GraphParity(TypedDict):
-    """How far a graph is from its model, over all histories that hold an active item.
+    """Differences between a graph and its model, over all histories with an active item.
 
-    `overlap_at_10` is the mean share of the model's ten best items among the graph's ten best,
-    `correlation` the mean Pearson correlation of the scores, history by history.
+    `overlap_at_10` is the mean share of the model's ten best items that are among the graph's ten
+    best; `correlation` is the mean over histories of the Pearson correlation of the scores.
     """
 
     n_histories: int
@@ -32,13 +32,13 @@ class GraphParity(TypedDict):
 
 
 class Parity(GraphParity):
-    """Of the served graph; and how far the fp32 graph that it was made of is from the model."""
+    """Parity of the served graph, and the largest difference of its fp32 graph."""
 
     exact_max_abs_difference: float
 
 
 class ParityError(ValueError):
-    """An exported graph differs from its model by more than was allowed."""
+    """An exported graph differs from its model by more than is allowed."""
 
 
 def parity(
@@ -48,12 +48,12 @@ def parity(
     histories: Sequence[Ints],
     active: Sequence[int],
 ) -> Parity:
-    """Compare a served model, and the fp32 graph that it was made of, with the network.
+    """Compare a served model, and the fp32 graph that it comes from, with the network.
 
     Args:
         model: See `graph_parity`.
         exact: The `.onnx` file of `export_onnx`.
-        served: The served model's folder.
+        served: Folder of the served model.
         histories: See `graph_parity`.
         active: See `graph_parity`.
 
@@ -72,13 +72,13 @@ def graph_parity(
     active: Sequence[int],
     histories: Sequence[Ints],
 ) -> GraphParity:
-    """Compare the raw scores of a graph with those of the model it came from.
+    """Compare the raw scores of a graph with those of its model.
 
     Args:
-        model: The model, put into evaluation mode; scored in fp32 on its device.
-        graph: The `.onnx` file, of `export_onnx` or of `quantize`.
-        active: item_idx of the graph's items, as given to `export_onnx`.
-        histories: Real histories as item_idx, oldest first, of any length.
+        model: Put into evaluation mode; computes scores in fp32 on its device.
+        graph: The `.onnx` file of `export_onnx` or `quantize`.
+        active: item_idx of the graph's items, as passed to `export_onnx`.
+        histories: Real histories as item_idx, oldest event first, of any length.
 
     Raises:
         ValueError: No history holds an active item, so there is nothing to compare.
@@ -117,12 +117,12 @@ def check_parity(
     """Refuse a served model that differs too much from its network.
 
     Args:
-        figures: Of `parity`.
-        min_overlap: Least mean overlap of the ten best items, 0 to 1.
-        max_exact_difference: Bound of the difference of any score of the fp32 graph.
+        figures: The result of `parity`.
+        min_overlap: Smallest allowed mean overlap of the ten best items, 0 to 1.
+        max_exact_difference: Bound on the difference of any score of the fp32 graph.
 
     Raises:
-        ParityError: A bound does not hold, or a figure is NaN.
+        ParityError: A bound is broken, or a figure is NaN.
     """
     difference, overlap = figures["exact_max_abs_difference"], figures["overlap_at_10"]
     over = f"over {figures['n_histories']} histories"
@@ -130,13 +130,13 @@ def check_parity(
         msg = (
             f"A score of the fp32 graph differs from the network's by {difference:.2g}, {over}; "
             f"less than {max_exact_difference:.2g} is required. The export itself is wrong, so "
-            "nothing made of it can be shipped: check the versions of torch and onnxruntime."
+            "the model can't be served: check the versions of torch and onnxruntime."
         )
         raise ParityError(msg)
     if not overlap >= min_overlap:
         msg = (
             f"The served model shares {overlap:.3f} of its ten best items with the network that it "
-            f"came from, {over}; at least {min_overlap:.3f} is required. Rounding costs too much "
+            f"comes from, {over}; at least {min_overlap:.3f} is required. Rounding costs too much "
             "here: choose a larger embedding_dim, train longer, or lower min_overlap_at_10."
         )
         raise ParityError(msg)
@@ -144,7 +144,7 @@ def check_parity(
 
 @torch.no_grad()
 def _model_scores(model: Recommender, active: Sequence[int], histories: Sequence[Ints]) -> Scores:
-    """Scores of the active items by the model itself, [batch, n_active]."""
+    """The model's own scores of the active items, `[batch, n_active]`."""
     device = model.id_embedding.device
     vectors = model.eval().item_vectors()
     states = model.encode(torch.tensor(pad_rows(histories), device=device), vectors)
@@ -154,17 +154,17 @@ def _model_scores(model: Recommender, active: Sequence[int], histories: Sequence
 
 
 def _compare(expected: Scores, found: Scores) -> npt.NDArray[np.float64]:
-    """[3, batch]: largest difference, correlation and overlap of the best items."""
+    """Largest difference, correlation and overlap of the best items: `[3, batch]`."""
     top = min(TOP, expected.shape[1])
     pairs = zip(expected.astype(np.float64), found.astype(np.float64), strict=True)
-    correlations = [_correlation(one, other) for one, other in pairs]
+    correlations = [_correlation(exact, rounded) for exact, rounded in pairs]
     best = [np.argsort(-scores, axis=1, kind="stable")[:, :top] for scores in (expected, found)]
-    overlap = [np.isin(one, other).mean() for one, other in zip(*best, strict=True)]
+    overlap = [np.isin(exact, rounded).mean() for exact, rounded in zip(*best, strict=True)]
     return np.stack([np.abs(expected - found).max(axis=1), correlations, overlap])
 
 
 def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Pearson's; where scores are all alike, whether they are so on both sides."""
+    """Pearson correlation; for constant scores, 1 if both sides are constant and 0 otherwise."""
     one, other = one - one.mean(), other - other.mean()
     product = float(np.sqrt((one @ one) * (other @ other)))
     return float(one @ other) / product if product else float(one.any() == other.any())

@@ -1,6 +1,6 @@
-"""Pruning: whole SwiGLU channels are cut out of the tensors, so that the model really shrinks.
+"""Pruning: remove whole SwiGLU channels from the tensors, so that matrices become smaller.
 
-A mask would change neither size nor speed; only smaller matrices do.
+A mask of zeros would change neither size nor speed.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from recsys_core.models.recommender import Block, ModelConfig, Recommender
 def ffn_importance(
     model: Recommender, histories: Int[Tensor, "batch length"]
 ) -> list[Float[Tensor, " channels"]]:
-    """How much each SwiGLU channel contributes to its block's output on real histories.
+    """Contribution of each SwiGLU channel to its block's output on real histories.
 
-    A channel's importance is its mean absolute activation over the events of the histories times
-    the norm of its column in the down projection: the mean length of what it adds to the state.
+    A channel's importance is its mean absolute activation over the events, multiplied by the norm
+    of its column in the down projection: the mean length of the vector that it adds.
 
     Args:
-        model: Left in evaluation mode.
-        histories: item_idx, oldest first, padded on the right with 0.
+        model: Put into evaluation mode.
+        histories: item_idx, oldest event first, right-padded with 0.
 
     Returns:
         One vector per block, on the CPU.
@@ -61,19 +61,25 @@ def prune_ffn(
 
     Args:
         model: Unchanged.
-        keep: Channels left in every block; becomes `config.ffn_dim`.
-        importance: One vector per block, as `ffn_importance` gives it.
+        keep: Channels to keep in every block; the new `config.ffn_dim`.
+        importance: The result of `ffn_importance`.
 
     Returns:
-        A model in evaluation mode on the device of `model`; everything but the channels is copied.
+        A model in evaluation mode on the device of `model`.
 
     Raises:
-        ValueError: `keep` is more than there is or fewer than a model may have, or `importance` is
-            not one finite value per channel and block.
+        ValueError: `keep` exceeds the number of channels or is below the minimum of a model, or
+            `importance` is not one finite value per channel and block.
+
+    Example:
+        >>> model = Recommender(5, ModelConfig(embedding_dim=8, ffn_dim=16))
+        >>> histories = torch.tensor([[3, 1, 4], [2, 0, 0]])
+        >>> prune_ffn(model, 12, ffn_importance(model, histories)).config.ffn_dim
+        12
     """
     config = model.config
     if keep > config.ffn_dim:
-        msg = f"keep={keep} exceeds the model's ffn_dim={config.ffn_dim}; choose at most that many."
+        msg = f"keep={keep} exceeds the model's ffn_dim={config.ffn_dim}; choose at most that."
         raise ValueError(msg)
     shapes = [tuple(scores.shape) for scores in importance]
     finite = all(bool(torch.isfinite(scores).all()) for scores in importance)

@@ -1,13 +1,13 @@
-"""Quantization: an exported graph with all its matrices as 8-bit integers.
+"""Quantization: store all matrices of an exported graph as 8-bit integers.
 
 - The item table is stored once, as unsigned bytes around 128 with an fp32 scale per block of a
   row: `GatherBlockQuantized` looks items up in it, `MatMulNBits` scores against it.
 - Linear layers have an fp32 scale per output channel, positions one per position; both are read
   through `DequantizeLinear`.
 
-Rounding of activations, where there is any, is per row: what a user is told does not depend on who
-else is in the batch. (ONNX Runtime's `quantize_dynamic` takes one scale for a whole batch, padding
-included, which changed scores by up to .2 between batch sizes.)
+Activations are rounded per row, so a user's scores do not depend on the other users of the batch.
+(ONNX Runtime's `quantize_dynamic` takes one scale for a whole batch, padding included, which
+changed scores by up to .2 between batch sizes.)
 """
 
 # onnx is only partly typed.
@@ -35,15 +35,15 @@ FloatMatrix = npt.NDArray[np.float32]
 
 
 def quantize(source: Path, target: Path) -> None:
-    """Write the int8 counterpart of a graph; same inputs and outputs, same bytes for same bytes.
+    """Write the int8 version of a graph, with the same inputs and outputs; it is deterministic.
 
     Args:
         source: A `.onnx` file written by `export_onnx`.
         target: The `.onnx` file to write.
 
     Raises:
-        ValueError: The graph is not one of `export_onnx`, its items' width is no multiple of 16,
-            or a matrix would have stayed fp32.
+        ValueError: The graph is not from `export_onnx`, the width of its item vectors is not a
+            multiple of 16, or a matrix would stay fp32.
     """
     model = onnx.load(source)
     floats = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == 1}
@@ -93,7 +93,7 @@ def _quantize_table(model: ModelProto, table: FloatMatrix) -> None:
 
 
 def _lookup(gather: NodeProto, block: int) -> list[NodeProto]:
-    """Rows of the quantized table; it wants the scales with the rank of the data."""
+    """Look up rows of the quantized table; the scales need the rank of the data."""
     return [
         helper.make_node(
             "Reshape",
@@ -119,7 +119,7 @@ def _lookup(gather: NodeProto, block: int) -> list[NodeProto]:
 
 
 def _product(gemm: NodeProto, block: int, n_items: int, dim: int) -> NodeProto:
-    """State times the transposed quantized table."""
+    """Multiply states by the transposed quantized table."""
     return helper.make_node(
         "MatMulNBits",
         [gemm.input[0], f"{TABLE}_data", f"{TABLE}_scales"],
@@ -135,7 +135,7 @@ def _product(gemm: NodeProto, block: int, n_items: int, dim: int) -> NodeProto:
 
 
 def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
-    """Replace a constant matrix by int8 with one scale per index of `axis`, and its restoration."""
+    """Replace a constant matrix by int8, one scale per index of `axis`, and DequantizeLinear."""
     matrix: FloatMatrix = numpy_helper.to_array(tensor)
     scales = _scales(matrix, axis=1 - axis)
     _add(model, f"{tensor.name}_data", np.rint(matrix / scales).astype(np.int8))
@@ -151,24 +151,24 @@ def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
 
 
 def _scales(values: FloatMatrix, axis: int) -> FloatMatrix:
-    """Size of one step, so that the largest value along `axis` is the last step; 1 for zeros."""
+    """Step size that maps the largest absolute value along `axis` to 127; 1 for zeros."""
     largest = np.abs(values).max(axis=axis, keepdims=True)
     return np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
 
 
 def _block_size(dim: int) -> int:
-    """Largest power of two that divides `dim`, of those that ONNX Runtime has kernels for."""
+    """Largest power of two that divides `dim` and for which ONNX Runtime has a kernel."""
     if dim % MIN_BLOCK:
         msg = (
             f"Item vectors of width {dim} cannot be stored in 8 bits: the width must be a multiple "
-            f"of {MIN_BLOCK}. Choose the student's embedding_dim so."
+            f"of {MIN_BLOCK}. Change the student's embedding_dim."
         )
         raise ValueError(msg)
     return min(dim & -dim, _MAX_BLOCK)
 
 
 def _is_matrix(tensor: TensorProto) -> bool:
-    """Whether a constant is fp32 and no vector, nor the table's scales."""
+    """Whether a constant is an fp32 matrix other than the table's scales."""
     return tensor.data_type == 1 and len(tensor.dims) > 1 and tensor.name != f"{TABLE}_scales"
 
 

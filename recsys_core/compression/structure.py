@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""Structure: a smaller network that begins as much of the teacher as fits into it."""
+"""Structure: initialise a smaller network with the parts of the teacher that fit."""
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +12,18 @@ from recsys_core.models.recommender import Recommender
 
 
 def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> None:
-    """Set a student's initial weights from its teacher's, in place.
+    """Initialise a student's weights from its teacher, in place.
 
-    Item vectors are the teacher's, rotated and cut to the student's width by a truncated SVD (the
-    best approximation of all their dot products). Where the widths agree the rest is copied too:
-    positions, final norm and, of the teacher's layers, ones spread evenly over its depth.
+    Item vectors are the teacher's, reduced to the student's width by a truncated SVD (the best
+    approximation of all their dot products). If the widths are equal, positions, the final norm and
+    layers spread evenly over the teacher's depth are copied too.
 
     Args:
         student: Not wider than the teacher, over the same items.
-        teacher: Trained; of an ensemble only the item vectors are taken over.
+        teacher: A trained recommender; of an ensemble only the item vectors are used.
 
     Raises:
-        ValueError: The student is wider than the teacher, or over other items.
+        ValueError: The student is wider than the teacher, or it knows other items.
     """
     if student.n_items != teacher.n_items:
         msg = f"Student and teacher know {student.n_items} and {teacher.n_items} items."
@@ -31,7 +31,7 @@ def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> No
     width, teacher_width = student.width, teacher.width
     if width > teacher_width:
         msg = (
-            f"A student of width {width} can't begin as its teacher of width {teacher_width}. "
+            f"A student of width {width} can't start from a teacher of width {teacher_width}. "
             "Set student.model.embedding_dim no larger than teacher.model.embedding_dim."
         )
         raise ValueError(msg)
@@ -47,9 +47,14 @@ def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> No
 
 
 def truncated_svd(vectors: Float[Tensor, "items wide"], width: int) -> Float[Tensor, "items width"]:
-    """The first `width` principal directions of the rows: U·S of the SVD, signs fixed.
+    """Coordinates of the rows in their first `width` principal directions: U·S of the SVD.
 
-    Fewer rows than `width` span fewer directions; the rest is zero.
+    Signs are fixed. If there are fewer rows than `width`, the remaining columns are zero.
+
+    Example:
+        >>> vectors = torch.tensor([[3.0, 0.0, 4.0], [3.0, 0.0, 4.0]])
+        >>> truncated_svd(vectors, 1).tolist()
+        [[5.0], [5.0]]
     """
     _, _, directions = torch.linalg.svd(vectors, full_matrices=False)
     directions = directions[:width]
@@ -59,7 +64,12 @@ def truncated_svd(vectors: Float[Tensor, "items wide"], width: int) -> Float[Ten
 
 
 def pick_layers(n_layers: int, n_teacher_layers: int) -> list[int]:
-    """Which teacher layers a student begins with: spread evenly, the last one always."""
+    """The teacher layers that a student starts from: spread evenly, the last layer included.
+
+    Example:
+        >>> pick_layers(2, 8)
+        [3, 7]
+    """
     return [((i + 1) * n_teacher_layers) // n_layers - 1 for i in range(n_layers)]
 
 

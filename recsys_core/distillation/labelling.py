@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""Writing soft labels: the teacher reads every history, window by window."""
+"""Write soft labels: the teacher's states at the positions of all histories, by windows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from recsys_core.training.batching import event_context
 
 
 class _Windows(NamedTuple):
-    """Ranges of events, and which of their positions get their label there."""
+    """Ranges of events, and the first position of each that it labels."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -35,16 +35,16 @@ def label_bucket(
 ) -> int:
     """Write the teacher's states for the training positions of one bucket of histories.
 
-    Every position that is followed by a training event gets a label. Histories longer than the
-    teacher's window are read in windows that overlap by half, so that each state has seen at
-    least half a window of the past.
+    Every position before another training event gets a label. Histories longer than the teacher's
+    window are read in windows that overlap by half, so each label is based on at least half a
+    window of history.
 
     Args:
         model: The teacher.
         bucket: File of histories.
         path: File of labels to write.
-        newest: Label only this many of each user's newest positions; None labels all.
-        batch_size: Windows read at once.
+        newest: Number of each user's newest positions to label; None: all.
+        batch_size: Windows encoded at once.
 
     Returns:
         The number of labels.
@@ -72,9 +72,9 @@ def label_bucket(
 def label_windows(
     histories: ResidentHistories, max_length: int, newest: int | None = None
 ) -> _Windows:
-    """Windows that together label each position once, sorted by length.
+    """Windows that label each position once, sorted by length.
 
-    A user's last training event gets none: what follows it is held out.
+    A user's last training event has no label, because the next event is held out.
     """
     starts: list[NDArray[np.int64]] = []
     ends: list[NDArray[np.int64]] = []
@@ -111,8 +111,8 @@ def _label_states(
 ) -> Iterator[_Labels]:
     """States of the positions that each batch of windows labels."""
     device = model.device
-    nothing = np.empty(0, np.int64)
-    yield _Labels(nothing, nothing, np.empty((0, model.width), np.float32))
+    no_events = np.empty(0, np.int64)
+    yield _Labels(no_events, no_events, np.empty((0, model.width), np.float32))
     with torch.inference_mode():
         item_vectors = model.item_vectors()
         for first in range(0, len(windows.starts), batch_size):

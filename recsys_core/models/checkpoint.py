@@ -25,18 +25,18 @@ def save_model(folder: Path, model: Recommender) -> None:
 
 
 def load_model(folder: Path) -> Recommender:
-    """Read a recommender back, in evaluation mode.
+    """Read a recommender, in evaluation mode.
 
-    A pruned model comes back with the channels that it kept: `config.ffn_dim` is what it has.
+    For a pruned model `config.ffn_dim` is the number of channels that it kept.
 
     Raises:
         FileNotFoundError: The folder holds no model.
-        RuntimeError: Weights and shape do not belong together.
+        RuntimeError: The weights do not fit the shape.
     """
     shape = read_json(folder / SHAPE)
     tensors = load_file(folder / WEIGHTS)
     names = [name for name in tensors if name.startswith(_CONTENT)]
-    # Copies, which are aligned: where memory lies decides the last bit of a product.
+    # Copies are aligned: the alignment of memory decides the last bit of a product.
     content = {name.removeprefix(_CONTENT): tensors.pop(name).clone() for name in names}
     model = Recommender(shape["n_items"], ModelConfig(**shape["config"]), content or None)
     model.load_state_dict(tensors)

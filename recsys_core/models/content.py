@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 HASHED_TEXT = "hashed text"
-"""The modality that is made of titles and categories."""
+"""Name of the modality that holds the hashed titles and categories."""
 
 _WORD = re.compile(r"\w+")
 
@@ -19,8 +19,8 @@ def content_features(
 ) -> NDArray[np.float32]:
     """Signed feature hashing of title words and categories, weighted by rarity.
 
-    Needs no vocabulary and no download, and a new item's words fall on the same features as
-    yesterday's items'.
+    It needs no vocabulary and no download, and the words of a new item have the same features as
+    those of known items.
 
     Args:
         titles: By item_idx − 1.
@@ -28,8 +28,13 @@ def content_features(
         n_features: Width of the hash table.
 
     Returns:
-        `[n_items + 1, n_features]` by item_idx; each row has length 1, or 0 where an item has no
-        content. Row 0 is the padding.
+        `[n_items + 1, n_features]` by item_idx. Rows have length 1, or 0 for an item without
+        content; row 0 is padding.
+
+    Example:
+        >>> features = content_features(["Heat", None], [["Crime"], []], n_features=8)
+        >>> features.shape, np.linalg.norm(features, axis=1).round(3).tolist()
+        ((3, 8), [0.0, 1.0, 0.0])
 
     Source: Weinberger et al. 2009, arXiv:0902.2206.
     """
@@ -53,10 +58,10 @@ def embedding_features(column: pl.Series) -> NDArray[np.float32]:
     """An embedding column of the catalogue as features.
 
     Args:
-        column: By item_idx − 1, lists of equal width; null where an item has none.
+        column: By item_idx − 1, lists of equal width; null for an item without an embedding.
 
     Returns:
-        `[n_items + 1, width]` by item_idx; each row has length 1, or 0 where an item has none.
+        `[n_items + 1, width]` by item_idx; rows have length 1, or 0 for an item without one.
     """
     present = column.drop_nulls()
     width = 0 if present.is_empty() else len(present[0])

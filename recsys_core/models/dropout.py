@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false
 # (torch leaves parts of its own signatures untyped)
-"""Dropout that draws a byte where torch draws a float: on a CPU the draw is what dropout costs."""
+"""Dropout that draws one byte per activation; on a CPU the draw is the main cost of dropout."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _LEVELS = 256
-_WORD = 8  # bytes in the integers that are drawn
+_WORD = 8  # bytes in a drawn integer
 
 
 class Dropout(nn.Module):
     """Zero a share of the activations in training, and scale the others up to keep the mean.
 
-    On a CPU the share is rounded to a 256th, so that one drawn integer decides eight activations;
-    elsewhere it is torch's own dropout.
+    On a CPU the share is rounded to a multiple of 1/256, so that one drawn integer decides eight
+    activations. On other devices this is torch's own dropout.
 
     Args:
         p: Share of the activations, in [0, 1).
@@ -27,7 +27,7 @@ class Dropout(nn.Module):
         self._dropped = min(round(p * _LEVELS), _LEVELS - 1)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Drop in training, leave alone in evaluation."""
+        """Drop activations in training mode only."""
         if not self.training or not self._dropped:
             return x
         if x.device.type != "cpu":

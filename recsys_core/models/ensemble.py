@@ -3,7 +3,7 @@
 """Several recommenders as one, whose logits are the mean of theirs.
 
 States and item vectors concatenate: the dot product of two concatenations is the sum of the dot
-products, so whatever works with states and item vectors (soft labels, ranking) needs no change.
+products, so code that works with states and item vectors (soft labels, ranking) needs no change.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ class Ensemble(nn.Module):
     """The mean of its members' logits.
 
     Args:
-        members: At least one, over the same items; of any sizes.
+        members: At least one recommender, over the same items; sizes may differ.
 
     Raises:
-        ValueError: They know different numbers of items.
+        ValueError: The members know different numbers of items.
     """
 
     def __init__(self, members: Sequence[Recommender]) -> None:
@@ -41,12 +41,12 @@ class Ensemble(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return self._members[0].device
 
     @property
     def reads_context(self) -> bool:
-        """Whether a member has to be told the kinds and times of events."""
+        """Whether a member reads the kinds and times of events."""
         return any(member.reads_context for member in self._members)
 
     @property
@@ -76,12 +76,12 @@ AnyRecommender = Recommender | Ensemble
 
 
 def member_folder(folder: Path, number: int) -> Path:
-    """Where a teacher's n-th member (from 0) lies: the first in the folder itself."""
+    """Folder of the n-th member (from 0); the first member lies in the folder itself."""
     return folder / f"member-{number}" if number else folder
 
 
 def load_recommender(folder: Path) -> AnyRecommender:
-    """Read a teacher back, in evaluation mode: a recommender, or an ensemble of several.
+    """Read a recommender, or an ensemble if there are several, in evaluation mode.
 
     Raises:
         FileNotFoundError: The folder holds no model.

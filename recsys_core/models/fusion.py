@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""Content of items, of any number of kinds (modalities), fused to one vector by a gate."""
+"""Content of items: any number of modalities, fused to one vector by a gate."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -13,14 +13,14 @@ _INIT_STD = 0.02
 
 Content = Mapping[str, Float[Tensor, "items_and_padding _width"]]
 """Features of all items by modality, such as "text": `[n_items + 1, width]` by item_idx. A row of
-zeros says that the item lacks this modality; row 0 is the padding."""
+zeros means that the item lacks the modality; row 0 is padding."""
 
 
 class ContentFusion(nn.Module):
-    """Projects each modality and mixes the projections by weights that sum to 1 for each item.
+    """Projects each modality and mixes the projections with weights that sum to 1 for each item.
 
-    The features are fixed and no part of the weights; the projections and the gate learn. A missing
-    modality gets no weight, and an item without any has the zero vector.
+    The features are fixed and not saved with the weights; projections and gates are trained. A
+    missing modality has weight 0, and an item without any modality has the zero vector.
 
     Args:
         content: At least one modality.
@@ -56,7 +56,7 @@ class ContentFusion(nn.Module):
         return (self._shares(features)[..., None] * torch.stack(projected, dim=1)).sum(dim=1)
 
     def gated_features(self, items: Int[Tensor, " rows"]) -> Float[Tensor, "rows widths"]:
-        """Features side by side, each times its share; content is linear in them."""
+        """Features side by side, each multiplied by its weight; content is linear in them."""
         features = self._features(items)
         if len(features) == 1:
             return features[0]
@@ -69,17 +69,19 @@ class ContentFusion(nn.Module):
         return [rows if items is None else rows[items] for rows in self.buffers()]
 
     def _shares(self, features: Sequence[Tensor]) -> Float[Tensor, "rows modalities"]:
-        """How much each modality counts for an item."""
+        """Weight of each modality for each item."""
         logits = torch.cat(
             [gate(rows) for gate, rows in zip(self.gates, features, strict=True)], dim=1
         )
         present = torch.stack([rows.any(dim=1) for rows in features], dim=1)
-        lowest = torch.finfo(logits.dtype).min  # not -inf: an item may lack every modality
+        lowest = torch.finfo(
+            logits.dtype
+        ).min  # not -inf, which gives NaN for an item without any modality
         return torch.softmax(logits.masked_fill(~present, lowest), dim=1) * present
 
     @torch.no_grad()
     def set_projections(self, weights: Float[Tensor, "dim widths"]) -> None:
-        """Set the projections' weights, given side by side."""
+        """Set the weights of the projections, given side by side."""
         layers = cast("list[nn.Linear]", list(self.projections))
         widths = [layer.in_features for layer in layers]
         for layer, part in zip(layers, weights.split(widths, dim=1), strict=True):

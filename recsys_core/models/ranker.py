@@ -18,10 +18,15 @@ from recsys_core.models.recommender import CPU_POSITIONS
 def pad_histories(
     histories: Sequence[NDArray[np.integer[Any]]], max_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The newest `max_length` events of each history, or what else is known of them, right-padded.
+    """The newest `max_length` values of each history (items, kinds or times), right-padded with 0.
 
     Returns:
         `[batch, length]` with length at least 1, and the lengths `[batch]`.
+
+    Example:
+        >>> padded, lengths = pad_histories([np.array([4, 2, 7]), np.array([5])], max_length=2)
+        >>> padded.tolist(), lengths.tolist()
+        ([[2, 7], [5, 0]], [2, 1])
     """
     newest = [history[-max_length:] for history in histories]
     lengths = np.array([len(history) for history in newest], np.int64)
@@ -35,11 +40,11 @@ def pad_histories(
 def model_ranker(
     model: AnyRecommender, cold_start_scores: NDArray[np.float32] | None = None
 ) -> Ranker:
-    """Scores by the model; an empty history gets the cold-start scores.
+    """A ranker by the model's scores; an empty history gets the cold-start scores.
 
     Args:
         model: In evaluation mode.
-        cold_start_scores: `[n_items + 1]` by item_idx; all zero where None.
+        cold_start_scores: `[n_items + 1]` by item_idx; None: zeros.
     """
     with torch.inference_mode():
         item_vectors = model.item_vectors()

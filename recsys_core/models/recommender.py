@@ -24,7 +24,7 @@ from recsys_core.models.rotary import rotate, rotation_angles
 from recsys_core.settings import Settings
 
 CPU_POSITIONS = 8192
-"""Events that a CPU encodes at once: more take memory and bring no speed."""
+"""Events that a CPU encodes at once; more would cost memory without a gain in speed."""
 
 _INIT_STD = 0.02
 
@@ -48,29 +48,29 @@ class ModelConfig(Settings):
     id_bound: float | None = Field(
         default=None,
         gt=0,
-        description="Greatest length of what an item's own id adds to the vector of its content; "
-        "empty: no bound",
+        description="Largest length of the id embedding that is added to an item's content; empty: "
+        "no bound",
     )
     id_dropout: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of items that have to do with their content alone in a training step, "
-        "so that content learns to place items that nobody has had yet",
+        description="Share of items whose id embedding is dropped in a training step, so that "
+        "content is trained for cold items",
     )
     positions: Positions = Field(
         default="learned",
-        description="How a state knows the order: a learned vector for each place, or rotary "
-        "angles, which know distances only",
+        description="How order is encoded: a learned vector per position, or rotary angles, which "
+        "encode distances only",
     )
     event_kinds: bool = Field(
         default=False,
-        description="Tell events of different kinds (click, purchase, …) apart. For teachers only",
+        description="Read the kinds of events (click, purchase, …). For teachers only",
     )
     time_gaps: bool = Field(
         default=False,
-        description="Let attention know how long before an event the earlier ones were. For "
-        "teachers only, on data with real times",
+        description="Let attention read the time gaps between events. For teachers only, on data "
+        "with real times",
     )
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Share of activations dropped in training"
@@ -78,22 +78,31 @@ class ModelConfig(Settings):
 
     @property
     def reads_context(self) -> bool:
-        """Whether it has to be told the kinds and times of events."""
+        """Whether the model reads the kinds and times of events."""
         return self.event_kinds or self.time_gaps
 
 
 class Recommender(nn.Module):
-    """Maps a history to a state whose dot product with an item's vector is its score.
+    """Maps a history to states; an item's score is the dot product of its vector and a state.
 
     Args:
         n_items: Length of the item index; item_idx runs from 1 to n_items, 0 is padding.
         config: Size of the network.
-        content: Fixed content features by modality. Where given, an item's vector is its fused
-            content plus its id embedding, so that an item that nobody has touched has a vector.
+        content: Fixed content features by modality. If given, an item's vector is its fused content
+            plus its id embedding, so a cold item has a vector too.
 
     Raises:
         ValueError: n_heads does not divide embedding_dim (into even heads, for rotary positions),
-            or content has the wrong height.
+            or content has the wrong number of rows.
+
+    Example:
+        >>> import torch
+        >>> model = Recommender(n_items=5, config=ModelConfig(embedding_dim=8)).eval()
+        >>> history = torch.tensor([[3, 1, 4], [2, 0, 0]])  # item_idx; 0 is padding
+        >>> item_vectors = model.item_vectors()
+        >>> states = model.encode(history, item_vectors)
+        >>> (states[:, -1] @ item_vectors.T).shape  # users × (padding and items)
+        torch.Size([2, 6])
     """
 
     def __init__(
@@ -140,17 +149,17 @@ class Recommender(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return self.id_embedding.device
 
     @property
     def reads_context(self) -> bool:
-        """Whether it has to be told the kinds and times of events."""
+        """Whether it reads the kinds and times of events."""
         return self.config.reads_context
 
     @property
     def max_length(self) -> int:
-        """Longest history read, in events."""
+        """Longest history, in events."""
         return self.config.max_length
 
     @property
@@ -164,8 +173,8 @@ class Recommender(nn.Module):
         """Vectors of items; row 0 (padding) is zero.
 
         Args:
-            items: item_idx of each row, row 0 the padding; None: all items by item_idx.
-            sparse: The gradient of the id embedding holds the rows of `items` only.
+            items: item_idx of each row; row 0 is padding. None: all items by item_idx.
+            sparse: Whether the gradient of the id embedding is sparse: the rows of `items` only.
         """
         vectors = self.id_embedding
         if items is not None:
@@ -176,17 +185,17 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def warm_start_from(self, parent: "Recommender") -> None:
-        """Begin as an earlier model of the same size over a prefix of the items.
+        """Take the weights of an earlier model of the same size over a prefix of the items.
 
-        Items that it lacks are left to their content.
+        Items that the parent lacks get a zero id embedding: their vector is their content.
 
         Raises:
-            ValueError: The parent is of another size or has other content, or knows more items.
+            ValueError: The parent has another size or other content, or it knows more items.
         """
         if parent.n_items > self.n_items:
             msg = (
                 f"The earlier model does not fit: it knows {parent.n_items} items, not "
-                f"{self.n_items}. Train anew."
+                f"{self.n_items}. Train in full."
             )
             raise ValueError(msg)
         self._take_networks(parent)
@@ -194,21 +203,21 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def initialise_from_other_catalogue(self, source: "Recommender") -> None:
-        """Begin as a model of the same size that knows other items by the same kinds of content.
+        """Take the weights of a model of the same size and modalities over other items.
 
-        Everything but its ids is taken over; all items are left to their content.
+        The id embeddings are not taken but set to zero: the vector of an item is its content.
 
         Raises:
-            ValueError: The source is of another size or has other content, or none.
+            ValueError: The source has another size or other content, or none.
         """
         if source.content is None:
-            msg = "The model to begin with knows items by their ids alone, which mean nothing here."
+            msg = "The other model has no content, and its ids mean nothing for these items."
             raise ValueError(msg)
         self._take_networks(source)
         self.id_embedding.zero_()
 
     def _take_networks(self, other: "Recommender") -> None:
-        """Load all weights of another model but its id embedding."""
+        """Load all weights of another model except its id embedding."""
         mine, theirs = self.state_dict(), other.state_dict()
         del mine["id_embedding"], theirs["id_embedding"]
         differing = [
@@ -221,13 +230,13 @@ class Recommender(nn.Module):
             msg = (
                 f"The other model does not fit: it has other shapes of "
                 f"{', '.join(sorted(differing)) or 'nothing'}, and content {known}, not {kinds}. "
-                "Train anew, or give this model its sizes and kinds of content."
+                "Train in full, or give this model its sizes and kinds of content."
             )
             raise ValueError(msg)
         self.load_state_dict({**theirs, "id_embedding": self.id_embedding})
 
     def _id_share(self, ids: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-        """What ids may add to content: bounded in length, and in training sometimes nothing."""
+        """The id embeddings to add to content: bounded in length, partly dropped in training."""
         bound, dropped = self.config.id_bound, self.config.id_dropout
         if bound is not None:
             lengths = ids.norm(dim=1, keepdim=True).clamp(min=torch.finfo(ids.dtype).tiny)
@@ -237,13 +246,13 @@ class Recommender(nn.Module):
         return ids
 
     def has_id_embedding(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """Which of these items (by item_idx) are more than their content."""
+        """Which of these items (item_idx) have an id embedding other than 0."""
         rows = self.id_embedding[torch.from_numpy(items.astype(np.int64))]
         return rows.any(dim=1).cpu().numpy()
 
     @torch.no_grad()
     def zero_id_embeddings(self, items: NDArray[np.integer[Any]]) -> None:
-        """Leave these items (by item_idx) to their content: their id embedding becomes 0."""
+        """Set the id embedding of these items (item_idx) to 0: their vector is their content."""
         self.id_embedding[torch.from_numpy(items.astype(np.int64))] = 0.0
 
     def encode(
@@ -254,15 +263,15 @@ class Recommender(nn.Module):
     ) -> Float[Tensor, "batch length dim"]:
         """State after each event of right-padded histories (oldest first, 0 is padding).
 
-        Attention is causal and padding comes last, so no valid state depends on it.
+        Attention is causal and padding comes last, so no valid state depends on padding.
 
         Args:
             history: item_idx.
-            item_vectors: What `item_vectors` returns.
-            context: Kinds and times of the events; asked for by a model that reads them.
+            item_vectors: The result of `item_vectors`.
+            context: Kinds and times of the events; required if the model reads them.
 
         Raises:
-            ValueError: The histories are longer than max_length, or their context is missing.
+            ValueError: The histories are longer than max_length, or the context is missing.
         """
         if self.reads_context and context is None:
             msg = "This model reads the kinds and times of events: give the histories' context."
@@ -286,7 +295,7 @@ class Recommender(nn.Module):
     def add_positions(
         self, x: Float[Tensor, "batch length dim"]
     ) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "length half"] | None]:
-        """Events with their places marked: in themselves, or by the angles that blocks turn by."""
+        """Add learned positions to events, or return the rotary angles for the blocks."""
         length = x.shape[1]
         if self.position_embedding is not None:
             return x + self.position_embedding[:length], None
@@ -325,9 +334,9 @@ class Block(nn.Module):
 class CausalAttention(nn.Module):
     """Multi-head attention over the past and the present.
 
-    Query, key and value are separate layers: a packed one would have to be sliced in the exported
-    graph, which keeps it from being quantized. Attention weights are not dropped: that would keep
-    the fused kernel from being used, which costs a CPU twice the time.
+    Query, key and value are separate layers, because a packed layer would be sliced in the exported
+    graph and could not be quantized. Attention weights have no dropout, because it would rule out
+    the fused kernel, and a CPU would take twice the time.
     """
 
     def __init__(self, dim: int, n_heads: int, *, time_gaps: bool = False) -> None:
@@ -345,7 +354,7 @@ class CausalAttention(nn.Module):
         angles: Float[Tensor, "length half"] | None = None,
         buckets: Int[Tensor, "batch length length"] | None = None,
     ) -> Float[Tensor, "batch length dim"]:
-        """Attend, head by head."""
+        """Attend to the past and the present."""
         query, key, value = (self.heads(layer(x)) for layer in (self.query, self.key, self.value))
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
@@ -361,7 +370,7 @@ class CausalAttention(nn.Module):
     def heads(
         self, projected: Float[Tensor, "batch length dim"]
     ) -> Float[Tensor, "batch heads length head_dim"]:
-        """Channels parted into heads."""
+        """Split channels into heads."""
         return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
 

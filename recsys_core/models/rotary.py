@@ -1,7 +1,7 @@
-"""Rotary positions: a position is an angle by which queries and keys are turned.
+"""Rotary positions: queries and keys are rotated by angles proportional to the position.
 
-A dot product of two turned vectors depends on the distance of their positions alone. Source: Su et
-al. 2021 (RoFormer), arXiv:2104.09864.
+The dot product of two rotated vectors depends only on the distance of their positions. Source: Su
+et al. 2021 (RoFormer), arXiv:2104.09864.
 """
 
 import torch
@@ -17,7 +17,7 @@ def rotation_angles(
     """Angle of each position for each pair of channels, in radians.
 
     Args:
-        positions: Places in the history.
+        positions: Positions in the history.
         head_dim: Width of a head; even.
     """
     pairs = torch.arange(0, head_dim, 2, device=positions.device) / head_dim
@@ -27,7 +27,7 @@ def rotation_angles(
 def rotate(
     x: Float[Tensor, "batch heads length head_dim"], angles: Float[Tensor, "*batch length half"]
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """Turn channel i together with channel i + half by the position's i-th angle."""
+    """Rotate channels i and i + half together by the position's i-th angle."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

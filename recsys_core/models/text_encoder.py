@@ -1,5 +1,5 @@
 # pyright: basic
-# (sentence-transformers is an extra: it need not be there to be read)
+# (sentence-transformers is an optional extra)
 """Titles and categories as vectors of a sentence-transformers model (extra `recdistill[text]`)."""
 
 import hashlib
@@ -17,14 +17,14 @@ _CHUNK = 4_096
 
 
 class TextEncoderError(ValueError):
-    """The model can't be used; the message says why and what to do."""
+    """The text encoder can't be used."""
 
 
 class TextEncoder:
-    """A sentence-transformers model. No code that it ships is run, and no pickle is read.
+    """A sentence-transformers model, loaded without running its code and without pickle.
 
     Args:
-        name: A local folder, or the model's name on the hub, from where it is downloaded once.
+        name: A local folder, or a name on the hub; the model is downloaded once.
         device: "cpu" or "cuda".
 
     Raises:
@@ -56,7 +56,7 @@ class TextEncoder:
             raise TextEncoderError(msg) from error
 
     def fingerprint(self) -> str:
-        """Equal for equal weights in equal networks, wherever they were loaded from."""
+        """A hash of network and weights, wherever they were loaded from."""
         checksum = hashlib.sha256(str(self._model).encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             checksum.update(name.encode())
@@ -77,7 +77,7 @@ class TextEncoder:
 
 
 def item_texts(items: pl.DataFrame) -> pl.Series:
-    """What there is to read of each item: its title, then its categories; null where nothing is.
+    """The text of each item: its title, then its categories; null if there is neither.
 
     Args:
         items: `title` and `categories`.
@@ -92,16 +92,17 @@ def item_texts(items: pl.DataFrame) -> pl.Series:
 def text_vectors(
     texts: pl.Series, encoder: TextEncoder, known: pl.DataFrame, progress: Progress = silent
 ) -> pl.Series:
-    """A column of vectors, of which only texts that are not known yet are encoded.
+    """A column of vectors; only texts without a known vector are encoded.
 
     Args:
-        texts: Of the items, by item_idx - 1; null where an item has none.
+        texts: Text of each item, by item_idx - 1; null for an item without text.
         encoder: The model.
-        known: `text` (unique) and `vector` of an earlier night by the same model; may be empty.
-        progress: Told how far the encoding is.
+        known: `text` (unique) and `vector`, encoded by the same model on an earlier night; may be
+            empty.
+        progress: Called after each chunk of texts.
 
     Returns:
-        Lists of float32, null where the text is.
+        Lists of float32; null for a null text.
     """
     table = pl.DataFrame({"text": texts})
     unknown = table["text"].drop_nulls().unique(maintain_order=True)

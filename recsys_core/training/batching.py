@@ -2,9 +2,9 @@
 # (torch leaves parts of its own signatures untyped)
 """Batches of training windows, drawn group of buckets by group of buckets.
 
-A group is as many buckets as may be resident at once: with a small log that is all of it, with a
-large one memory stays bounded by the group. All that is random follows from (seed, epoch), so a
-resumed epoch sees the batches that an undisturbed one would have seen.
+A group holds as many buckets as fit into memory at once: all of them for a small log, some for a
+large one. (seed, epoch) determines all random draws, so a resumed epoch gets the same batches as an
+uninterrupted one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ from recsys_core.data.histories.read import (
 from recsys_core.data.soft_labels import SoftLabels, StateLabels
 from recsys_core.models.context import Context
 
-_SORTED_BATCHES = 32  # windows for about this many batches are sorted by length together
-_TAIL_SHARE = 0.5  # how often a window is a user's newest events; else it begins anywhere
+_SORTED_BATCHES = 32  # windows of about this many batches are sorted by length at once
+_TAIL_SHARE = 0.5  # share of windows that end at the user's newest event; others start anywhere
 
 
 class Batch(NamedTuple):
@@ -35,10 +35,10 @@ class Batch(NamedTuple):
     Attributes:
         history: item_idx, 0 is padding.
         targets: item_idx of the next item, 0 where there is none.
-        teacher_states: A row for each position with a target, in row-major order; NaN where a
-            position has no label. None without soft labels.
-        weights: How much each position with a target counts in the loss; None: all alike.
-        context: Kinds and times of the events; None where the model does not read them.
+        teacher_states: One row per position with a target, in row-major order; NaN for a position
+            without a label. None without soft labels.
+        weights: Weight in the loss of each position with a target; None: all weights are equal.
+        context: Kinds and times of the events; None if the model does not read them.
     """
 
     history: Int[Tensor, "batch length"]
@@ -49,11 +49,11 @@ class Batch(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """What a warm start trains on: who has new events, and a sample of the others.
+    """The users of a warm start: those with new events, and a sample of the others.
 
     Attributes:
-        since: New events are at or after this, in microseconds since 1970.
-        replay_share: Of the users without new events, so many take part in an epoch.
+        since: An event is new at or after this time, in microseconds since 1970.
+        replay_share: Share of the users without new events that is drawn for each epoch.
     """
 
     since: int
@@ -68,16 +68,16 @@ class TrainingSet:
         max_length: Longest window, in input events.
         batch_size: Windows in a batch.
         labels: Soft labels for the same buckets, or None.
-        recent: Train on some of the users only; None: on all.
-        with_context: Whether batches say of what kind events are, and when they were.
-        resident_events: At most this many events are in memory at once.
+        recent: The users of a warm start; None: all users.
+        with_context: Whether batches hold the kinds and times of events.
+        resident_events: Most events in memory at once.
 
     Attributes:
         n_windows: Windows in an epoch.
-        n_events: Events in an epoch, about.
+        n_events: Events in an epoch, approximately.
 
     Raises:
-        ValueError: No user has a training event that could be predicted from an earlier one.
+        ValueError: No user has a target after another training event.
     """
 
     def __init__(
@@ -105,18 +105,18 @@ class TrainingSet:
             self._count(self._load(group)[0])
         if not self.n_windows:
             msg = (
-                "No user has a training event, of a kind that is a target, after another: there is "
-                "no next item to learn from."
+                "No user has a training event that is a target after another event: there is "
+                "no next item to learn from. Check prepare.targets and the run date."
             )
             raise ValueError(msg)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Upper bound of the batches in an epoch; each group may end with a smaller one."""
+        """Upper bound of the batches in an epoch; the last batch of a group may be smaller."""
         return self.n_windows // self._batch_size + len(self._groups)
 
     def _taking_part(self, histories: ResidentHistories) -> tuple[NDArray[np.int64], int]:
-        """Users who are in every epoch, and how many of the others are drawn for one."""
+        """The users of every epoch, and how many of the others are drawn for each."""
         users = _predictable(histories)
         if self._recent is None:
             return users, 0
@@ -124,11 +124,11 @@ class TrainingSet:
         return users[is_new], round(self._recent.replay_share * int((~is_new).sum()))
 
     def item_counts(self, n_items: int) -> NDArray[np.int64]:
-        """Training events of each item, of any kind, by item_idx: `[n_items + 1]`."""
+        """Training events of any kind by item_idx: `[n_items + 1]`."""
         return np.pad(self._counts, (0, n_items + 1 - len(self._counts)))
 
     def epoch(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """One window of every user who takes part and has something to predict, in random order."""
+        """One window per participating user with a target, in random order of batches."""
         random = np.random.default_rng((seed, epoch))
         for group in random.permutation(len(self._groups)):
             yield from self._group_batches(int(group), random)
@@ -153,7 +153,7 @@ class TrainingSet:
 
     def _load(self, group: int) -> tuple[ResidentHistories, StateLabels | None]:
         if self._resident is None or self._resident[0] != group:
-            self._resident = None  # let go of the last group before the next one is read
+            self._resident = None  # free the last group before reading the next one
             buckets = self._groups[group]
             histories = read_training_histories(buckets)
             labels = self._labels.align(histories, buckets) if self._labels else None
@@ -163,7 +163,7 @@ class TrainingSet:
     def _window_batches(
         self, histories: ResidentHistories, random: np.random.Generator
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Event ranges [start, end) of windows of similar length, batch after batch."""
+        """Event ranges [start, end) of windows of similar length, one pair of arrays per batch."""
         users, n_replayed = self._taking_part(histories)
         if n_replayed:
             others = np.setdiff1d(_predictable(histories), users, assume_unique=True)
@@ -176,9 +176,9 @@ class TrainingSet:
         starts = histories.starts[users] + offsets
         ends = starts + lengths
         batches: list[NDArray[np.int64]] = []
-        together = self._batch_size * _SORTED_BATCHES
-        for begin in range(0, len(users), together):
-            chosen = np.arange(begin, min(begin + together, len(users)))
+        n_sorted = self._batch_size * _SORTED_BATCHES
+        for begin in range(0, len(users), n_sorted):
+            chosen = np.arange(begin, min(begin + n_sorted, len(users)))
             chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
             batches += [
                 chosen[i : i + self._batch_size] for i in range(0, len(chosen), self._batch_size)
@@ -188,7 +188,7 @@ class TrainingSet:
 
 
 def _predictable(histories: ResidentHistories) -> NDArray[np.int64]:
-    """The users who have a target after their first event."""
+    """Indices of the users with a target after their first event."""
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(histories.target_weights > 0)])
     first, end = histories.starts[:-1], histories.starts[1:]
     return np.flatnonzero(before[end] > before[np.minimum(first + 1, end)])
@@ -202,9 +202,9 @@ def make_batch(
     *,
     with_context: bool = False,
 ) -> Batch:
-    """Cut windows out of resident histories: events [start, end), the last one a target only.
+    """Cut windows of events [start, end) out of resident histories; the last is a target only.
 
-    An event of a kind that is no target is only ever history.
+    Events with target weight 0 are input and never targets.
     """
     lengths = ends - starts - 1
     events = starts[:, None] + np.arange(lengths.max())
@@ -212,25 +212,30 @@ def make_batch(
     inside = np.where(valid, events, 0)
     history = np.where(valid, histories.items[inside], 0)
     weights = np.where(valid, histories.target_weights[inside + 1], 0)
-    asked = weights > 0
-    targets = np.where(asked, histories.items[inside + 1], 0)
+    is_target = weights > 0
+    targets = np.where(is_target, histories.items[inside + 1], 0)
     states = None
     if labels is not None:
-        rows = events[asked]
+        rows = events[is_target]
         states = labels.states[rows] * labels.scales[rows, None]
-    weights = weights[asked]
-    alike = not len(weights) or weights.min() == weights.max()
+    weights = weights[is_target]
+    are_equal = not len(weights) or weights.min() == weights.max()
     return Batch(
         torch.from_numpy(history.astype(np.int64)),
         torch.from_numpy(targets.astype(np.int64)),
         None if states is None else torch.from_numpy(states),
-        None if alike else torch.from_numpy(weights),
+        None if are_equal else torch.from_numpy(weights),
         event_context(histories, inside) if with_context else None,
     )
 
 
 def event_context(histories: ResidentHistories, events: NDArray[np.int64]) -> Context:
-    """Kinds and times of some events, `[batch, length]`."""
+    """Kinds and times of events.
+
+    Args:
+        histories: Holds the events.
+        events: Their rows, `[batch, length]`.
+    """
     return Context(
         torch.from_numpy(histories.kinds[events].astype(np.int64)),
         torch.from_numpy(histories.times[events]),

@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""All that training has to remember, and its copy on disk."""
+"""The state of a training, and its checkpoint on disk."""
 
 import copy
 import math
@@ -17,12 +17,12 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.training.parallel import Shard
 
 _FACTS = "training.json"
-_RANK_SEEDS = 7_919  # between the seeds of the processes of a training
-_EMA_WARMUP = 10  # steps after which the average leaves the initial weights behind
+_RANK_SEEDS = 7_919  # difference between the seeds of two processes
+_EMA_WARMUP = 10  # steps in which the average forgets the initial weights
 
 
 class CurvePoint(NamedTuple):
-    """An epoch's training loss in nats, and NDCG@10 where it was validated."""
+    """An epoch's training loss in nats, and NDCG@10 if the epoch was validated."""
 
     epoch: int
     loss: float
@@ -30,17 +30,24 @@ class CurvePoint(NamedTuple):
 
 
 class TrainingState:
-    """Weights, their average, optimizer moments, the best weights, the curve, the place in it.
+    """Weights, their average, the best weights, optimizer moments, learning curve and position.
 
-    Two checkpoints are written in turn, and the facts that name the whole one last, so a kill while
-    saving leaves the one before.
+    Two files are written in turn. `training.json`, written last, names the complete one, so a kill
+    while saving leaves the previous checkpoint usable.
 
     Args:
-        model: Trained in place; its initial weights begin the average.
+        model: Trained in place. Its initial weights start the average.
         optimizers: Over the model's parameters.
-        folder: For the checkpoint; what an earlier call left is taken up.
-        shard: The processes of this training; None: this one alone.
-        ema_decay: Decay of the weights' exponential moving average a step; 0 for none.
+        folder: Folder of the checkpoint. An existing checkpoint is restored.
+        shard: This process's share of the training; None: a single process.
+        ema_decay: Decay per step of the exponential moving average of the weights; 0: no average.
+
+    Attributes:
+        evaluated: The model to validate: the average, or the model itself.
+        curve: One point per finished epoch.
+        best_weights: The weights of the best validation so far.
+        stale: Validations since the best one.
+        epoch_steps: Steps made in the current epoch.
     """
 
     def __init__(
@@ -68,19 +75,19 @@ class TrainingState:
 
     @property
     def next_epoch(self) -> int:
-        """Epochs that are finished."""
+        """Index of the current epoch, which is the number of finished ones."""
         return len(self.curve)
 
     def begin_epoch(self, seed: int) -> None:
-        """Seed what is random in an epoch; one that was left in its middle goes on there."""
+        """Seed the random numbers of an epoch; a resumed epoch keeps its restored random state."""
         rank = self._shard.rank
         if not self.epoch_steps:
             torch.manual_seed(seed + rank * _RANK_SEEDS)
-        elif rank:  # the saved state is the first process's
+        elif rank:  # the saved random state is that of the first process
             torch.manual_seed(seed + rank * _RANK_SEEDS + self.epoch_steps)
 
     def finish_step(self, mean_loss: float, n_positions: int) -> None:
-        """Count a step that the optimizer has made, and let the average follow."""
+        """Count an optimizer step and update the average."""
         self.n_steps += 1
         self.epoch_steps += 1
         self.epoch_loss += mean_loss * n_positions
@@ -94,11 +101,11 @@ class TrainingState:
 
     @property
     def mean_loss(self) -> float:
-        """Of this epoch so far, in nats."""
+        """Mean loss of the epoch so far, in nats."""
         return self.epoch_loss / max(1, self.epoch_positions)
 
     def finish_epoch(self, ndcg: float | None) -> None:
-        """Note the epoch, keep its weights where they are the best yet, and save."""
+        """Add the epoch to the curve, keep its weights if they are the best so far, and save."""
         self.curve.append(CurvePoint(self.next_epoch + 1, self.mean_loss, ndcg))
         self.epoch_steps, self.epoch_loss, self.epoch_positions = 0, 0.0, 0
         if ndcg is not None and ndcg > self._best_ndcg:
@@ -108,7 +115,7 @@ class TrainingState:
         self.save()
 
     def save(self) -> None:
-        """Write a checkpoint; of several processes the first one does."""
+        """Write a checkpoint; only the first of several processes writes."""
         if self._shard.leads:
             self._write()
         self._shard.barrier()
@@ -166,7 +173,7 @@ class TrainingState:
 
 
 def _copied(model: Recommender) -> Recommender:
-    """A copy with weights of its own and the same content features."""
+    """A copy with its own weights that shares the content features."""
     return copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()})
 
 

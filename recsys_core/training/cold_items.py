@@ -27,8 +27,8 @@ from recsys_core.training.loop import TrainingConfig, TrainingError, schedule
 from recsys_core.training.negative_sampling import CandidateSet
 from recsys_core.training.parallel import Shard
 
-_SHARE = 0.1  # of the items in a batch that are content alone
-_ROWS = 8192
+_CONTENT_ONLY_SHARE = 0.1  # of a batch's items, whose vectors are replaced by their content
+_ROWS = 8192  # features per block of the regression's sums
 
 
 def find_cold_items(training_set: TrainingSet, n_items: int) -> NDArray[np.int32]:
@@ -47,19 +47,22 @@ def fit_cold_items(
     learning_rate: float = 3e-3,
     progress: Progress = silent,
 ) -> bool:
-    """Fit the content projections to the known items, in place, and give cold items no id.
+    """Fit the content projections to the vectors of known items, in place.
 
-    Costs the encoder's forward pass and the loss of an epoch. A model without content, or whose
-    `id_bound` has kept its content to the point, is left alone.
+    The vectors of known items do not change; those of cold items become their content. The cost is
+    one epoch of the loss and of the encoder's forward pass. A model without content does not
+    change, nor does one with an `id_bound`, which keeps content accurate during training.
 
     Args:
-        model: Trained.
+        model: A trained model.
         cold_items: item_idx of the items without a training event.
-        training_set: What the model was trained on.
-        config: How it was trained.
-        candidates: Which items competed.
-        loss: What was minimised.
-        progress: Told after each step.
+        training_set: The training set of the model.
+        config: The settings of its training.
+        candidates: The candidates of its training.
+        loss: The loss of its training.
+        learning_rate: Peak of AdamW. Content features have length 1, so the default suits networks
+            of all sizes.
+        progress: Called after each step.
 
     Returns:
         Whether the model was changed.
@@ -83,8 +86,8 @@ def fit_cold_items(
         restricted = candidates.restrict(batch, (config.seed, epoch, step))
         items = None if restricted.items is None else restricted.items.to(model.device)
         rows = known if items is None else known[items]
-        alone = torch.rand(len(rows), 1, generator=generator) < _SHARE
-        vectors = torch.where(alone.to(model.device), content(items), rows)
+        content_only = torch.rand(len(rows), 1, generator=generator) < _CONTENT_ONLY_SHARE
+        vectors = torch.where(content_only.to(model.device), content(items), rows)
         value = gradient_step(
             model,
             [optimizer],
@@ -117,7 +120,14 @@ def ridge_regression(
     *,
     ridge: float = 5.0,
 ) -> Float[Tensor, "dim widths"]:
-    """The projections whose content is closest to vectors, an item weighing what it has events."""
+    """The projections whose content is closest to the item vectors, by weighted least squares.
+
+    Args:
+        content: The features and gates of the items.
+        vectors: The targets.
+        counts: Training events of each item: its weight, relative to the mean.
+        ridge: Strength of the penalty on the projections, in items of mean weight.
+    """
     seen = torch.nonzero(counts).ravel()
     weights = (counts / counts[seen].double().mean())[:, None]
     width = content.gated_features(seen[:1]).shape[1]

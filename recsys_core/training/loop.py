@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""The one training loop, for teacher, student, control and recovery after pruning."""
+"""The training loop of teacher, student, control and recovery after pruning."""
 
 import math
 from collections.abc import Callable
@@ -29,41 +29,54 @@ class TrainingConfig(Settings):
     """How a model is trained."""
 
     epochs: int = Field(
-        default=40, ge=1, le=1000, description="Most epochs; early stopping may end it"
+        default=40, ge=1, le=1000, description="Most epochs; early stopping may end training before"
     )
-    batch_size: int = Field(default=128, ge=1, le=65536, description="Windows (users) in a step")
+    batch_size: int = Field(
+        default=128, ge=1, le=65536, description="Windows (one per user) in a step"
+    )
     learning_rate: float = Field(
-        default=1e-3, gt=0, le=1, description="Peak of the schedule, for AdamW"
+        default=1e-3, gt=0, le=1, description="Peak learning rate of AdamW"
     )
     adam_beta2: float = Field(
-        default=0.98, ge=0.5, lt=1, description="Memory of AdamW's squared gradients, a step"
+        default=0.98,
+        ge=0.5,
+        lt=1,
+        description="Decay per step of AdamW's average of squared gradients",
     )
-    weight_decay: float = Field(default=0.01, ge=0, le=10, description="AdamW's, on matrices only")
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=10, description="AdamW's weight decay, applied to matrices only"
+    )
     warmup_share: float = Field(
-        default=0.05, ge=0, le=1, description="Share of all steps to warm up in"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of all steps in which the learning rate rises to its peak",
     )
     loss: Literal["auto", "softmax", "sampled_softmax", "gbce"] = Field(
         default="auto",
-        description="Which items compete for a position: all (softmax), or negatives drawn for "
-        "each batch. auto: softmax up to 50,000 items, sampled_softmax above",
+        description="softmax: over all items; sampled_softmax and gbce: over negatives drawn for "
+        "each batch; auto: softmax up to 50,000 items, sampled_softmax above",
     )
     n_negatives: int = Field(
-        default=2048, ge=1, le=1_000_000, description="Draws for a batch, where they are drawn"
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="Negatives drawn per batch; unused with softmax",
     )
     fused_loss: bool = Field(
         default=False,
-        description="Full softmax by Liger's fused kernel, on a GPU and where all positions weigh "
-        "the same. Needs pip install 'recdistill[gpu]'",
+        description="Use Liger's fused kernel for the full softmax, on a GPU and if all positions "
+        "have the same weight. Needs pip install 'recdistill[gpu]'",
     )
     clip_norm: float = Field(
-        default=1.0, gt=0, description="Gradients are scaled down to this norm"
+        default=1.0, gt=0, description="Larger gradients are scaled down to this norm"
     )
     ema_decay: float = Field(
         default=0.99,
         ge=0,
         lt=1,
-        description="The weights that are validated and kept are a moving average over about "
-        "1 / (1 - this) steps; 0: the weights themselves",
+        description="Decay per step of the moving average of the weights, which is validated and "
+        "kept; it covers about 1 / (1 - ema_decay) steps. 0: no average",
     )
     checkpoint_minutes: float = Field(
         default=10, gt=0, description="Longest time between two checkpoints within an epoch"
@@ -75,21 +88,24 @@ class TrainingConfig(Settings):
     validation_cases: int = Field(
         default=10_000,
         ge=1,
-        description="Held-out events that a validation ranks, at most about this many",
+        description="Held-out events that a validation ranks, at most approximately",
     )
     precision: Precision = Field(
         default="auto",
-        description="Arithmetic of the encoder; the loss is fp32, with TF32 products on a GPU in "
-        "bf16. auto: bf16 on a GPU, fp32 on a CPU, where the encoder's matrices are too small to "
-        "gain",
+        description="Arithmetic of the encoder. auto: bf16 on a GPU, fp32 on a CPU, where the "
+        "encoder's matrices are too small to gain. The loss is fp32; with bf16 on a GPU its "
+        "products are TF32",
     )
     seed: int = Field(
-        default=1, ge=0, le=2**31, description="Decides initial weights, batches and dropout"
+        default=1,
+        ge=0,
+        le=2**31,
+        description="Determines initial weights, batches, negatives and dropout",
     )
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss or its gradient is not finite."""
+    """The loss or its gradient is not finite."""
 
 
 def fit(
@@ -104,23 +120,23 @@ def fit(
     clock: Clock,
     progress: Progress = silent,
 ) -> list[CurvePoint]:
-    """Train in place and leave the model with its best validated weights.
+    """Train in place. The model ends with its best validated weights, in evaluation mode.
 
     A checkpoint is written after every epoch and every `checkpoint_minutes`. Called again with the
-    same arguments after a kill, training goes on behind the last one and ends with the same bits as
-    if undisturbed (CPU). Called by every process of a torch.distributed group, each works on its
-    share of every batch; the first one validates and writes.
+    same arguments after a kill, training resumes from it; on a CPU the result is byte-identical to
+    that of an uninterrupted training. If every process of a torch.distributed group calls this,
+    each computes its share of every batch, and the first one validates and writes.
 
     Args:
-        model: On the device that it is trained on.
-        training_set: Batches, epoch by epoch.
-        config: How to train.
-        candidates: Which items compete; one that never occurs in training begins at its content.
-        loss: What to minimise.
-        validate: What decides which weights are kept, and when to stop.
-        checkpoint: Folder for the checkpoint; what it holds of an earlier call is resumed.
-        clock: Seconds of a clock that only goes forward.
-        progress: Told after each step and validation.
+        model: On the device to train on.
+        training_set: The batches of every epoch.
+        config: The settings.
+        candidates: The items that each target is compared with.
+        loss: The loss to minimise.
+        validate: Its value decides which weights are kept and when training stops.
+        checkpoint: Folder of the checkpoint. An existing checkpoint is resumed.
+        clock: A monotonic clock, in seconds.
+        progress: Called after each step and validation.
 
     Returns:
         The learning curve.
@@ -176,13 +192,18 @@ def fit(
 def _not_finite(step: int, config: TrainingConfig, checkpoint: Path) -> str:
     return (
         f"The training loss or its gradient is not finite at step {step}. Lower learning_rate (now "
-        f"{config.learning_rate}) or set precision to fp32. The last good checkpoint, if there was "
-        f"time for one, is in {checkpoint}."
+        f"{config.learning_rate}) or set precision to fp32. The last good checkpoint, if "
+        f"one was written, is in {checkpoint}."
     )
 
 
 def schedule(step: int, n_steps: int, warmup_share: float) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to 1 %."""
+    """Share of the peak learning rate: linear warm-up, then a cosine decay to 1 %.
+
+    Example:
+        >>> [round(schedule(step, 8, 0.25), 2) for step in range(8)]
+        [0.5, 1.0, 1.0, 0.93, 0.75, 0.51, 0.26, 0.08]
+    """
     warmup = max(1, round(warmup_share * n_steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -193,9 +214,9 @@ def schedule(step: int, n_steps: int, warmup_share: float) -> float:
 def make_optimizers(
     model: Recommender, config: TrainingConfig, *, sparse: bool
 ) -> list[torch.optim.Optimizer]:
-    """AdamW; for id embeddings that get sparse gradients Adam on the rows that have one.
+    """AdamW, and SparseAdam for the id embedding if its gradients are sparse.
 
-    Matrices decay; embeddings, norms and biases do not.
+    Weight decay applies to matrices only: not to embeddings, norms and biases.
     """
     matrices = [
         parameter

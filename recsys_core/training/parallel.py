@@ -1,10 +1,10 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""Several processes that train one model: each works on its rows of every batch.
+"""Data-parallel training: each process computes the gradients of its rows of every batch.
 
-All processes draw the same batches and negatives from the same seeds, so what is sent is gradients
-alone. A position counts as much as in one process: the sum of what the processes found is the
-gradient of the whole batch.
+All processes draw the same batches and negatives from the same seeds, so only gradients are sent.
+Each process weights its positions by their share of the whole batch, so the sum over processes is
+the gradient of the whole batch.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from recsys_core.training.batching import Batch
 
 @dataclass(frozen=True)
 class Shard:
-    """The processes of a training, and which one this is.
+    """One of several equal shares of a batch's rows.
 
     Attributes:
-        rank: This process's number, from 0.
-        size: How many there are.
+        rank: Index of this share, from 0.
+        size: Number of shares.
     """
 
     rank: int = 0
@@ -32,22 +32,22 @@ class Shard:
 
     @classmethod
     def current(cls) -> "Shard":
-        """Those of the default process group, as torchrun makes it; alone where there is none."""
+        """This process's share in the default process group (torchrun); all rows without one."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes, validates and reports."""
+        """Whether this process validates, writes checkpoints and reports progress."""
         return self.rank == 0
 
     def rows_of(self, batch: Batch) -> Batch:
-        """This process's rows of a batch; perhaps none."""
+        """Every size-th row of a batch, starting at `rank`; possibly none."""
         if self.size == 1:
             return batch
-        mine = slice(self.rank, None, self.size)
-        history, targets = batch.history[mine], batch.targets[mine]
+        rows = slice(self.rank, None, self.size)
+        history, targets = batch.history[rows], batch.targets[rows]
         length = max(1, int((history > 0).sum(dim=1).max())) if len(history) else 1
         of_row = torch.arange(len(batch.targets))[:, None].expand_as(batch.targets)
         chosen = of_row[batch.targets > 0] % self.size == self.rank
@@ -57,13 +57,16 @@ class Shard:
             targets[:, :length],
             None if states is None else states[chosen],
             None if weights is None else weights[chosen],
-            None if context is None else Context(*(part[mine, :length] for part in context)),
+            None if context is None else Context(*(part[rows, :length] for part in context)),
         )
 
     def sum_gradients(self, model: Recommender, loss: Tensor) -> Tensor:
-        """Sum gradients and loss over the processes; the gradients in place.
+        """Sum the gradients (in place) and the loss over all processes.
 
-        Sparse gradients hold the same rows in the same order in every process.
+        Sparse gradients must hold the same rows in the same order in every process.
+
+        Returns:
+            The summed loss.
         """
         if self.size == 1:
             return loss
@@ -79,7 +82,7 @@ class Shard:
         return flat[0]
 
     def broadcast(self, value: float) -> float:
-        """The leading process's value."""
+        """The first process's value, in every process."""
         if self.size == 1:
             return value
         box = torch.tensor([value], dtype=torch.float64)
@@ -87,13 +90,13 @@ class Shard:
         return float(box)
 
     def barrier(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes have arrived."""
         if self.size > 1:
             distributed.barrier()
 
 
 def share_of(part: Batch, whole: Batch) -> float:
-    """How much of a batch's weight lies in some of its rows."""
+    """The share of a batch's total weight that lies in some of its rows."""
     return _mass(part) / _mass(whole)
 
 

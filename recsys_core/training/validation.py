@@ -1,4 +1,4 @@
-"""What training is steered by: NDCG@10 on validation events, full catalogue."""
+"""NDCG@10 on validation events, full catalogue; it decides early stopping and the kept weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from recsys_core.models.ranker import model_ranker
 
 
 class Validator:
-    """NDCG@10 of a model, the mean over users, on a fixed set of validation cases.
+    """Mean over users of NDCG@10 on a fixed set of validation cases.
 
     Args:
-        buckets: History files; they are read in order until there are enough cases. Buckets are
-            cut by a hash of the user, so the first ones are as good as any.
+        buckets: History files, read in order until there are enough cases. A hash of the user
+            assigns users to buckets, so the first buckets are a random sample.
         items: The catalogue in the order of item_idx, with `candidate_validation`.
-        exclude_seen: Whether items in the history compete.
-        max_cases: Stop reading once there are this many.
+        exclude_seen: Whether items in the history are left out of the candidates.
+        max_cases: Stop reading at this many cases.
 
     Raises:
-        ValueError: The validation window holds no case.
+        ValueError: The validation window holds no event to rank.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Validator:
             n_cases += len(cases)
         if not n_cases:
             msg = (
-                "The validation window holds no event that could be recommended, so training has "
-                "nothing to stop by. Make prepare.validation_days longer or check the run date."
+                "The validation window holds no event that could be recommended, so early stopping "
+                "is impossible. Make prepare.validation_days longer or check the run date."
             )
             raise ValueError(msg)
 

@@ -1,4 +1,4 @@
-"""What the stages that train share: building a network, running the loop, keeping the result."""
+"""Shared by the training stages: build a network, train it, save it."""
 
 import time
 
@@ -24,22 +24,22 @@ from tasks.training.prepared import Prepared
 
 
 class NetworkConfig(Settings):
-    """A network and how it is trained."""
+    """A network and its training."""
 
     model: ModelConfig = Field(default=ModelConfig(), description="Size of the network")
-    training: TrainingConfig = Field(default=TrainingConfig(), description="How it is trained")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="Its training")
     content_features: int = Field(
         default=256,
         ge=0,
         le=8192,
-        description="Width of the hashed titles and categories; 0 for none",
+        description="Width of the hashed titles and categories; 0: do not use them",
     )
 
 
 def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
     """A network over the prepared catalogue, with initial weights from the training seed.
 
-    An item that nobody has had yet is left to its content.
+    Items without a training event have no id embedding: their vector is their content.
     """
     torch.manual_seed(config.training.seed)
     model = Recommender(len(data.items), config.model, data.content(config.content_features))
@@ -55,14 +55,14 @@ def train_without_teacher(
     model: Recommender | None = None,
     recent: Recent | None = None,
 ) -> Summary:
-    """Train a network on what really came next.
+    """Train a network on the events that came next.
 
     Args:
-        run: Where and how.
+        run: Folders, device and progress.
         config: The network.
-        data: Whose training events.
-        model: Goes on from its weights; None: a fresh network.
-        recent: Which users take part; None: all.
+        data: Holds the training events.
+        model: Training starts from its weights; None: from those of `build_network`.
+        recent: The users of a warm start; None: all users.
     """
     model = model or build_network(data, config)
     training_set = training_set_of(
@@ -94,7 +94,7 @@ def training_set_of(
     recent: Recent | None = None,
     with_context: bool = False,
 ) -> TrainingSet:
-    """The training events, cut as long as a model reads."""
+    """The training events in windows of at most `max_length` events."""
     return TrainingSet(
         data.buckets,
         max_length=max_length,

@@ -1,4 +1,4 @@
-"""The prepared data as the training and evaluation stages read it."""
+"""The prepared data, for the training and evaluation stages."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class Prepared:
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items in a history are not recommended again."""
+        """Whether items in a history are left out of its candidates."""
         return self.split["exclude_seen"]
 
     def content(self, n_text_features: int) -> Content | None:
@@ -34,7 +34,7 @@ class Prepared:
             n_text_features: Width of the hashed titles and categories; 0 for none.
 
         Returns:
-            None where there is no content at all.
+            None without any content.
         """
         content: dict[str, Tensor] = {}
         if n_text_features:
@@ -47,7 +47,7 @@ class Prepared:
         return content or None
 
     def embedding_widths(self) -> dict[str, int]:
-        """Numbers in the vectors of each embedding column."""
+        """Width of each embedding column."""
         columns = pl.read_parquet(self._embeddings).drop("item_idx")
         return {column.name: embedding_features(column).shape[1] for column in columns}
 

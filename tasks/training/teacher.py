@@ -1,4 +1,4 @@
-"""The teacher's settings, and what is known of teachers of earlier nights."""
+"""The teacher's settings, and the teachers of earlier nights."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -16,34 +16,35 @@ from tasks.training.network import NetworkConfig
 from tasks.training.prepared import Prepared
 
 LINEAGE = "lineage.json"
-_SEED_STEP = 1000  # between the members' seeds, so that teachers of seeds 1, 2, … share none
+_SEED_STEP = 1000  # between the members' seeds, so that teachers with seeds 1, 2, … share no seed
 _DAY = timedelta(days=1)
 
 
 class TeacherConfig(NetworkConfig):
-    """The teacher's network and how it is trained; several of them make an ensemble."""
+    """The teacher's network and its training; several networks make an ensemble."""
 
     n_seeds: int = Field(
-        default=1, ge=1, le=32, description="Networks of this size, trained from different seeds"
+        default=1, ge=1, le=32, description="Number of networks of this size, with different seeds"
     )
     others: tuple[NetworkConfig, ...] = Field(
-        default=(), description="Further networks, of other sizes"
+        default=(), description="More networks of other sizes"
     )
     transfer_from: Path | None = Field(
         default=None,
-        description="Folder of a teacher of other data (model.safetensors, model.json), with these "
-        "sizes and the same kinds of content, that full training begins with; its ids are not used",
+        description="Folder of a teacher of other data (model.safetensors, model.json) that full "
+        "training starts from. It needs the same sizes and modalities; its ids are not used",
     )
     retraining: RetrainingPolicy = Field(
-        default=RetrainingPolicy(), description="When training is full, and when it goes on"
+        default=RetrainingPolicy(),
+        description="When training is full, and when it starts from an earlier teacher",
     )
 
     def members(self) -> list[NetworkConfig]:
-        """The settings of each member."""
+        """The settings of each network of the ensemble."""
         fields = self.model_dump(include=set(NetworkConfig.model_fields))
         seeds = [self.training.seed + _SEED_STEP * i for i in range(self.n_seeds)]
-        alike = NetworkConfig.model_validate(fields)
-        return [*(_with_seed(alike, seed) for seed in seeds), *self.others]
+        network = NetworkConfig.model_validate(fields)
+        return [*(_with_seed(network, seed) for seed in seeds), *self.others]
 
 
 def _with_seed(network: NetworkConfig, seed: int) -> NetworkConfig:
@@ -52,14 +53,14 @@ def _with_seed(network: NetworkConfig, seed: int) -> NetworkConfig:
 
 
 class TransferError(ValueError):
-    """What `transfer_from` names is no teacher that this one can begin with."""
+    """`transfer_from` names no teacher that this one can start from."""
 
 
 def transfer_source(config: TeacherConfig) -> list[str] | None:
-    """Checksums of the weights that full training begins with, by member; None for random ones.
+    """Checksums of the weights that full training starts from, by member; None: random weights.
 
     Raises:
-        TransferError: A member has none in `transfer_from`.
+        TransferError: `transfer_from` lacks the weights of a member.
     """
     if config.transfer_from is None:
         return None
@@ -79,7 +80,7 @@ def _weights_checksum(folder: Path) -> str:
 
 
 def networks_digest(config: TeacherConfig, data: Prepared) -> str:
-    """Equal where weights of one night mean the same in another."""
+    """A hash that is equal if the weights of one night can be used in another."""
     sizes = [member.model_dump(exclude={"training"}) for member in config.members()]
     return digest([sizes, data.embedding_widths(), data.split.get("text_encoder")])
 
@@ -88,8 +89,8 @@ class EarlierTeacher:
     """A finished teacher of another night.
 
     Attributes:
-        key: Its output's.
-        trained_through: Its last training event was before this.
+        key: Key of its stage output.
+        trained_through: All its training events were before this time; None: unknown.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +100,7 @@ class EarlierTeacher:
         self.trained_through = None if through is None else datetime.fromisoformat(through)
 
     def precedes(self, data: Prepared) -> bool:
-        """Whether it knows nothing that tonight's teacher may not know, and the same items."""
+        """Whether it saw no event after tonight's training events, and a prefix of its items."""
         tonight = data.split["trained_through"]
         if self.trained_through is None or tonight is None:
             return False
@@ -111,11 +112,11 @@ class EarlierTeacher:
         )
 
     def has_networks(self, networks: str) -> bool:
-        """Whether a warm start can go on from its weights; see `networks_digest`."""
+        """Whether a warm start can use its weights; see `networks_digest`."""
         return self._facts["networks"] == networks
 
     def as_parent(self, trained_through: str) -> Parent:
-        """With its ages at tonight's end of training."""
+        """As a parent, with its ages at the end of tonight's training events."""
         tonight = datetime.fromisoformat(trained_through)
         age, full_age = (
             (tonight - datetime.fromisoformat(self._facts[name])) / _DAY
@@ -125,9 +126,11 @@ class EarlierTeacher:
 
 
 def earlier_teachers(folder: Path, data: Prepared) -> list[EarlierTeacher]:
-    """Teachers among stage outputs that precede tonight's, the newest `trained_through` first."""
+    """The stage outputs that precede tonight's teacher, the newest `trained_through` first."""
     preceding = [teacher for teacher in _finished(folder) if teacher.precedes(data)]
-    return sorted(preceding, key=lambda one: (str(one.trained_through), one.key), reverse=True)
+    return sorted(
+        preceding, key=lambda teacher: (str(teacher.trained_through), teacher.key), reverse=True
+    )
 
 
 def _finished(folder: Path) -> Iterator[EarlierTeacher]:

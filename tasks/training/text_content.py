@@ -1,4 +1,4 @@
-"""Vectors of the items' texts by a sentence encoder, of which a night encodes only what is new."""
+"""Vectors of the items' texts by a sentence encoder; a night encodes only new texts."""
 
 import os
 
@@ -9,7 +9,7 @@ from recsys_core.models.text_encoder import TextEncoder, item_texts, text_vector
 from tasks.engine.stage import StageRun
 
 SENTENCES = "sentences"
-"""The modality, and its column in `embeddings.parquet`."""
+"""Name of the modality and of its column in `embeddings.parquet`."""
 
 _NONE_KNOWN = pl.DataFrame(schema={"text": pl.String, "vector": pl.List(pl.Float32)})
 
@@ -18,7 +18,7 @@ def sentence_vectors(run: StageRun, name: str, items: pl.DataFrame) -> tuple[pl.
     """The items' vectors, and the encoder's fingerprint.
 
     Args:
-        run: The prepare stage's; the outputs of earlier nights lie beside its own.
+        run: The run of the prepare stage; outputs of earlier nights lie beside its own.
         name: Folder or name of the model.
         items: `title` and `categories`, by item_idx.
 
@@ -33,7 +33,7 @@ def sentence_vectors(run: StageRun, name: str, items: pl.DataFrame) -> tuple[pl.
 
 
 def _known(run: StageRun, fingerprint: str) -> pl.DataFrame:
-    """What the newest output by the same encoder knows: `text`, `vector`."""
+    """`text` and `vector` of the newest output by the same encoder."""
     manifests = run.out.parent.glob(f"*/{MANIFEST}")
     for manifest in sorted(manifests, key=os.path.getmtime, reverse=True):
         folder = manifest.parent

@@ -185,7 +185,7 @@ def test_what_was_learned_on_other_items_is_transferred_by_content() -> None:
 
 def test_a_source_of_transfer_that_does_not_fit_is_refused() -> None:
     model = _model({"text": torch.rand(N_ITEMS + 1, 3)})
-    with pytest.raises(ValueError, match="by their ids alone"):
+    with pytest.raises(ValueError, match="no content, and its ids"):
         model.initialise_from_other_catalogue(_model())
     with pytest.raises(ValueError, match=r"content \['image'\], not \['text'\]"):
         model.initialise_from_other_catalogue(_model({"image": torch.rand(N_ITEMS + 1, 3)}))
