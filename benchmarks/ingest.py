@@ -14,7 +14,6 @@ and measures, each in a process of its own:
 """
 
 import argparse
-import inspect
 import json
 import shutil
 import subprocess
@@ -176,17 +175,13 @@ def _make_source(path: Path, rows: int, *, night: bool = False) -> Path:
 
 
 def _stage_run(work: Path, name: str) -> "StageRun":
-    import logging
-
-    from recsys_core.settings import silent
-    from tasks.engine.night import Night
     from tasks.engine.stage import StageRun
 
-    night = Night(work / "workspace", "benchmark", LAST_DAY, {}, None, {})
     out = work / "workspace" / "stages" / name / f"{time.time_ns()}"
     out.mkdir(parents=True)
-    logger = logging.getLogger("benchmark")
-    return StageRun(night, out.name, out, out.with_name(f"{out.name}.scratch"), silent, logger)
+    return StageRun.bare(
+        work / "workspace", out, scratch=out.with_name(f"{out.name}.scratch"), key=out.name
+    )
 
 
 def _ingest(work: Path, source: Path) -> None:
@@ -197,11 +192,11 @@ def _ingest(work: Path, source: Path) -> None:
     from tasks.stages.ingest import ingest
 
     config, run = _config(source), _stage_run(work, "ingest")
-    lake = Lake(run.night.lake)
+    lake = Lake(run.lake)
     # As if the nights before had passed validation.
     mark_validated(lake, {name: one.fingerprint for name, one in read_ingest_log(lake).items()})
     files = source_fingerprint(config, known_files(lake))
-    inspect.unwrap(ingest)(run, config=config, run_date=_run_date(source), sources=files)
+    ingest.body(run, config=config, run_date=_run_date(source), sources=files)
 
 
 def _polars(work: Path, source: Path) -> None:
@@ -231,7 +226,7 @@ def _pandas(work: Path, source: Path) -> None:
     for name in ("user_id", "item_id", "event_type"):
         rows[name] = rows[name].str.strip()
     moment = pd.to_datetime(rows["timestamp"], unit="s", utc=True, errors="coerce")
-    until = pd.Timestamp(_run_date(source), tz="UTC")
+    until = pd.Timestamp(_run_date(source).isoformat(), tz="UTC")
     bad = (
         rows["user_id"].isna()
         | (rows["user_id"] == "")
@@ -257,7 +252,7 @@ def _histories(work: Path, source: Path) -> None:
 
     run, ingested = _stage_run(work, "prepare"), _last(work, "ingest")
     run.scratch.mkdir()
-    inspect.unwrap(prepare)(
+    prepare.body(
         run,
         config=PrepareConfig(n_buckets=64),
         ingested=ingested,
@@ -272,7 +267,7 @@ def _validate(work: Path, _: Path) -> None:
     """What the validate stage does, the import of Great Expectations included."""
     from tasks.stages.validate import ValidationConfig, validate
 
-    inspect.unwrap(validate)(
+    validate.body(
         _stage_run(work, "validate"), config=ValidationConfig(), ingested=_last(work, "ingest")
     )
 
@@ -283,9 +278,9 @@ def _config(source: Path) -> "SourceConfig":
     return SourceConfig(format="parquet", interactions=source.parent)
 
 
-def _run_date(source: Path) -> str:
+def _run_date(source: Path) -> date:
     n_days = DAYS + source.with_name("night61.parquet").exists()
-    return (FIRST_DAY + timedelta(days=n_days)).isoformat()
+    return FIRST_DAY + timedelta(days=n_days)
 
 
 def _last(work: Path, stage: str) -> "Artifact":

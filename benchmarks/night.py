@@ -39,8 +39,10 @@ def main() -> None:
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from flows.config import NightlyConfig, load_config
-    from flows.nightly import nightly, planned
+    from flows.nightly import nightly, plan
     from tasks.chores.summary import table_rows
+    from tasks.stages.evaluate import evaluate
+    from tasks.stages.prepare import prepare
     from tasks.training.prepared import Prepared
 
     config = load_config(args.config, data=args.data) if args.config else NightlyConfig()
@@ -49,11 +51,11 @@ def main() -> None:
     began = time.monotonic()
     nightly(config, run_date)
     seconds = time.monotonic() - began
-    made = planned(config, run_date)[1]
-    ranks = pl.read_parquet(made["evaluated"].file("ranks.parquet"))
-    rows = [list(row.values()) for row in table_rows(made["evaluated"])]
+    outcome = plan(config, run_date)
+    ranks = pl.read_parquet(outcome[evaluate].file("ranks.parquet"))
+    rows = [list(row.values()) for row in table_rows(outcome[evaluate])]
     if config.source is None:
-        truth = bayes_optimal(config.synthetic.folder, ranks, Prepared(made["prepared"]))
+        truth = bayes_optimal(config.synthetic.folder, ranks, Prepared(outcome[prepare]))
         rows.insert(0, ["Bayes-optimal", *truth, None, None])
     figures = {
         str(name): {"ndcg_at_10": ndcg, "recall_at_10": recall} for name, ndcg, recall, *_ in rows

@@ -102,17 +102,21 @@ def settings(workspace: Path, mode: str, *, quick: bool) -> "NightlyConfig":
 def night(config: "NightlyConfig", day: date) -> Night:
     """Train a night's teacher and rank the test window with it."""
     from benchmarks.accuracy import ranked
-    from benchmarks.prepared import made_by
+    from benchmarks.prepared import run_through
     from recsys_core.artifacts import read_json
     from recsys_core.models.ensemble import load_recommender
     from recsys_core.models.ranker import model_ranker
+    from tasks.stages.plan_teacher import plan_teacher
+    from tasks.stages.prepare import prepare
+    from tasks.stages.train_teacher import train_teacher
     from tasks.training.prepared import Prepared
 
-    prepared, *_ = made_by(config, teacher=False, day=day)
+    prepared = run_through(prepare, config, day=day)[prepare]
     began = time.perf_counter()
-    _, planned, teacher = made_by(config, teacher=True, day=day)
+    outcome = run_through(train_teacher, config, day=day)
     seconds = time.perf_counter() - began
-    plan = read_json(planned.file("plan.json"))
+    teacher = outcome[train_teacher]
+    plan = read_json(outcome[plan_teacher].file("plan.json"))
     ndcg, _ = ranked(Prepared(prepared), model_ranker(load_recommender(teacher.folder)), "test")
     policy, training = config.teacher.retraining, config.teacher.training
     an_epoch = {

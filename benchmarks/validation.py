@@ -8,12 +8,10 @@ process that has not loaded Great Expectations before, so that the import counts
 writes the lake, so that its memory does not. With --data the lake is kept there and used again.
 """
 
-import logging
 import multiprocessing
 import tempfile
 import time
 from datetime import UTC, date, datetime, timedelta
-from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from benchmarks.harness import finish, options, peak_bytes
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
-from recsys_core.settings import silent
 
 FIRST_DAY = date(2026, 1, 1)
 N_DAYS = 8
@@ -83,7 +80,6 @@ def write_lake(folder: Path, n_rows: int) -> None:
 
 def measure(workspace: Path, n_rows: int) -> dict[str, Any]:
     """Run the stage on the newest date."""
-    from tasks.engine.night import Night
     from tasks.engine.stage import StageRun
     from tasks.stages.validate import ValidationConfig, validate
 
@@ -92,11 +88,10 @@ def measure(workspace: Path, n_rows: int) -> dict[str, Any]:
     run_date = DAYS[-1] + timedelta(days=1)
     ingested = Artifact("ingest", "key", out)
     write_json(out / "ingest.json", _facts(workspace, n_rows, run_date))
-    night = Night(workspace, "benchmark", run_date, {}, None, {})
-    run = StageRun(night, "key", out, out, silent, logging.getLogger(__name__))
+    run = StageRun.bare(workspace, out, scratch=out)
     before = peak_bytes() / 1e9
     began, began_cpu = time.monotonic(), time.process_time()
-    summary = unwrap(validate)(run, config=ValidationConfig(), ingested=ingested)
+    summary = validate.body(run, config=ValidationConfig(), ingested=ingested)
     return {
         "gx_seconds": time.monotonic() - began,
         "cpu_seconds": time.process_time() - began_cpu,

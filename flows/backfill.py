@@ -1,6 +1,7 @@
 """The backfill flow: the files of some dates once more, from the source to a validated lake."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -8,13 +9,14 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from flows.config import NightlyConfig
-from flows.nightly import claim, known, open_night, scheduled_date
+from flows.nightly import claim, fingerprint_sources, open_night, scheduled_date
+from flows.pipeline import PIPELINE
 from flows.services.lock import workspace_lock
 from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
 from recsys_core.data.sources.config import SourceError
-from recsys_core.data.sources.discovery import source_fingerprint
+from tasks.engine.night import ReadAgain
 from tasks.stages.ingest import ingest
 from tasks.stages.validate import validate
 
@@ -48,20 +50,13 @@ def backfill(
     with workspace_lock(config.workspace):
         claim(config)
         night = open_night(config, scheduled_date(config), pin=False)
-        night.sources = source_fingerprint(config.events, known(night))
+        sources = fingerprint_sources(night, config)
         lake = Lake(night.lake)
-        again = files_of(lake, first_date, last_date, night.sources)
+        again = files_of(lake, first_date, last_date, sources)
         get_run_logger().info("Reading again: %s", ", ".join(again) or "only what is new")
-        ingested = ingest(
-            night,
-            config.events,
-            run_date=night.run_date.isoformat(),
-            sources=night.sources,
-            # Once it has been done, the version is another, and doing it again is other work.
-            again={"files": again, "lake_version": lake.version(INTERACTIONS.name)},
-        )
-        validate(night, config.validation, ingested=ingested)
-        return ingested.summary
+        read_again = ReadAgain(files=tuple(again), lake_version=lake.version(INTERACTIONS.name))
+        night = replace(night, sources=sources, read_again=read_again)
+        return PIPELINE.run(night, config, through=validate)[ingest].summary
 
 
 def files_of(lake: Lake, first_date: date, last_date: date, there: Collection[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """The nightly flow: from source files to a registered, judged and reported student."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -11,8 +10,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.config import NightlyConfig
+from flows.pipeline import PIPELINE, Outcome
 from flows.services.lock import workspace_lock
-from recsys_core.artifacts import Artifact
 from recsys_core.data.lake.ingest_log import known_files
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.discovery import source_fingerprint
@@ -20,25 +19,13 @@ from tasks.chores.await_sources import await_sources
 from tasks.chores.retention import retention
 from tasks.chores.summary import summarise_night
 from tasks.chores.synthesise import synthesise
-from tasks.engine.night import Night, NightManifest, Plan, claim_workspace
+from tasks.engine.night import Night, NightManifest, claim_workspace
 from tasks.registry.store import champion_version
-from tasks.stages.check_teacher import check_teacher
-from tasks.stages.compress import compress
-from tasks.stages.control import control
-from tasks.stages.distill import distill
 from tasks.stages.evaluate import evaluate
 from tasks.stages.gate import gate
-from tasks.stages.ingest import ingest
-from tasks.stages.plan_teacher import plan_teacher
-from tasks.stages.prepare import prepare
-from tasks.stages.promote import promote
 from tasks.stages.register import register
 from tasks.stages.report import report
-from tasks.stages.train_teacher import train_teacher
 from tasks.stages.validate import validate
-from tasks.stages.write_soft_labels import write_soft_labels
-
-Artifacts = Mapping[str, Artifact]
 
 
 def run_name() -> str:
@@ -69,93 +56,22 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
         await_sources(config.events, run_date=day)
         night = open_night(config, day)
         get_run_logger().info("Night of %s in %s", day, night.workspace.resolve())
-        summary = summarise_night(night, stages(night, config))
+        outcome = PIPELINE.run(night, config)
+        summary = summarise_night(
+            night,
+            list(outcome),
+            evaluated=outcome[evaluate],
+            registered=outcome[register],
+            verdict=outcome[gate],
+            report=outcome[report],
+        )
         retention(config.workspace, config.retention, run_date=day)
         return summary
 
 
-def stages(night: Night, config: NightlyConfig) -> Artifacts:
-    """A night's stages in order; in a planning night nothing runs."""
-    run_date = night.run_date.isoformat()
-    made: dict[str, Artifact] = {}
-    made["ingested"] = ingest(night, config.events, run_date=run_date, sources=night.sources)
-    made["validated"] = validate(night, config.validation, ingested=made["ingested"])
-    made["prepared"] = prepare(
-        night,
-        config.prepare,
-        run_date=run_date,
-        timezone=config.events.timezone,
-        ingested=made["ingested"],
-        validated=made["validated"],
-    )
-    data = {"prepared": made["prepared"]}
-    made["planned"] = plan_teacher(night, config.teacher, **data)
-    made["teacher"] = train_teacher(night, config.teacher, **data, planned=made["planned"])
-    made["checked"] = check_teacher(
-        night,
-        config.teacher_check,
-        registry=config.registry,
-        run_date=run_date,
-        **data,
-        planned=made["planned"],
-        teacher=made["teacher"],
-    )
-    made["soft_labels"] = write_soft_labels(
-        night, config.soft_labels, **data, teacher=made["teacher"]
-    )
-    made["student"] = distill(
-        night,
-        config.distillation,
-        student=config.student,
-        **data,
-        teacher=made["teacher"],
-        soft_labels=made["soft_labels"],
-    )
-    made["control"] = control(night, config.student, **data)
-    made["compressed"] = compress(
-        night,
-        config.compression,
-        distillation=config.distillation,
-        **data,
-        student=made["student"],
-        soft_labels=made["soft_labels"],
-    )
-    networks = {name: made[name] for name in ("teacher", "student", "control")}
-    made["evaluated"] = evaluate(
-        night,
-        config.evaluation,
-        registry=config.registry,
-        champion=night.champion,
-        **data,
-        **networks,
-        compressed=made["compressed"],
-    )
-    made["registered"] = register(
-        night,
-        config.registry,
-        run_date=run_date,
-        **networks,
-        compressed=made["compressed"],
-        evaluated=made["evaluated"],
-    )
-    made["gated"] = gate(
-        night,
-        config.gate,
-        evaluated=made["evaluated"],
-        champion_exists=night.champion is not None,
-    )
-    made["promoted"] = promote(
-        night, config.registry, registered=made["registered"], gated=made["gated"]
-    )
-    made["report"] = report(night, run_date=run_date, **made)
-    return made
-
-
-def planned(config: NightlyConfig, run_date: date) -> tuple[list[Plan], Artifacts]:
-    """What a night would run and why, and where its output is or would be; nothing runs."""
-    night = replace(open_night(config, run_date, pin=False), planning=True, plans=[])
-    made = stages(night, config)
-    return night.plans, made
+def plan(config: NightlyConfig, run_date: date) -> Outcome:
+    """What a night would do and why, and where its outputs are or would be; nothing runs."""
+    return PIPELINE.plan(open_night(config, run_date, pin=False), config)
 
 
 def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Night:
@@ -186,9 +102,8 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
         device=_device(config),
     )
     if not pinned or not _validated(night, config):
-        night.sources = (
-            {} if _lacks_its_world(config) else source_fingerprint(config.events, known(night))
-        )
+        sources = {} if _lacks_its_world(config) else fingerprint_sources(night, config)
+        night = replace(night, sources=sources)
     if pin:
         manifest.write(night)
     return night
@@ -206,9 +121,10 @@ def scheduled_date(config: NightlyConfig) -> date:
     return start.astimezone(ZoneInfo(config.events.timezone)).date()
 
 
-def known(night: Night) -> dict[str, tuple[str, str]]:
-    """Stamp and fingerprint of the files that earlier nights have read."""
-    return known_files(Lake(night.lake)) if night.lake.exists() else {}
+def fingerprint_sources(night: Night, config: NightlyConfig) -> dict[str, str]:
+    """The source files that are there now, and the fingerprint of each."""
+    known = known_files(Lake(night.lake)) if night.lake.exists() else {}
+    return source_fingerprint(config.events, known)
 
 
 def _lacks_its_world(config: NightlyConfig) -> bool:
@@ -218,12 +134,7 @@ def _lacks_its_world(config: NightlyConfig) -> bool:
 
 def _validated(night: Night, config: NightlyConfig) -> bool:
     """Whether the pinned sources have passed validation."""
-    trial = replace(night, planning=True, plans=[])
-    ingested = ingest(
-        trial, config.events, run_date=night.run_date.isoformat(), sources=night.sources
-    )
-    validate(trial, config.validation, ingested=ingested)
-    return not any(step.runs for step in trial.plans)
+    return not any(decision.runs for decision in PIPELINE.plan(night, config, through=validate))
 
 
 def _device(config: NightlyConfig) -> str:

@@ -5,18 +5,15 @@ either a whole artifact or none. The manifest is also the only cache. Its key is
 the content depends on, so an artifact with an unchanged key is not made again.
 """
 
-import ast
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 MANIFEST = "manifest.json"
 _DRAFT = ".draft"  # what a kill may leave of a file that was being written
@@ -199,85 +196,3 @@ def damaged_files(folder: Path) -> list[str]:
         for name, facts in files.items()
         if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]
     ]
-
-
-def code_fingerprint(
-    module: str, packages: tuple[str, ...], *, ignore: tuple[str, ...] = ()
-) -> str:
-    """Hash of a module's source and of all that it imports from `packages`, directly or not.
-
-    Comments, docstrings and formatting do not count, only the syntax tree does. A file beside a
-    module that shares its stem (a template: `report.html.j2` beside `report.py`) counts as it is.
-    Nothing is imported to find out.
-
-    Args:
-        module: Dotted name, for example "recsys_core.training.losses".
-        packages: Top-level packages to follow imports into.
-        ignore: Modules that do not count, nor what only they import.
-
-    Raises:
-        ModuleNotFoundError: There is no source for `module`.
-    """
-    sources: dict[str, object] = {}
-    pending = [module]
-    while pending:
-        name = pending.pop()
-        path = _source_path(name)
-        if name in sources or name in ignore or path is None:
-            continue
-        facts = _read_source(path, path.stat().st_mtime_ns)
-        sources[name] = [facts.sha256, _companions(path)]
-        pending += [target for target in facts.imports if target.split(".")[0] in packages]
-    if module not in sources:
-        msg = f"There is no source file for module {module!r}."
-        raise ModuleNotFoundError(msg)
-    return digest(sources)
-
-
-class _Source(NamedTuple):
-    sha256: str
-    imports: tuple[str, ...]
-
-
-def _source_path(module: str) -> Path | None:
-    """Where a module's source is; None for an imported name that is no module (a function)."""
-    top, *rest = module.split(".")
-    package = find_spec(top)
-    if package is None or package.origin is None:
-        return None
-    path = Path(package.origin).parent.joinpath(*rest)
-    choices = (path.with_name(path.name + ".py"), path / "__init__.py")
-    return next((choice for choice in choices if choice.is_file()), None)
-
-
-@cache
-def _read_source(path: Path, modified_ns: int) -> _Source:
-    tree = ast.parse(path.read_bytes())
-    imports = tuple(_imported_names(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [statement for statement in node.body if not _is_text(statement)]
-    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports)
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    """Whether it is a docstring, or the text below a constant that documents it."""
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
-
-
-def _companions(path: Path) -> dict[str, str]:
-    return {
-        companion.name: sha256_file(companion)
-        for companion in sorted(path.parent.glob(f"{path.stem}.*"))
-        if companion.suffix != ".py"
-    }
-
-
-def _imported_names(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -2,11 +2,9 @@
 
 import io
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,13 @@ import pytest
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 
 HEADER = "user_id,item_id,timestamp,weight\n"
 GOOD = "".join(f"user{n},item{n % 3},2026-01-0{1 + n % 9},1\n" for n in range(9))
 JSON_ROW = {"user_id": "u", "item_id": "i", "timestamp": "2026-01-01"}
-RUN_DATE = "2026-01-10"
+RUN_DATE = date(2026, 1, 10)
 
 Settings = dict[str, Any]
 
@@ -33,10 +29,9 @@ def ingest_folder(workspace: Path, folder: Path, **settings: Any) -> list[dict[s
     """What became of each file's rows."""
     given = {"interactions": folder, "timestamp_unit": "iso", **settings}
     config = SourceConfig.model_validate(given)
-    night = Night(workspace, "test", date.fromisoformat(RUN_DATE), {}, None, {})
     out = workspace / "ingest"
-    run = StageRun(night, "key", out, workspace / "scratch", silent, logging.getLogger("test"))
-    unwrap(ingest)(run, config=config, run_date=RUN_DATE, sources=source_fingerprint(config))
+    run = StageRun.bare(workspace, out)
+    ingest.body(run, config=config, run_date=RUN_DATE, sources=source_fingerprint(config))
     return json.loads((out / "ingest.json").read_text())["files"]
 
 

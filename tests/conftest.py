@@ -1,6 +1,5 @@
 """What many tests share: shape checks, a tiny world with an obvious rule, one Prefect server."""
 
-import logging
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,6 @@ install_import_hook(
 )
 
 from recsys_core.artifacts import Artifact, write_json  # noqa: E402 - after the hook
-from recsys_core.settings import silent  # noqa: E402
 from tasks.engine.night import Night  # noqa: E402
 from tasks.engine.stage import StageRun  # noqa: E402
 from tests.targets import PLAIN_EVENTS  # noqa: E402
@@ -145,7 +143,7 @@ def make_run(night: Night) -> Callable[[str], StageRun]:
         out, scratch = night.workspace / name, night.workspace / f"{name}.scratch"
         out.mkdir(parents=True, exist_ok=True)
         scratch.mkdir(exist_ok=True)
-        return StageRun(night, name, out, scratch, silent, logging.getLogger(name))
+        return StageRun.bare(night.workspace, out, scratch=scratch, key=name)
 
     return make
 

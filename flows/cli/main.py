@@ -16,7 +16,7 @@ from flows.cli.options import ConfigOption, DataOption, JsonOption, WorkspaceOpt
 from flows.cli.output import console, say, today
 
 if TYPE_CHECKING:
-    from tasks.engine.night import Plan
+    from flows.pipeline import Outcome
 
 app = typer.Typer(
     name="recdistill",
@@ -53,7 +53,7 @@ def nightly(
 
     keep_tracebacks_off_the_console()
     if plan:
-        _print_plan(flow.planned(resolved, day)[0], day)
+        _print_plan(flow.plan(resolved, day), day)
         return
     _print_summary(flow.nightly(resolved, day))
 
@@ -159,16 +159,17 @@ def main() -> None:
         sys.exit(1)
 
 
-def _escaped(error: Exception) -> str:
+def _escaped(text: object) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(str(text))
 
 
-def _print_plan(plans: "list[Plan]", day: date) -> None:
+def _print_plan(outcome: "Outcome", day: date) -> None:
     table = Table("stage", "what", "why", title=f"Night of {day}")
-    for step in plans:
-        table.add_row(step.stage, "[bold]run[/]" if step.runs else "skip", step.reason)
+    for decision in outcome:
+        what = "[bold]run[/]" if decision.runs else "skip"
+        table.add_row(decision.stage, what, _escaped(decision.reason))
     console.print(table)
 
 

@@ -1,6 +1,6 @@
 """The end of a night in a few lines: what each model reached, what ships, where things are."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +10,54 @@ from prefect.cache_policies import NO_CACHE
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from tasks.engine.night import Night, NightManifest
+from tasks.engine.stage import Decision
 
 SUMMARY = "summary.json"
 MODELS = ("teacher", "student", "control", "compressed", "champion", "item_knn", "popularity")
 
 
 @task(name="summarise", cache_policy=NO_CACHE, persist_result=False)
-def summarise_night(night: Night, made: Mapping[str, Artifact]) -> Path:
+def summarise_night(
+    night: Night,
+    decisions: Sequence[Decision],
+    *,
+    evaluated: Artifact,
+    registered: Artifact,
+    verdict: Artifact,
+    report: Artifact,
+) -> Path:
     """Write `summary.json` beside the night manifest, and a table for the Prefect UI.
+
+    Args:
+        night: The facts of the night.
+        decisions: Which stages ran and which were finished before.
+        evaluated: `metrics.json`, `latency.json`.
+        registered: `registered.json`.
+        verdict: `verdict.json`.
+        report: `report.html`.
 
     Returns:
         Path of `summary.json`.
     """
-    rows = table_rows(made["evaluated"])
+    rows = table_rows(evaluated)
     create_table_artifact(
         table=rows, key="night", description=f"Night of {night.run_date}, {night.name}"
     )
-    verdict = read_json(made["gated"].file("verdict.json"))
-    ran = [plan.stage for plan in night.plans if plan.runs]
+    decided = read_json(verdict.file("verdict.json"))
     path = NightManifest.of(night.workspace, night.run_date, night.config).path.with_name(SUMMARY)
     write_json(
         path,
         {
             "run_date": night.run_date.isoformat(),
             "models": rows,
-            "split": made["evaluated"].summary["split"],
-            "n_cases": made["evaluated"].summary["n_cases"],
-            "passed": verdict["passed"],
-            "verdict": verdict["sentence"],
-            "registered": read_json(made["registered"].file("registered.json")),
-            "report": str(made["report"].file("report.html").resolve()),
-            "ran": ran,
-            "skipped": [plan.stage for plan in night.plans if not plan.runs],
+            "split": evaluated.summary["split"],
+            "n_cases": evaluated.summary["n_cases"],
+            "passed": decided["passed"],
+            "verdict": decided["sentence"],
+            "registered": read_json(registered.file("registered.json")),
+            "report": str(report.file("report.html").resolve()),
+            "ran": [decision.stage for decision in decisions if decision.runs],
+            "skipped": [decision.stage for decision in decisions if not decision.runs],
         },
     )
     return path

@@ -1,37 +1,40 @@
-"""A night: where it works, the world that it sees, and what it plans to do."""
+"""A night: the facts that it sees, and the manifest that pins them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from recsys_core.artifacts import digest, read_json, write_json
+from recsys_core.settings import Settings
+
+
+class ReadAgain(Settings):
+    """Files that a backfill reads once more though nothing about them has changed.
+
+    Attributes:
+        files: Their names.
+        lake_version: Version of the interactions before. A second backfill of the same files finds
+            another version, so it is other work.
+    """
+
+    files: tuple[str, ...]
+    lake_version: int
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a night would do about a stage, and why."""
-
-    stage: str
-    key: str
-    runs: bool
-    reason: str
-
-
-@dataclass
 class Night:
-    """The context that every stage gets.
+    """The facts of a night. They do not change while it runs.
 
     Attributes:
         workspace: Folder of everything that nights write.
         name: Prefix of the registered names: `name` + "-student".
-        run_date: The night's date; only what happened before it exists.
+        run_date: The night's date. Only what happened before it exists.
         config: The resolved configuration, as JSON.
         champion: Version of the champion when the night first began, None if there was none.
-        sources: The source files and the SHA-256 of their bytes.
+        sources: The source files and the fingerprint of each.
         device: "cpu" or "cuda".
-        planning: Compute keys and fill `plans`, but run nothing.
-        plans: What was done, or would be, stage by stage.
+        read_again: What a backfill reads again; None in a night.
     """
 
     workspace: Path
@@ -41,8 +44,7 @@ class Night:
     champion: int | None
     sources: dict[str, str]
     device: str = "cpu"
-    planning: bool = False
-    plans: list[Plan] = field(default_factory=list)
+    read_again: ReadAgain | None = None
 
     @property
     def lake(self) -> Path:

@@ -1,27 +1,30 @@
 """What all stages share: keys, skipping finished work, publishing, progress.
 
-A stage is a function that writes files into `run.out` and returns a summary; the decorator makes a
-Prefect task of it that returns an `Artifact`:
+A stage is a function that writes files into `run.out` and returns a summary:
 
-    @stage
+    @stage(output="prepared", version=1, libraries=("deltalake", "polars"))
     def prepare(run: StageRun, config: PrepareConfig, *, ingested: Artifact) -> Summary: ...
 
     prepared = prepare(night, config.prepare, ingested=ingested)
 
-Everything after the configuration is a keyword: artifacts enter the key by their own key, settings
-and JSON-serialisable values as they are.
+Its key is a hash of `version`, the settings, the inputs' keys, the versions of `libraries` and the
+device class. Raise `version` whenever the code below a stage may write other files than before;
+`python -m infra.stage_versions`, a part of `make lint`, notices where that was forgotten.
 """
 
 import errno
+import inspect
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial, wraps
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -30,126 +33,230 @@ from prefect.logging import get_run_logger
 from recsys_core.artifacts import (
     MANIFEST,
     Artifact,
-    code_fingerprint,
     damaged_files,
     digest,
     is_finished,
     publish,
     read_json,
 )
-from recsys_core.settings import Progress, Settings
+from recsys_core.settings import Progress, Settings, silent
 from recsys_core.units import format_bytes
-from tasks.engine.night import Night, Plan
+from tasks.engine.changes import changes
+from tasks.engine.night import Night
 from tasks.engine.progress import AnyLogger, StageProgress
 
-PACKAGES = ("recsys_core", "tasks")
-PLUMBING = ("tasks.engine.stage", "tasks.engine.night", "tasks.engine.progress")
-"""Runs stages but decides nothing of what they write: not part of any key."""
-
-LIBRARIES = ("deltalake", "numpy", "onnx", "onnxruntime", "polars", "torch")
-
 Summary = dict[str, Any]
+StageBody = Callable[..., Summary]
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a running stage may use.
+    """What a running stage may use. None of it decides what the stage writes.
 
     Attributes:
-        night: Run date, workspace, registered name.
+        workspace: Folder of everything that nights write.
+        device: "cpu" or "cuda".
+        settings: The night's whole configuration, to be kept on record.
         key: The output's key.
         out: Where the output goes. A rerun after a kill finds what the killed run left.
         scratch: For checkpoints; deleted once the output is published.
-        progress: To be told how far a long computation is.
+        progress: Called with the finished fraction of a long computation.
         logger: The Prefect run logger.
     """
 
-    night: Night
+    workspace: Path
+    device: str
+    settings: Mapping[str, Any]
     key: str
     out: Path
     scratch: Path
     progress: Progress
     logger: AnyLogger
 
+    @classmethod
+    def bare(
+        cls, workspace: Path, out: Path, *, scratch: Path | None = None, key: str = "key"
+    ) -> Self:
+        """Surroundings outside of a night, for tests and benchmarks of a stage's body.
 
-StageFunction = Callable[..., Summary]
+        Args:
+            workspace: Folder of everything that nights write.
+            out: Where the output goes.
+            scratch: For checkpoints; None: `scratch` in the workspace.
+            key: The output's key.
+        """
+        scratch = scratch or workspace / "scratch"
+        return cls(workspace, "cpu", {}, key, out, scratch, silent, getLogger(__name__))
+
+    @property
+    def lake(self) -> Path:
+        """Folder of the Delta tables."""
+        return self.workspace / "lake"
 
 
-class DiskFull(RuntimeError):  # noqa: N818 - it names a state
+@dataclass(frozen=True)
+class Decision:
+    """Whether a stage has to run, and why.
+
+    Attributes:
+        artifact: Where its output is, or will be.
+        runs: False where the output is finished.
+        reason: In words.
+        parts: What the key is made of.
+    """
+
+    artifact: Artifact
+    runs: bool
+    reason: str
+    parts: Mapping[str, Any]
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+        return self.artifact.stage
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A function whose output is kept under a key and made only where it is missing.
+
+    Attributes:
+        body: The function itself, for tests of what it does.
+        output: What later stages call the output: the name of their parameter.
+        version: Raised whenever the same settings and inputs may give other files than before.
+        libraries: Distributions whose version decides the files.
+        optional_libraries: More of them, each with the question whether the settings use it.
+    """
+
+    body: StageBody
+    output: str
+    version: int
+    libraries: tuple[str, ...] = ()
+    optional_libraries: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The function's name, and that of the folder of its outputs."""
+        return self.body.__name__
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the body but for the run."""
+        _, *rest = inspect.signature(self.body).parameters.items()
+        return dict(rest)
+
+    def __call__(self, night: Night, config: Settings | None = None, **inputs: Any) -> Artifact:
+        """Run the stage unless its output is finished.
+
+        Args:
+            night: The facts of the night.
+            config: The stage's settings, if it has any.
+            inputs: Artifacts, which enter the key by their own key; settings and values as JSON.
+        """
+        arguments = inputs if config is None else {"config": config, **inputs}
+        decision = self.decide(night, arguments)
+        self.carry_out(decision, night, arguments)
+        return decision.artifact
+
+    def decide(self, night: Night, arguments: Mapping[str, Any]) -> Decision:
+        """Find the output or say why it has to be made; nothing runs.
+
+        Args:
+            night: The facts of the night.
+            arguments: Of the body, by parameter.
+        """
+        inputs = {name: _identity(value) for name, value in arguments.items()}
+        config = arguments.get("config")
+        optional = [name for name, is_used in self.optional_libraries.items() if is_used(config)]
+        parts = {
+            "version": self.version,
+            "config": inputs.pop("config", None),
+            "inputs": inputs,
+            "libraries": {name: _installed(name) for name in (*self.libraries, *optional)},
+            "device": night.device,
+        }
+        key = digest(parts)
+        artifact = Artifact(self.name, key, night.workspace / "stages" / self.name / key)
+        finished = is_finished(artifact.folder)
+        reason = "finished" if finished else _why(artifact.folder.parent, parts)
+        return Decision(artifact, not finished, reason, parts)
+
+    def carry_out(self, decision: Decision, night: Night, arguments: Mapping[str, Any]) -> None:
+        """Run the body as a Prefect task where the decision says so; else the task only skips."""
+
+        def run_or_skip() -> None:
+            logger = get_run_logger()
+            if decision.runs:
+                _execute(partial(self.body, **arguments), night, decision, logger)
+            else:
+                shutil.rmtree(_scratch(decision.artifact), ignore_errors=True)
+                logger.info("%s: finished earlier, skipped (%s)", self.name, decision.artifact.key)
+
+        as_task = task(
+            name=self.name,
+            task_run_name=self.name if decision.runs else f"{self.name} (skipped)",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        as_task(run_or_skip)()
+
+
+def stage(
+    *,
+    output: str,
+    version: int,
+    libraries: tuple[str, ...] = (),
+    optional_libraries: Mapping[str, Callable[[Any], bool]] | None = None,
+) -> Callable[[StageBody], Stage]:
+    """Make a stage of a function; the arguments are the attributes of `Stage`."""
+
+    def decorate(body: StageBody) -> Stage:
+        return Stage(body, output, version, libraries, optional_libraries or {})
+
+    return decorate
+
+
+class DiskFullError(RuntimeError):
     """There is no room for what a stage writes."""
 
 
-def stage(function: StageFunction) -> Callable[..., Artifact]:
-    """Make a stage of a function: a Prefect task that runs only where its output is missing.
-
-    Its name is the function's. Unwrapped, for tests of the body alone: `.__wrapped__`.
-    """
-    name = function.__name__
-
-    @wraps(function)
-    def run_stage(night: Night, config: Settings | None = None, **inputs: Any) -> Artifact:
-        parts = _key_parts(function, config, inputs, night.device)
-        key = digest(parts)
-        artifact = Artifact(name, key, night.workspace / "stages" / name / key)
-        finished = is_finished(artifact.folder)
-        reason = "finished" if finished else _why(artifact.folder.parent, parts)
-        night.plans.append(Plan(name, key, not finished, reason))
-        if night.planning:
-            return artifact
-        arguments = inputs if config is None else {"config": config, **inputs}
-        _as_task(partial(function, **arguments), night, artifact, parts, finished=finished)
-        return artifact
-
-    return run_stage
-
-
-def _as_task(
-    work: StageFunction,
-    night: Night,
-    artifact: Artifact,
-    parts: Mapping[str, Any],
-    *,
-    finished: bool,
-) -> None:
-    def body() -> None:
-        logger = get_run_logger()
-        if finished:
-            shutil.rmtree(_scratch(artifact), ignore_errors=True)
-            logger.info("%s: finished earlier, skipped (%s)", artifact.stage, artifact.key)
-        else:
-            _execute(work, night, artifact, parts, logger)
-
-    as_task = task(
-        name=artifact.stage,
-        task_run_name=f"{artifact.stage} (skipped)" if finished else artifact.stage,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
-    as_task(body)()
-
-
-def _execute(
-    work: StageFunction,
-    night: Night,
-    artifact: Artifact,
-    parts: Mapping[str, Any],
-    logger: AnyLogger,
-) -> None:
+def _execute(work: StageBody, night: Night, decision: Decision, logger: AnyLogger) -> None:
     began = time.monotonic()
+    artifact = decision.artifact
     scratch = _scratch(artifact)
     artifact.folder.mkdir(parents=True, exist_ok=True)
     _remove_damage(artifact.folder)
     scratch.mkdir(exist_ok=True)
     with StageProgress(artifact.stage, logger) as progress:
-        run = StageRun(night, artifact.key, artifact.folder, scratch, progress, logger)
+        run = StageRun(
+            workspace=night.workspace,
+            device=night.device,
+            settings=night.config,
+            key=artifact.key,
+            out=artifact.folder,
+            scratch=scratch,
+            progress=progress,
+            logger=logger,
+        )
         try:
-            publish(artifact, parts, work(run))
+            publish(artifact, decision.parts, work(run))
         except Exception as error:
-            if os.strerror(errno.ENOSPC) in str(error):
-                raise DiskFull(_disk_full(artifact, night.workspace)) from error
+            if _says_disk_full(error):
+                raise DiskFullError(_disk_full(artifact, night.workspace)) from error
             raise
     shutil.rmtree(scratch)
     logger.info("%s: done in %.1f s (%s)", artifact.stage, time.monotonic() - began, artifact.key)
+
+
+def _says_disk_full(error: BaseException | None) -> bool:
+    """Whether it, or what caused it, is the operating system's ENOSPC."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):  # Rust and C++ libraries pass only its text on
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _disk_full(artifact: Artifact, workspace: Path) -> str:
@@ -157,7 +264,7 @@ def _disk_full(artifact: Artifact, workspace: Path) -> str:
     return (
         f"The disk of {workspace.resolve()} is full ({format_bytes(free)} are free): "
         f"{artifact.stage} stopped and published nothing. Make room (`recdistill data clean "
-        "--dry-run` says what could go) and run the night again: it goes on here."
+        "--dry-run` says what could go) and run the night again: it resumes here."
     )
 
 
@@ -173,22 +280,21 @@ def _remove_damage(folder: Path) -> None:
         (folder / MANIFEST).unlink()
 
 
-def _key_parts(
-    function: StageFunction, config: Settings | None, inputs: Mapping[str, Any], device: str
-) -> dict[str, Any]:
-    return {
-        "config": None if config is None else config.model_dump(mode="json"),
-        "inputs": {name: _identity(value) for name, value in inputs.items()},
-        "code": code_fingerprint(function.__module__, PACKAGES, ignore=PLUMBING),
-        "libraries": {library: version(library) for library in LIBRARIES},
-        "device": device,
-    }
-
-
 def _identity(value: Any) -> Any:
+    """What stands for an argument in the key: JSON."""
     if isinstance(value, Artifact):
         return value.key
-    return value.model_dump(mode="json") if isinstance(value, Settings) else value
+    if isinstance(value, Settings):
+        return value.model_dump(mode="json")
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _installed(library: str) -> str | None:
+    """Its version; None for an extra that is missing, which the body will say."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _why(folder: Path, parts: Mapping[str, Any]) -> str:
@@ -196,6 +302,5 @@ def _why(folder: Path, parts: Mapping[str, Any]) -> str:
     manifests = sorted(folder.glob(f"*/{MANIFEST}"), key=os.path.getmtime)
     if not manifests:
         return "never finished"
-    last = read_json(manifests[-1])["parts"]
-    changed = [part for part in parts if digest(last.get(part)) != digest(parts[part])]
-    return f"changed since the last output: {', '.join(changed)}" if changed else "output damaged"
+    changed = changes(read_json(manifests[-1])["parts"], parts)
+    return f"changed since the last output: {changed}" if changed else "output damaged"

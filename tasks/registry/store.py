@@ -18,7 +18,6 @@ from pydantic import Field, field_validator
 
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
-from tasks.engine.night import Night
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -100,16 +99,19 @@ def champion_version(workspace: Path, config: RegistryConfig, name: str) -> int 
     return Registry(workspace, config).version_of(student_name(name), CHAMPION)
 
 
-def load_scorer(night: Night, config: RegistryConfig, version: int) -> tuple[Scorer, Path]:
+def load_scorer(
+    workspace: Path, config: RegistryConfig, name: str, version: int
+) -> tuple[Scorer, Path]:
     """A registered version's scorer, without MLflow around it, and its folder.
 
     Args:
-        night: Says which model.
+        workspace: Folder of everything that nights write.
         config: Where the registry is.
+        name: The night's name.
         version: Which one.
     """
-    registry = Registry(night.workspace, config)
-    folder = registry.download(student_name(night.name), version) / "artifacts" / "model"
+    registry = Registry(workspace, config)
+    folder = registry.download(student_name(name), version) / "artifacts" / "model"
     return Scorer(folder), folder
 
 

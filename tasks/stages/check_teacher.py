@@ -1,6 +1,7 @@
 """The teacher check: nothing is built on a teacher worse than popularity, or than the last one."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,16 @@ class TeacherRefusedError(RuntimeError):
     """The teacher ranks no better than recent popularity, or worse than the last teacher."""
 
 
-@stage
+@stage(output="teacher_check", version=1, libraries=("numpy", "polars", "torch"))
 def check_teacher(
     run: StageRun,
     config: TeacherCheckConfig,
     *,
     registry: RegistryConfig,
-    run_date: str,
+    name: str,
+    run_date: date,
     prepared: Artifact,
-    planned: Artifact,
+    teacher_plan: Artifact,
     teacher: Artifact,
 ) -> Summary:
     """Compare the teacher, register it with its lineage, write `check.json`.
@@ -62,9 +64,10 @@ def check_teacher(
         run: Where and how.
         config: The bounds.
         registry: Where teachers are registered, as `<name>-teacher`.
-        run_date: The night's date, ISO.
+        name: The night's name.
+        run_date: The night's date.
         prepared: The validation events.
-        planned: `plan.json` names the last teacher.
+        teacher_plan: `plan.json` names the last teacher.
         teacher: Tonight's.
 
     Raises:
@@ -77,7 +80,7 @@ def check_teacher(
             *(data.items[name].to_numpy() for name in ("recent_count", "train_count"))
         ),
     }
-    last = _last_teacher(teacher, planned)
+    last = _last_teacher(teacher, teacher_plan)
     if last is not None:
         rankers["last teacher"] = widened(load_recommender(last.folder), len(data.items))
     values = _ndcg_by_user(data, rankers, config.max_cases)
@@ -87,7 +90,7 @@ def check_teacher(
     facts = {"ndcg_at_10": figures, "objections": objections, "lineage": lineage}
     if objections and config.enabled:
         raise TeacherRefusedError(_refusal(objections))
-    facts["version"] = _registered(run, registry, run_date, teacher, facts)
+    facts["version"] = _registered(run, registry, name, run_date, teacher, facts)
     write_json(run.out / "check.json", facts)
     return {"version": facts["version"], "ndcg_at_10": figures, "objections": objections}
 
@@ -110,8 +113,8 @@ def _within(histories: Sequence[NDArray[np.int32]], n_known: int) -> Sequence[ND
     return [history[history <= n_known] for history in histories]
 
 
-def _last_teacher(teacher: Artifact, planned: Artifact) -> Artifact | None:
-    key = read_json(planned.file("plan.json"))["last"]
+def _last_teacher(teacher: Artifact, teacher_plan: Artifact) -> Artifact | None:
+    key = read_json(teacher_plan.file("plan.json"))["last"]
     if key is None:
         return None
     folder = teacher.folder.with_name(key)
@@ -170,13 +173,14 @@ def _refusal(objections: Sequence[str]) -> str:
 def _registered(
     run: StageRun,
     config: RegistryConfig,
-    run_date: str,
+    night_name: str,
+    run_date: date,
     teacher: Artifact,
     facts: Mapping[str, Any],
 ) -> int:
     """Keep the teacher's files in the registry, as a version with its lineage."""
-    registry, name = Registry(run.night.workspace, config), teacher_name(run.night.name)
-    run_id = registry.open_run(run.night.name, f"{run_date} teacher", run.key)
+    registry, name = Registry(run.workspace, config), teacher_name(night_name)
+    run_id = registry.open_run(night_name, f"{run_date} teacher", run.key)
     metrics = {f"validation/{of}/ndcg_at_10": value for of, value in facts["ndcg_at_10"].items()}
     registry.log_night(
         run_id,
@@ -192,7 +196,7 @@ def _registered(
         key=run.key,
         run_id=run_id,
         folder=teacher.folder,
-        tags={"run_date": run_date, "made_of.train_teacher": teacher.key, **tags},
+        tags={"run_date": run_date.isoformat(), "made_of.train_teacher": teacher.key, **tags},
         description=f"Teacher of the night of {run_date}: {lineage['mode']} training.",
     )
     registry.finish_run(run_id)

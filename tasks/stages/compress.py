@@ -29,7 +29,7 @@ from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
-from tasks.training.network import training_set_of
+from tasks.training.network import TRAINING_LIBRARIES, training_set_of
 from tasks.training.prepared import Prepared
 
 
@@ -54,7 +54,11 @@ class CompressionConfig(Settings):
     )
 
 
-@stage
+@stage(
+    output="compressed",
+    version=1,
+    libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
+)
 def compress(
     run: StageRun,
     config: CompressionConfig,
@@ -103,11 +107,11 @@ def _recover(
     if model.content is not None:  # it alone makes the vectors of cold items: they stay
         model.content.requires_grad_(False)
     curve = fit(
-        model.to(run.night.device),
+        model.to(run.device),
         training_set,
         config,
         candidates=FullCatalogue(training_set.item_counts(len(data.items))),
-        loss=distilling_loss(labels, distillation, run.night.device),
+        loss=distilling_loss(labels, distillation, run.device),
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,

@@ -5,11 +5,21 @@ What the student has over it is what distillation bought.
 
 from recsys_core.artifacts import Artifact
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.training.network import NetworkConfig, train_without_teacher
+from tasks.training.network import (
+    FUSED_LOSS_LIBRARY,
+    TRAINING_LIBRARIES,
+    NetworkConfig,
+    train_without_teacher,
+)
 from tasks.training.prepared import Prepared
 
 
-@stage
+@stage(
+    output="control",
+    version=1,
+    libraries=TRAINING_LIBRARIES,
+    optional_libraries=FUSED_LOSS_LIBRARY,
+)
 def control(run: StageRun, config: NetworkConfig, *, prepared: Artifact) -> Summary:
     """Write `model.safetensors`, `model.json` and `curve.json`."""
     return train_without_teacher(run, config, Prepared(prepared))

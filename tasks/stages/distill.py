@@ -17,7 +17,13 @@ from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.training.network import NetworkConfig, build_network, train_and_save, training_set_of
+from tasks.training.network import (
+    TRAINING_LIBRARIES,
+    NetworkConfig,
+    build_network,
+    train_and_save,
+    training_set_of,
+)
 from tasks.training.prepared import Prepared
 
 
@@ -38,7 +44,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage
+@stage(output="student", version=1, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,
@@ -62,7 +68,7 @@ def distill(
         student.training,
         training_set,
         candidates=FullCatalogue(training_set.item_counts(len(data.items))),
-        loss=distilling_loss(labels, config, run.night.device),
+        loss=distilling_loss(labels, config, run.device),
         cold_items=find_cold_items(training_set, len(data.items)),
     )
 

@@ -50,12 +50,17 @@ class EvaluationConfig(Settings):
     seed: int = Field(default=1, ge=0, description="Seed of the bootstrap")
 
 
-@stage
+@stage(
+    output="evaluated",
+    version=1,
+    libraries=("numpy", "onnxruntime", "polars", "scipy", "torch"),
+)
 def evaluate(
     run: StageRun,
     config: EvaluationConfig,
     *,
     registry: RegistryConfig,
+    name: str,
     champion: int | None,
     prepared: Artifact,
     teacher: Artifact,
@@ -81,7 +86,7 @@ def evaluate(
     sizes["compressed"] = served_bytes(compressed.folder)
     champion_note = _why_no_champion(data, config, champion)
     if champion is not None and champion_note is None:
-        scorer, folder = load_scorer(run.night, registry, champion)
+        scorer, folder = load_scorer(run.workspace, registry, name, champion)
         champion_note = _trained_on_test(scorer, data, config)
         if champion_note is None:
             rankers["champion"] = scorer_ranker(scorer, item_ids)

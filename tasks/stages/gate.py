@@ -10,9 +10,9 @@ from recsys_core.evaluation.gate import Figures, GateConfig, evaluate_rules
 from tasks.engine.stage import StageRun, Summary, stage
 
 
-@stage
+@stage(output="verdict", version=1, libraries=("numpy", "polars"))
 def gate(
-    run: StageRun, config: GateConfig, *, evaluated: Artifact, champion_exists: bool
+    run: StageRun, config: GateConfig, *, champion: int | None, evaluated: Artifact
 ) -> Summary:
     """Judge the evaluated models and write `verdict.json`; refusing is no error.
 
@@ -20,8 +20,8 @@ def gate(
         run: Where and how.
         config: The rules.
         evaluated: `metrics.json`, `ranks.parquet`, `latency.json`.
-        champion_exists: Whether there is a champion that has to be compared with: rules relative
-            to it are then never skipped.
+        champion: Version of the champion when the night began. Rules relative to it are skipped
+            only where there is none.
     """
     metrics = read_json(evaluated.file("metrics.json"))
     verdict = evaluate_rules(
@@ -29,7 +29,7 @@ def gate(
         metrics,
         pl.read_parquet(evaluated.file("ranks.parquet")),
         artefact_figures(metrics, evaluated),
-        champion_exists=champion_exists,
+        champion_exists=champion is not None,
     )
     write_json(run.out / "verdict.json", verdict.as_json())
     outcomes = {outcome.rule: outcome.outcome for outcome in verdict.rules}

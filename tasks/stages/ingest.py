@@ -32,20 +32,21 @@ from recsys_core.data.schema import (
 )
 from recsys_core.data.sources.config import SourceConfig, SourceError, SourceFile
 from recsys_core.data.sources.discovery import find_sources
+from tasks.engine.night import ReadAgain
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.privacy.user_id_key import user_id_key
 
 READ_TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE)
 
 
-@stage
+@stage(output="ingested", version=1, libraries=("deltalake", "numpy", "polars", "pyarrow"))
 def ingest(
     run: StageRun,
     config: SourceConfig,
     *,
-    run_date: str,
+    run_date: date,
     sources: dict[str, str],
-    again: dict[str, Any] | None = None,
+    read_again: ReadAgain | None = None,
 ) -> Summary:
     """Bring new and changed files to the lake, and new items to the item index.
 
@@ -55,27 +56,28 @@ def ingest(
     Args:
         run: The stage's surroundings; the lake is the night's.
         config: The sources.
-        run_date: ISO date; only what happened before it is taken.
+        run_date: Only what happened before it is taken.
         sources: From `source_fingerprint`: the files to take, and the fingerprint of each.
-        again: `files`: names of those to read once more though nothing about them has changed.
+        read_again: Files to read once more though nothing about them has changed.
 
     Raises:
         SourceError: A file can't be read; the message says which, why and what to do.
         PseudonymError: The key for user ids is missing, too short, or not the lake's.
     """
     key = user_id_key(config.hash_user_ids)
-    claim_key(run.night.lake, key)
-    day = date.fromisoformat(run_date)
-    lake, scratch = Lake(run.night.lake), run.scratch
-    gone, vanished = withdraw_missing(lake, sources, run_date=day, scratch=scratch)
+    claim_key(run.lake, key)
+    lake, scratch = Lake(run.lake), run.scratch
+    gone, vanished = withdraw_missing(lake, sources, run_date=run_date, scratch=scratch)
     for name in gone:
         run.logger.warning("%s is gone and was never validated: its rows are withdrawn", name)
     wanted = _wanted(config, sources)
-    known = register_files(lake, wanted, run_date=day)
+    known = register_files(lake, wanted, run_date=run_date)
     files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
-    repeated = again["files"] if again else ()
+    repeated = read_again.files if read_again else ()
     current = [
-        one for one in files if one.name not in repeated and _is_current(one, config, day, vanished)
+        one
+        for one in files
+        if one.name not in repeated and _is_current(one, config, run_date, vanished)
     ]
     due = [one for one in files if one not in current]
     for record in chain(
@@ -84,7 +86,7 @@ def ingest(
             _of(ITEMS, due),
             config,
             others=_of(ITEMS, current),
-            run_date=day,
+            run_date=run_date,
             scratch=scratch,
         ),
         ingest_interactions(
@@ -92,9 +94,9 @@ def ingest(
             _of(INTERACTIONS, due),
             config,
             others=_of(INTERACTIONS, current),
-            run_date=day,
+            run_date=run_date,
             scratch=scratch,
-            user_id_policy=UserIdPolicy(key, read_denylist(run.night.lake)),
+            user_id_policy=UserIdPolicy(key, read_denylist(run.lake)),
             progress=run.progress,
         ),
     ):
@@ -104,7 +106,7 @@ def ingest(
     new = [record for record in records if not record.validated]
     extend_event_types(lake, new)
     extend_item_index(lake, new)
-    result = _result(lake, config, day, records)
+    result = _result(lake, config, run_date, records)
     write_json(run.out / "ingest.json", result)
     totals = ("rows_in", "rows_kept", "rows_quarantined", "rows_duplicate")
     return {

@@ -66,14 +66,22 @@ class PrepareConfig(Settings):
     )
 
 
-@stage
+@stage(
+    output="prepared",
+    version=1,
+    libraries=("deltalake", "numpy", "polars"),
+    optional_libraries={
+        "sentence-transformers": lambda config: config.text_encoder is not None,
+        "torch": lambda config: config.text_encoder is not None,
+    },
+)
 def prepare(
     run: StageRun,
     config: PrepareConfig,
     *,
     ingested: Artifact,
     validated: Artifact,
-    run_date: str,
+    run_date: date,
     timezone: str,
 ) -> Summary:
     """Write histories, `items.parquet`, `embeddings.parquet`, `split.json` as of the run date.
@@ -83,7 +91,7 @@ def prepare(
         config: The split.
         ingested: Which versions of the lake to read.
         validated: Nothing is prepared that was not validated.
-        run_date: ISO date; only what happened before it counts.
+        run_date: Only what happened before it counts.
         timezone: IANA zone in which days begin at midnight.
     """
     facts = read_json(ingested.file("ingest.json"))
@@ -100,12 +108,12 @@ def prepare(
         )
         raise ValueError(msg)
     windows = TimeWindows.before(
-        date.fromisoformat(run_date),
+        run_date,
         timezone=timezone,
         validation_days=config.validation_days,
         test_days=config.test_days,
     )
-    lake, versions = Lake(run.night.lake), facts["versions"]
+    lake, versions = Lake(run.lake), facts["versions"]
     interactions = lake.snapshot(INTERACTIONS, versions[INTERACTIONS.name])
     index = lake.item_index(versions[ITEM_INDEX.name])
     kinds = lake.scan(EVENT_TYPES.name, versions[EVENT_TYPES.name]).collect().sort("code")

@@ -11,9 +11,14 @@ _DESCRIPTION_LIMIT = 5000
 """Longest tag value that MLflow takes."""
 
 
-@stage
+@stage(output="promoted", version=1, libraries=())
 def promote(
-    run: StageRun, config: RegistryConfig, *, registered: Artifact, gated: Artifact
+    run: StageRun,
+    config: RegistryConfig,
+    *,
+    champion: int | None,
+    registered: Artifact,
+    verdict: Artifact,
 ) -> Summary:
     """Carry out the gate's verdict, keep it in the audit trail, write `promotion.json`.
 
@@ -23,30 +28,31 @@ def promote(
     Args:
         run: Where and how.
         config: Where the registry is.
+        champion: Version of the champion that the student was compared with, None for none.
         registered: `registered.json`.
-        gated: `verdict.json`.
+        verdict: `verdict.json`.
     """
-    registry = Registry(run.night.workspace, config)
+    registry = Registry(run.workspace, config)
     facts = read_json(registered.file("registered.json"))
-    verdict = read_json(gated.file("verdict.json"))
+    decided = read_json(verdict.file("verdict.json"))
     name, version = facts["name"], facts["version"]
-    champion = registry.version_of(name, CHAMPION)
-    path = run.night.workspace / "audit" / f"{name}-{version:06d}-{run.key}.json"
+    champion_now = registry.version_of(name, CHAMPION)
+    path = run.workspace / "audit" / f"{name}-{version:06d}-{run.key}.json"
     if not path.exists():
-        if champion not in (run.night.champion, version):
-            verdict |= {"passed": False, "sentence": _overtaken(run.night.champion, champion)}
+        if champion_now not in (champion, version):
+            decided |= {"passed": False, "sentence": _overtaken(champion, champion_now)}
         entry = {
             "name": name,
             "version": version,
-            "decision": "promoted" if verdict["passed"] else "refused",
-            "champion_before": champion,
-            **verdict,
+            "decision": "promoted" if decided["passed"] else "refused",
+            "champion_before": champion_now,
+            **decided,
         }
         write_json(path, entry)
     entry = read_json(path)
-    if entry["decision"] == "promoted" and champion == entry["champion_before"]:
+    if entry["decision"] == "promoted" and champion_now == entry["champion_before"]:
         registry.set_alias(name, CHAMPION, version)
-        champion = version
+        champion_now = version
     registry.tag_version(
         name,
         version,
@@ -59,8 +65,8 @@ def promote(
         "name": name,
         "version": version,
         "decision": entry["decision"],
-        "champion": champion,
-        "previous_champion": previous_champion(run.night.workspace, name, champion),
+        "champion": champion_now,
+        "previous_champion": previous_champion(run.workspace, name, champion_now),
     }
     write_json(run.out / "promotion.json", promotion)
     return promotion

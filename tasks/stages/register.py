@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,16 @@ class SmokeTestError(RuntimeError):
     """What was loaded back from the registry is not what was registered."""
 
 
-@stage
+@stage(output="registered", version=1, libraries=("onnxruntime",))
 def register(
     run: StageRun,
     config: RegistryConfig,
     *,
-    run_date: str,
-    teacher: Artifact | None,
+    name: str,
+    run_date: date,
+    teacher: Artifact,
     student: Artifact,
-    control: Artifact | None,
+    control: Artifact,
     compressed: Artifact,
     evaluated: Artifact,
 ) -> Summary:
@@ -40,8 +42,9 @@ def register(
     Args:
         run: Where and how.
         config: Where the registry is.
-        run_date: The night's date, ISO.
-        teacher: `curve.json`, if it was trained here.
+        name: The night's name.
+        run_date: The night's date.
+        teacher: `curve.json`.
         student: See teacher.
         control: See teacher.
         compressed: The served model's folder.
@@ -50,41 +53,46 @@ def register(
     Raises:
         SmokeTestError: The version answers otherwise than the folder that it was made of.
     """
-    registry = Registry(run.night.workspace, config)
-    name = student_name(run.night.name)
+    registry = Registry(run.workspace, config)
+    model_name = student_name(name)
     trained = {"teacher": teacher, "student": student, "control": control}
     made = {**trained, "compressed": compressed, "evaluated": evaluated}
-    lineage = {name: artifact.key for name, artifact in made.items() if artifact is not None}
+    lineage = {output: artifact.key for output, artifact in made.items()}
     metrics = read_json(evaluated.file("metrics.json"))
     served = read_json(compressed.file("config.json"))
-    card = model_card(name, served, metrics, lineage)
+    card = model_card(model_name, served, metrics, lineage)
     folder = _model_folder(run.scratch, compressed, evaluated, card)
     # Logged settings can't change, and not all of them are part of the stage's key.
-    run_id = registry.open_run(run.night.name, run_date, digest([run.key, run.night.config]))
+    run_id = registry.open_run(name, run_date.isoformat(), digest([run.key, run.settings]))
     registry.log_night(
         run_id,
-        params=_flat(run.night.config),
+        params=_flat(run.settings),
         metrics=_figures(metrics),
         curves=_curves(trained),
         artifacts=[folder / "metrics.json", folder / "model_card.md"],
     )
     version = registry.register_student(
-        name,
+        model_name,
         key=run.key,
         run_id=run_id,
         folder=folder,
         scratch=run.scratch,
         tags={
-            "run_date": run_date,
+            "run_date": run_date.isoformat(),
             "trained_through": str(served["trained_through"]),
             **{f"made_of.{stage}": key for stage, key in lineage.items()},
         },
         description=card,
     )
-    _smoke_test(registry.load_student(name, version), Scorer(compressed.folder))
-    registry.set_alias(name, CHALLENGER, version)
+    _smoke_test(registry.load_student(model_name, version), Scorer(compressed.folder))
+    registry.set_alias(model_name, CHALLENGER, version)
     registry.finish_run(run_id)
-    facts = {"name": name, "version": version, "run_id": run_id, "tracking_uri": registry.uri}
+    facts = {
+        "name": model_name,
+        "version": version,
+        "run_id": run_id,
+        "tracking_uri": registry.uri,
+    }
     write_json(run.out / "registered.json", facts)
     return facts
 
@@ -126,13 +134,11 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     return figures
 
 
-def _curves(trained: Mapping[str, Artifact | None]) -> dict[str, list[tuple[int, float]]]:
-    """`curve/student/loss` and so on, by epoch; an imported teacher has none."""
+def _curves(trained: Mapping[str, Artifact]) -> dict[str, list[tuple[int, float]]]:
+    """`curve/student/loss` and so on, by epoch."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for model, artifact in trained.items():
-        if artifact is None or not (artifact.folder / "curve.json").exists():
-            continue
-        points = read_json(artifact.folder / "curve.json")
+        points = read_json(artifact.file("curve.json"))
         for metric in ("loss", "validation_ndcg_at_10"):
             curves[f"curve/{model}/{metric}"] = [
                 (point["epoch"], point[metric]) for point in points if point[metric] is not None

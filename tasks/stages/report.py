@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 from markupsafe import Markup
@@ -50,62 +51,68 @@ OUTCOMES = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage
+@stage(output="report", version=1, libraries=("jinja2", "matplotlib", "numpy"))
 def report(
     run: StageRun,
     *,
-    run_date: str,
+    run_date: date,
     ingested: Artifact,
     validated: Artifact,
     prepared: Artifact,
+    teacher_plan: Artifact,
     teacher: Artifact,
+    teacher_check: Artifact,
+    soft_labels: Artifact,
     student: Artifact,
-    control: Artifact | None,
+    control: Artifact,
     compressed: Artifact,
     evaluated: Artifact,
-    gated: Artifact,
     registered: Artifact,
-    **others: Artifact,
+    verdict: Artifact,
+    promoted: Artifact,
 ) -> Summary:
     """Write `report.html` from what the stages left.
 
     Args:
         run: Where.
-        run_date: The night's date, ISO.
+        run_date: The night's date.
         ingested: `ingest.json`.
         validated: `validation.json`.
         prepared: `split.json`.
-        teacher: `curve.json`, if it was trained here; so also student and control.
+        teacher_plan: Listed under provenance, as every output is.
+        teacher: `curve.json`; so also student and control.
+        teacher_check: Listed under provenance.
+        soft_labels: Listed under provenance.
         student: See teacher.
-        control: See teacher; None where none was trained.
+        control: See teacher.
         compressed: Listed under provenance.
         evaluated: `metrics.json`, `latency.json`.
-        gated: `verdict.json`.
         registered: Its summary is shown.
-        others: Further stages, listed under provenance.
+        verdict: `verdict.json`.
+        promoted: Listed under provenance.
     """
     trained = {"teacher": teacher, "student": student, "control": control}
-    verdict = read_json(gated.file("verdict.json"))
+    decided = read_json(verdict.file("verdict.json"))
     artifacts = [
-        *(ingested, validated, prepared, teacher, student, control),
-        *(compressed, evaluated, registered, gated, *others.values()),
+        *(ingested, validated, prepared, teacher_plan, teacher, teacher_check, soft_labels),
+        *(student, control, compressed, evaluated, registered, verdict, promoted),
     ]
     context = {
-        "run_date": run_date,
-        "verdict": verdict,
+        "run_date": run_date.isoformat(),
+        "verdict": decided,
         "outcome_names": OUTCOMES,
         **_quality(evaluated),
         **_data(read_json(ingested.file("ingest.json")), read_json(prepared.file("split.json"))),
         "finding_badges": FINDING_BADGES,
         "expectations": read_json(validated.file("validation.json"))["expectations"],
         "registered": _facts(registered.summary),
-        **_provenance([artifact for artifact in artifacts if artifact is not None]),
+        **_provenance(artifacts),
     }
-    curves = _curves({name: artifact for name, artifact in trained.items() if artifact is not None})
+    curves = _curves(trained)
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
-    return {"passed": verdict["passed"], "bytes": len(page.encode())}
+    return {"passed": decided["passed"], "bytes": len(page.encode())}
 
 
 def _quality(evaluated: Artifact) -> dict[str, Any]:
@@ -249,14 +256,14 @@ def _in_words(value: Any) -> str:
 
 def _curves(trained: Mapping[str, Artifact]) -> dict[str, list[dict[str, Any]]]:
     """Learning curves of the models that were trained here."""
-    paths = {name: artifact.folder / "curve.json" for name, artifact in trained.items()}
-    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
+    found = {name: read_json(artifact.file("curve.json")) for name, artifact in trained.items()}
     return {name: points for name, points in found.items() if points}
 
 
 def _provenance(artifacts: Iterable[Artifact]) -> dict[str, Any]:
     manifests = [read_manifest(artifact.folder) for artifact in artifacts]
-    latest = manifests[-1]["parts"]
+    parts = [manifest["parts"] for manifest in manifests]
+    libraries = {name: used for part in parts for name, used in part["libraries"].items() if used}
     return {
         "stages": [
             {
@@ -268,8 +275,8 @@ def _provenance(artifacts: Iterable[Artifact]) -> dict[str, Any]:
             }
             for manifest in manifests
         ],
-        "device": latest["device"],
-        "libraries": sorted(latest["libraries"].items()),
+        "device": parts[-1]["device"],
+        "libraries": sorted(libraries.items()),
         "configuration": json.dumps(
             {manifest["stage"]: manifest["parts"]["config"] for manifest in manifests}, indent=2
         ),

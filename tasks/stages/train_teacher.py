@@ -15,7 +15,13 @@ from recsys_core.settings import part
 from recsys_core.training.batching import Recent
 from recsys_core.training.retraining import RetrainingPolicy
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.training.network import NetworkConfig, build_network, train_without_teacher
+from tasks.training.network import (
+    FUSED_LOSS_LIBRARY,
+    TRAINING_LIBRARIES,
+    NetworkConfig,
+    build_network,
+    train_without_teacher,
+)
 from tasks.training.prepared import Prepared
 from tasks.training.teacher import (
     LINEAGE,
@@ -30,9 +36,14 @@ class LostParentError(RuntimeError):
     """The plan names a teacher that is no longer there."""
 
 
-@stage
+@stage(
+    output="teacher",
+    version=1,
+    libraries=TRAINING_LIBRARIES,
+    optional_libraries=FUSED_LOSS_LIBRARY,
+)
 def train_teacher(
-    run: StageRun, config: TeacherConfig, *, prepared: Artifact, planned: Artifact
+    run: StageRun, config: TeacherConfig, *, prepared: Artifact, teacher_plan: Artifact
 ) -> Summary:
     """Write `model.safetensors`, `model.json`, `curve.json` and `lineage.json`.
 
@@ -43,18 +54,18 @@ def train_teacher(
         run: Where and how.
         config: The networks.
         prepared: Tonight's data.
-        planned: `plan.json` says whether to train anew, to go on from a parent, or to take it over.
+        teacher_plan: `plan.json`: train anew, warm-start from a parent, or reuse it.
 
     Raises:
         LostParentError: The parent was deleted since the plan was made.
         TransferError: The teacher in `transfer_from` does not fit, is damaged, or is another one
             than when the night was planned.
     """
-    plan = read_json(planned.file("plan.json"))
+    plan = read_json(teacher_plan.file("plan.json"))
     if plan["parent"] is None and plan["transferred_from"] != transfer_source(config):
-        raise TransferError(_exchanged(run, config, planned))
+        raise TransferError(_exchanged(run, config, teacher_plan))
     data = Prepared(prepared)
-    parent = None if plan["parent"] is None else _parent(run, plan["parent"], planned)
+    parent = None if plan["parent"] is None else _parent(run, plan["parent"], teacher_plan)
     members = config.members()
     summaries: list[Summary] = []
     for number, member in enumerate(members):
@@ -92,10 +103,10 @@ def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: 
     return model
 
 
-def _exchanged(run: StageRun, config: TeacherConfig, planned: Artifact) -> str:
+def _exchanged(run: StageRun, config: TeacherConfig, teacher_plan: Artifact) -> str:
     return (
         f"teacher.transfer_from: the weights in {config.transfer_from} are others than those that "
-        f"tonight's plan names. Put those back, or delete {planned.folder}, {run.out} and "
+        f"tonight's plan names. Put those back, or delete {teacher_plan.folder}, {run.out} and "
         f"{run.scratch} and run the night again: it plans and trains anew."
     )
 
@@ -130,12 +141,12 @@ def _taken_over(
     return summary
 
 
-def _parent(run: StageRun, key: str, planned: Artifact) -> Path:
+def _parent(run: StageRun, key: str, teacher_plan: Artifact) -> Path:
     folder = run.out.parent / key
     if not is_finished(folder):
         msg = (
             f"Tonight's plan goes on from the teacher {key}, which is no longer whole in "
-            f"{folder.parent}. Delete {planned.folder} and run the night again: it plans anew."
+            f"{folder.parent}. Delete {teacher_plan.folder} and run the night again: it plans anew."
         )
         raise LostParentError(msg)
     return folder

@@ -134,7 +134,21 @@ class ValidationFailedError(ValueError):
     """The new rows are not fit to train on; the message says why and what to do."""
 
 
-@stage
+@stage(
+    output="validated",
+    version=1,
+    libraries=(
+        "deltalake",
+        "great-expectations",
+        "jinja2",
+        "matplotlib",
+        "numpy",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "scipy",
+    ),
+)
 def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> Summary:
     """Check the rows that no night has validated yet; on success they are marked as validated.
 
@@ -147,7 +161,7 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
     """
     facts = read_json(ingested.file("ingest.json"))
     files = [file for file in facts["files"] if file["new"]]
-    lake = Lake(run.night.lake)
+    lake = Lake(run.lake)
     result = (
         _check(run, config, NewRows(lake, facts, files), facts) if files else ValidationResult()
     )

@@ -24,7 +24,7 @@ class SoftLabelConfig(Settings):
     )
 
 
-@stage
+@stage(output="soft_labels", version=1, libraries=("numpy", "polars", "torch"))
 def write_soft_labels(
     run: StageRun,
     config: SoftLabelConfig,
@@ -37,7 +37,7 @@ def write_soft_labels(
     A rerun after a kill goes on at the first bucket without a file.
     """
     data = Prepared(prepared)
-    model = load_recommender(teacher.folder).to(run.night.device)
+    model = load_recommender(teacher.folder).to(run.device)
     for i, bucket in enumerate(data.buckets):
         path = run.out / "labels" / bucket.name
         if not path.exists():

@@ -1,6 +1,7 @@
 """Shared by the training stages: build a network, train it, save it."""
 
 import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -34,6 +35,16 @@ class NetworkConfig(Settings):
         le=8192,
         description="Width of the hashed titles and categories; 0: do not use them",
     )
+
+
+TRAINING_LIBRARIES = ("numpy", "polars", "torch")
+"""Their versions decide a trained network's weights."""
+
+
+FUSED_LOSS_LIBRARY: Mapping[str, Callable[[NetworkConfig], bool]] = {
+    "liger-kernel": lambda config: config.training.fused_loss
+}
+"""The fused loss's, where it is configured."""
 
 
 def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
@@ -120,7 +131,7 @@ def train_and_save(
 
     Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
     """
-    model = model.to(run.night.device)
+    model = model.to(run.device)
     validate = data.validator(config.validation_cases)
     curve = fit(
         model,

@@ -25,7 +25,7 @@ def sentence_vectors(run: StageRun, name: str, items: pl.DataFrame) -> tuple[pl.
     Raises:
         TextEncoderError: The model can't be used.
     """
-    encoder = TextEncoder(name, run.night.device)
+    encoder = TextEncoder(name, run.device)
     fingerprint = encoder.fingerprint()
     texts, known = item_texts(items), _known(run, fingerprint)
     run.logger.info("Texts of items: %s are known from an earlier night", f"{len(known):,}")

@@ -13,29 +13,14 @@ import pandas as pd
 import pytest
 
 from flows.config import NightlyConfig
+from flows.pipeline import PIPELINE
 from recsys_core.artifacts import read_json, read_manifest
 from tasks.registry.store import CHAMPION, Registry
 from tests.tiny import RUN_DATE, as_toml, tiny_settings
 
 pytestmark = pytest.mark.slow
 
-STAGES = (
-    "ingest",
-    "validate",
-    "prepare",
-    "plan_teacher",
-    "train_teacher",
-    "check_teacher",
-    "write_soft_labels",
-    "distill",
-    "control",
-    "compress",
-    "evaluate",
-    "register",
-    "gate",
-    "promote",
-    "report",
-)
+STAGES = [step.stage.name for step in PIPELINE.steps]
 MEASURED = {
     "validate": {"data_docs"},  # Great Expectations writes the time into its pages
     "evaluate": {"latency.json"},  # wall-clock times

@@ -1,9 +1,6 @@
 """Artifacts: whole or not at all, and keyed by the code that made them."""
 
-import importlib
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,6 @@ import pytest
 from recsys_core.artifacts import (
     MANIFEST,
     Artifact,
-    code_fingerprint,
     damaged_files,
     digest,
     is_finished,
@@ -134,121 +130,3 @@ def test_the_digest_does_not_depend_on_the_order_of_names() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest({"a": 1}) != digest({"a": 1.5})
     assert digest([1, 2]) != digest([2, 1])
-
-
-SOURCES = {
-    "__init__": "",
-    "losses": '''"""Losses."""\n\nimport math\n\n\ndef loss(x: float) -> float:
-    """The loss."""\n    return math.log(x)\n''',
-    "loop": "from sample_code.losses import loss\n\nLOSS = loss\n",
-    "student": "def train() -> None:\n    import sample_code.loop\n",
-    "ingest": "import json\n",
-    "report": "from sample_code import ingest\n",
-}
-
-
-@pytest.fixture
-def write_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """A package `sample_code` that can be edited."""
-    folder = tmp_path / "sample_code"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def write(name: str, text: str) -> None:
-        path = folder / name
-        before = path.stat().st_mtime_ns if path.exists() else 0
-        path.write_text(text)
-        os.utime(path, ns=(before + 1_000_000_000, before + 1_000_000_000))
-
-    for name, text in SOURCES.items():
-        write(f"{name}.py", text)
-    (folder / "report.html.j2").write_text("<p>")
-    importlib.invalidate_caches()
-    return write
-
-
-def _fingerprints() -> dict[str, str]:
-    names = [name for name in SOURCES if name != "__init__"]
-    return {name: code_fingerprint(f"sample_code.{name}", ("sample_code",)) for name in names}
-
-
-def _changed_by(edit: Callable[[], None]) -> set[str]:
-    before = _fingerprints()
-    edit()
-    after = _fingerprints()
-    return {name for name in before if before[name] != after[name]}
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("import math", "import math  # for the logarithm"),
-        ("The loss.", "Another sentence."),
-        ('"""Losses."""\n', ""),
-        ("math.log(x)", "(\n        math.log(x)\n    )"),
-        ("import math\n", 'import math\n"""Text below a statement."""\n'),
-    ],
-)
-def test_prose_and_layout_do_not_count(
-    write_code: Callable[[str, str], None], old: str, new: str
-) -> None:
-    text = SOURCES["losses"]
-    assert old in text
-    assert _changed_by(lambda: write_code("losses.py", text.replace(old, new))) == set()
-
-
-def test_an_edited_loss_changes_what_uses_it_and_nothing_else(
-    write_code: Callable[[str, str], None],
-) -> None:
-    edited = SOURCES["losses"].replace("math.log(x)", "-math.log(x)")
-    assert _changed_by(lambda: write_code("losses.py", edited)) == {"losses", "loop", "student"}
-
-
-def test_a_module_imported_from_its_package_counts(write_code: Callable[[str, str], None]) -> None:
-    assert _changed_by(lambda: write_code("ingest.py", "import math\n")) == {"ingest", "report"}
-
-
-def test_a_template_counts_with_the_module_beside_it(
-    write_code: Callable[[str, str], None],
-) -> None:
-    assert _changed_by(lambda: write_code("report.html.j2", "<b>")) == {"report"}
-    assert _changed_by(lambda: write_code("README.md", "Read me.")) == set()
-
-
-def test_nothing_is_imported_to_find_out(write_code: Callable[[str, str], None]) -> None:
-    write_code("ingest.py", "raise SystemExit\n")
-    _fingerprints()
-    assert "sample_code.ingest" not in sys.modules
-    with pytest.raises(ModuleNotFoundError, match=r"sample_code\.nothing"):
-        code_fingerprint("sample_code.nothing", ("sample_code",))
-
-
-@pytest.mark.parametrize(
-    ("module", "depends"),
-    [
-        ("tasks.stages.train_teacher", True),
-        ("tasks.stages.distill", True),
-        ("tasks.stages.control", True),
-        ("tasks.stages.ingest", False),
-        ("tasks.stages.prepare", False),
-        ("tasks.stages.gate", False),
-    ],
-)
-def test_which_stages_depend_on_the_training_loss(
-    monkeypatch: pytest.MonkeyPatch, module: str, *, depends: bool
-) -> None:
-    """Read through the real sources: a stage's key is made of the modules it reaches."""
-    from recsys_core import artifacts
-
-    read: list[Path] = []
-    original = artifacts._read_source
-
-    def record(path: Path, modified_ns: int) -> object:
-        read.append(path)
-        return original(path, modified_ns)
-
-    monkeypatch.setattr(artifacts, "_read_source", record)
-    code_fingerprint(module, PACKAGES)
-    names = {"/".join(path.parts[-3:]) for path in read}
-    assert ("recsys_core/training/losses.py" in names) == depends
-    assert any(name.endswith("tasks/engine/stage.py") for name in names)

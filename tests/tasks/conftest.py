@@ -1,16 +1,13 @@
 """Trained models of the tiny world, made once by the stages' own bodies; an empty registry."""
 
-import logging
 import shutil
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import pytest
 
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.models.recommender import ModelConfig
-from recsys_core.settings import silent
 from recsys_core.training.loop import TrainingConfig
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
@@ -36,10 +33,9 @@ def tiny_network() -> NetworkConfig:
 
 
 def _run(folder: Path) -> StageRun:
-    night = Night(folder, "test", date(2026, 3, 10), {}, None, {})
     scratch = folder / "scratch"
     scratch.mkdir()
-    return StageRun(night, "key", folder, scratch, silent, logging.getLogger("test"))
+    return StageRun.bare(folder, folder, scratch=scratch)
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +43,12 @@ def trained_teacher(
     obvious_world: Artifact, tiny_network: NetworkConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("teacher")
-    body = train_teacher.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    body = train_teacher.body
     config = TeacherConfig.model_validate(tiny_network.model_dump())
     plan = {"mode": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
     planned = Artifact("plan_teacher", "plan-key", tmp_path_factory.mktemp("plan"))
     write_json(planned.folder / "plan.json", plan)
-    body(_run(folder), config=config, prepared=obvious_world, planned=planned)
+    body(_run(folder), config=config, prepared=obvious_world, teacher_plan=planned)
     return Artifact("train_teacher", "teacher-key", folder)
 
 
@@ -61,7 +57,7 @@ def soft_labels(
     obvious_world: Artifact, trained_teacher: Artifact, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("soft_labels")
-    body = write_soft_labels.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    body = write_soft_labels.body
     body(_run(folder), config=SoftLabelConfig(), prepared=obvious_world, teacher=trained_teacher)
     return Artifact("write_soft_labels", "labels-key", folder)
 

@@ -1,10 +1,8 @@
 """The commands that look at the lake and take from it, over the lake of an ingest stage."""
 
 import json
-import logging
 import sys
 from datetime import date
-from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,6 @@ from flows.cli import main as cli
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 
@@ -46,12 +42,11 @@ def _ingested(tmp_path: Path, hash_user_ids: str | None = None) -> Path:
     ]
     (folder / "a.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines, ""]))
     config = SourceConfig(interactions=folder, timestamp_unit="iso", hash_user_ids=hash_user_ids)
-    night = Night(tmp_path / "workspace", "test", date(2026, 1, 10), {}, None, {})
-    out, scratch = night.workspace / "out", night.workspace / "scratch"
-    stage_run = StageRun(night, "key", out, scratch, silent, logging.getLogger("test"))
+    workspace = tmp_path / "workspace"
+    stage_run = StageRun.bare(workspace, workspace / "out")
     sources = source_fingerprint(config)
-    unwrap(ingest)(stage_run, config=config, run_date="2026-01-10", sources=sources)
-    return night.workspace
+    ingest.body(stage_run, config=config, run_date=date(2026, 1, 10), sources=sources)
+    return workspace
 
 
 def test_status_shows_dates_gaps_quarantine_and_sources(

@@ -8,13 +8,14 @@ import pytest
 
 from flows.cli.forget import forget, look
 from flows.config import NightlyConfig
-from flows.nightly import nightly, planned
+from flows.nightly import nightly, plan
 from flows.services.lock import WorkspaceBusyError, workspace_lock
 from recsys_core.artifacts import damaged_files, read_json
 from recsys_core.data.lake.tables import NoLakeError
 from recsys_core.data.schema import FORGOTTEN_USER
 from tasks.engine.outputs import outputs
 from tasks.privacy.forget import UserTraces
+from tasks.stages.ingest import ingest
 from tests.flows.conftest import NAMED_USER
 from tests.tiny import RUN_DATE
 from tests.traces import traces
@@ -54,7 +55,7 @@ def test_nothing_in_the_workspace_names_the_user(
 def test_outputs_stay_whole_and_finished(forgotten: tuple[NightlyConfig, UserTraces, Path]) -> None:
     workspace = forgotten[0].workspace
     assert [one.name for one in outputs(workspace) if damaged_files(one.folder)] == []
-    assert all(not step.runs for step in planned(forgotten[0], RUN_DATE)[0])
+    assert all(not decision.runs for decision in plan(forgotten[0], RUN_DATE))
 
 
 def test_others_keep_their_rows(forgotten: tuple[NightlyConfig, UserTraces, Path]) -> None:
@@ -77,8 +78,8 @@ def test_the_next_night_refuses_the_files_rows(
     pl.read_parquet(path).sort("item_id").write_parquet(path)
     nightly(config, RUN_DATE + timedelta(days=1))
     assert traces(config.workspace, NAMED_USER) == []
-    made = planned(config, RUN_DATE + timedelta(days=1))[1]
-    reasons = read_json(made["ingested"].file("ingest.json"))["reasons"]
+    outcome = plan(config, RUN_DATE + timedelta(days=1))
+    reasons = read_json(outcome[ingest].file("ingest.json"))["reasons"]
     assert list(reasons) == [FORGOTTEN_USER]
 
 

@@ -14,7 +14,7 @@ from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
 from tasks.engine.night import Night
-from tasks.engine.stage import DiskFull
+from tasks.engine.stage import DiskFullError
 from tasks.stages.ingest import ingest
 from tasks.stages.prepare import PrepareConfig, prepare
 
@@ -74,10 +74,12 @@ def test_ingest_stops_with_a_sentence_and_goes_on_with_room(
     sources = source_fingerprint(source)
 
     def run() -> Path:
-        made = ingest(night, source, run_date=RUN_DATE.isoformat(), sources=sources)
+        made = ingest(night, source, run_date=RUN_DATE, sources=sources)
         return made.folder
 
-    with pytest.raises((DiskFull, OSError), match=r"No space left|is full.*data clean --dry-run"):
+    with pytest.raises(
+        (DiskFullError, OSError), match=r"No space left|is full.*data clean --dry-run"
+    ):
         run()
     _check(night.workspace, whole=False)
     assert not any(map(is_finished, night.workspace.glob("stages/*/*")))
@@ -92,16 +94,16 @@ def test_prepare_stops_with_a_sentence_and_goes_on_with_room(
 ) -> None:
     night = Night(small_disk(ENOUGH) / "workspace", "test", RUN_DATE, {}, None, {})
     sources = source_fingerprint(source)
-    ingested = ingest(night, source, run_date="2026-01-05", sources=sources)
+    ingested = ingest(night, source, run_date=date(2026, 1, 5), sources=sources)
     used = sum(path.stat().st_size for path in night.workspace.rglob("*") if path.is_file())
 
     def run() -> Path:
         config = PrepareConfig(n_buckets=2)
         inputs = {"ingested": ingested, "validated": ingested, "timezone": "UTC"}
-        return prepare(night, config, run_date="2026-01-04", **inputs).folder
+        return prepare(night, config, run_date=date(2026, 1, 4), **inputs).folder
 
     small_disk(used // 1024 + 300)
-    with pytest.raises(DiskFull, match="prepare stopped and published nothing"):
+    with pytest.raises(DiskFullError, match="prepare stopped and published nothing"):
         run()
     assert not any(map(is_finished, night.workspace.glob("stages/prepare/*")))
 

@@ -13,6 +13,7 @@ import pytest
 from recsys_core.artifacts import MANIFEST, Artifact, is_finished, read_manifest
 from tasks.engine import stage as stage_module
 from tasks.engine.night import Night
+from tasks.engine.stage import Decision
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -27,7 +28,12 @@ CALLS = []
 class SampleConfig(Settings):
     factor: int = Field(default=2, description="Multiplies")
 
-@stage
+EXTRAS = {
+    "polars": lambda config: config.factor > 8,
+    "never-installed": lambda config: config.factor < 0,
+}
+
+@stage(output="first", version=1, libraries=("numpy",), optional_libraries=EXTRAS)
 def first_stage(run: StageRun, config: SampleConfig, *, value: int) -> Summary:
     CALLS.append(run.key)
     (run.scratch / "checkpoint").write_text("half done")
@@ -40,7 +46,7 @@ def first_stage(run: StageRun, config: SampleConfig, *, value: int) -> Summary:
         kept.write_text("kept")
     return {"result": config.factor * value}
 
-@stage
+@stage(output="second", version=1)
 def second_stage(run: StageRun, *, first: Artifact, name: str) -> Summary:
     CALLS.append(run.key)
     (run.out / "b.txt").write_text(first.file("a.txt").read_text() + name)
@@ -82,7 +88,17 @@ def sample(write_sample: Callable[..., Sample]) -> Sample:
 
 
 def test_a_stage_runs_once(sample: Sample, night: Night) -> None:
+    arguments = {"config": sample.SampleConfig(), "value": 3}
+    decision = sample.first_stage.decide(night, arguments)
+    assert (decision.stage, decision.runs, decision.reason) == (
+        "first_stage",
+        True,
+        "never finished",
+    )
     artifact = sample.first_stage(night, sample.SampleConfig(), value=3)
+    assert artifact == decision.artifact
+    decision = sample.first_stage.decide(night, arguments)
+    assert (decision.runs, decision.reason) == (False, "finished")
     assert artifact.file("a.txt").read_text() == "6"
     assert artifact.summary == {"result": 6}
     assert artifact.folder == night.workspace / "stages" / "first_stage" / artifact.key
@@ -94,10 +110,6 @@ def test_a_stage_runs_once(sample: Sample, night: Night) -> None:
     assert again == artifact
     assert sample.CALLS == [artifact.key]
     assert (artifact.folder / MANIFEST).stat().st_mtime_ns == before
-    assert [(plan.stage, plan.runs, plan.reason) for plan in night.plans] == [
-        ("first_stage", True, "never finished"),
-        ("first_stage", False, "finished"),
-    ]
 
 
 def test_a_failing_stage_leaves_no_manifest_and_keeps_its_scratch(
@@ -145,67 +157,96 @@ def test_what_is_damaged_is_made_again(sample: Sample, night: Night) -> None:
     artifact = sample.first_stage(night, sample.SampleConfig(), value=3)
     manifest = (artifact.folder / MANIFEST).read_bytes()
     artifact.file("kept.txt").write_text("ke")
+    decision = sample.first_stage.decide(night, {"config": sample.SampleConfig(), "value": 3})
+    assert decision.reason == "output damaged"
     again = sample.first_stage(night, sample.SampleConfig(), value=3)
-    assert night.plans[-1].reason == "output damaged"
     assert len(sample.CALLS) == 2
     assert again.file("kept.txt").read_text() == "kept"
     assert (again.folder / MANIFEST).read_bytes() == manifest
 
 
-def test_a_change_of_anything_changes_the_key(
-    write_sample: Callable[..., Sample], night: Night
+def _decide(night: Night, sample: Sample, factor: int = 2, value: int = 3) -> Decision:
+    config = sample.SampleConfig(factor=factor)
+    return sample.first_stage.decide(night, {"config": config, "value": value})
+
+
+def _key_of_second(night: Night, sample: Sample, name: str = "x", **changed: int) -> str:
+    first = _decide(night, sample, **changed).artifact
+    return sample.second_stage.decide(night, {"first": first, "name": name}).artifact.key
+
+
+def test_a_change_of_anything_declared_changes_the_key_of_all_that_follows(
+    write_sample: Callable[..., Sample], night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    night.planning = True
-
-    def key(sample: Sample, factor: int = 2, value: int = 3, name: str = "x") -> tuple[str, str]:
-        config = sample.SampleConfig(factor=factor)
-        first = sample.first_stage(night, config, value=value)
-        return first.key, sample.second_stage(night, first=first, name=name).key
-
     sample = write_sample()
-    base = key(sample)
-    assert key(sample) == base
-    assert key(sample, name="y")[0] == base[0]
-    others = [key(sample, factor=3), key(sample, value=4), key(sample, name="y")]
-    night.device = "cuda"
-    others.append(key(sample))
-    night.device = "cpu"
-    others.append(key(write_sample("config.factor * value)", "value * config.factor)")))
-    assert len({base[1], *(second for _, second in others)}) == 6
-    assert key(write_sample("CALLS = []", '"""Stages."""\n\nCALLS = (\n    []\n)')) == base
-    assert key(write_sample("CALLS = []", "CALLS = []  # of each stage")) == base
+    base = _key_of_second(night, sample)
+    assert _key_of_second(night, sample) == base
+    keys = [
+        _key_of_second(night, sample, factor=3),
+        _key_of_second(night, sample, value=4),
+        _key_of_second(night, sample, name="y"),
+        _key_of_second(replace(night, device="cuda"), sample),
+        _key_of_second(
+            night, write_sample('output="first", version=1', 'output="first", version=2')
+        ),
+        _key_of_second(night, write_sample('("numpy",)', '("numpy", "torch")')),
+    ]
+    sample = write_sample()
+    monkeypatch.setattr(stage_module, "version", lambda library: f"newer {library}")
+    keys.append(_key_of_second(night, sample))
+    assert len({base, *keys}) == 1 + len(keys)
 
 
-def test_a_plan_runs_nothing_and_says_why(
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Multiplies", "What values are multiplied by"),
+        ("value must not be negative", "expected a value of at least 0"),
+        ("CALLS = []", '"""Stages."""\n\nCALLS = (\n    []\n)  # of each stage'),
+        ("config.factor * value)", "value * config.factor)"),
+    ],
+)
+def test_code_is_part_of_no_key(
+    write_sample: Callable[..., Sample], night: Night, old: str, new: str
+) -> None:
+    """Not even where it computes otherwise: the check of versions sees to that."""
+    assert old in SOURCE
+    before = _key_of_second(night, write_sample())
+    assert _key_of_second(night, write_sample(old, new)) == before
+
+
+def test_a_plan_runs_nothing_and_names_what_changed(
     write_sample: Callable[..., Sample], night: Night
 ) -> None:
     sample = write_sample()
     first = sample.first_stage(night, sample.SampleConfig(), value=3)
-    planned = replace(night, planning=True, plans=[])
 
-    def reason(sample: Sample, factor: int = 2, value: int = 3, device: str = "cpu") -> str:
-        planned.device = device
-        sample.first_stage(planned, sample.SampleConfig(factor=factor), value=value)
-        return planned.plans[-1].reason
+    def reason(sample: Sample, device: str = "cpu", **changed: int) -> str:
+        return _decide(replace(night, device=device), sample, **changed).reason
 
+    changed = "changed since the last output: "
     assert reason(sample) == "finished"
-    assert reason(sample, factor=5) == "changed since the last output: config"
-    assert reason(sample, value=5) == "changed since the last output: inputs"
-    assert reason(sample, device="cuda") == "changed since the last output: device"
-    changed = write_sample("config.factor * value)", "value * config.factor)")
-    assert reason(changed, factor=5) == "changed since the last output: config, code"
+    assert reason(sample, factor=5) == f"{changed}config.factor (2 → 5)"
+    assert reason(sample, value=5) == f"{changed}value (3 → 5)"
+    assert reason(sample, device="cuda") == f"{changed}device (cpu → cuda)"
+    newer = write_sample('output="first", version=1', 'output="first", version=2')
+    assert reason(newer, factor=5) == f"{changed}config.factor (2 → 5), version (1 → 2)"
+    assert reason(sample, factor=9).startswith(
+        f"{changed}config.factor (2 → 9), libraries.polars ("
+    )
+    assert "libraries.never-installed" not in reason(sample, factor=-1)
     first.file("a.txt").unlink()
-    assert reason(write_sample()) == "output damaged"
-    later = sample.second_stage(planned, first=first, name="x")
-    assert (planned.plans[-1].reason, planned.plans[-1].runs) == ("never finished", True)
-    assert not later.folder.exists()
+    assert reason(sample) == "output damaged"
+    later = sample.second_stage.decide(night, {"first": first, "name": "x"})
+    assert (later.reason, later.runs) == ("never finished", True)
+    assert not later.artifact.folder.exists()
     assert sorted(path.name for path in first.folder.parent.iterdir()) == [first.key]
 
 
 def test_an_input_is_known_by_its_key(sample: Sample, night: Night, tmp_path: Path) -> None:
-    night.planning = True
+    decide = sample.second_stage.decide
     keys = {
-        sample.second_stage(night, first=Artifact("first_stage", key, folder), name="x").key
+        decide(night, {"first": Artifact("first_stage", key, folder), "name": "x"}).artifact.key
         for key, folder in (("a", tmp_path), ("a", tmp_path / "elsewhere"), ("b", tmp_path))
     }
     assert len(keys) == 2

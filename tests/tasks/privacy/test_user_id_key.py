@@ -1,8 +1,6 @@
 """The key comes from the environment, and what it hides is nowhere in the workspace."""
 
-import logging
 from datetime import date
-from inspect import unwrap
 from pathlib import Path
 
 import polars as pl
@@ -14,8 +12,6 @@ from recsys_core.data.privacy.denylist import add_to_denylist
 from recsys_core.data.privacy.pseudonyms import PseudonymError, pseudonymise
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.privacy.user_id_key import user_id_key
 from tasks.stages.ingest import ingest
@@ -58,11 +54,10 @@ def source(tmp_path: Path) -> SourceConfig:
 
 
 def _ingest(workspace: Path, config: SourceConfig) -> dict[str, int]:
-    night = Night(workspace, "test", date(2026, 1, 10), {}, None, {})
     out = workspace / "out"
-    run = StageRun(night, "key", out, workspace / "scratch", silent, logging.getLogger("test"))
+    run = StageRun.bare(workspace, out)
     sources = source_fingerprint(config)
-    unwrap(ingest)(run, config=config, run_date="2026-01-10", sources=sources)
+    ingest.body(run, config=config, run_date=date(2026, 1, 10), sources=sources)
     (file,) = read_json(out / "ingest.json")["files"]
     return {part: file[f"rows_{part}"] for part in ("in", "kept", "quarantined", "duplicate")}
 

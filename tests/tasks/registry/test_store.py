@@ -133,7 +133,7 @@ def test_a_registered_scorer_is_the_one_that_was_registered(
     night: Night, registry: Registry, run_id: str, served_folder: Path, tmp_path: Path
 ) -> None:
     version = register(registry, run_id, served_folder, tmp_path)
-    scorer, folder = load_scorer(night, RegistryConfig(), version)
+    scorer, folder = load_scorer(night.workspace, RegistryConfig(), "test", version)
     assert (folder / "model.onnx").read_bytes() == (served_folder / "model.onnx").read_bytes()
     history = [["i3", "i17"]]
     assert scorer.recommend(history) == Scorer(served_folder).recommend(history)

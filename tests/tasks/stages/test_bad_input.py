@@ -1,9 +1,7 @@
 """What a user sees for each kind of bad input, from ingest to validation."""
 
 import json
-import logging
 from datetime import date
-from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,6 @@ from recsys_core.artifacts import Artifact
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
@@ -28,19 +24,17 @@ def _see(workspace: Path, files: dict[str, str]) -> str:
     folder.mkdir()
     for name, text in files.items():
         (folder / name).write_text(text)
-    night = Night(workspace, "test", date(2026, 1, 10), {}, None, {})
     for stage in ("ingest", "validate"):
         (workspace / stage).mkdir()
-    logger = logging.getLogger("test")
     first, second = (
-        StageRun(night, "key", workspace / stage, workspace, silent, logger)
+        StageRun.bare(workspace, workspace / stage, scratch=workspace)
         for stage in ("ingest", "validate")
     )
     config = SourceConfig(interactions=folder, timestamp_unit="iso")
     hashes = source_fingerprint(config)
-    unwrap(ingest)(first, config=config, run_date="2026-01-10", sources=hashes)
+    ingest.body(first, config=config, run_date=date(2026, 1, 10), sources=hashes)
     ingested = Artifact("ingest", "key", first.out)
-    unwrap(validate)(second, config=ValidationConfig(), ingested=ingested)
+    validate.body(second, config=ValidationConfig(), ingested=ingested)
     return (second.out / "validation.md").read_text()
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ def check(
         plan = tmp_path / "plan"
         plan.mkdir(exist_ok=True)
         write_json(plan / "plan.json", {"last": None if last is None else last.key})
-        check_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+        check_teacher.body(
             run,
             config=TeacherCheckConfig(**changes),
             registry=RegistryConfig(),
-            run_date="2026-03-10",
+            name="test",
+            run_date=date(2026, 3, 10),
             prepared=obvious_world,
-            planned=Artifact("plan_teacher", "plan", plan),
+            teacher_plan=Artifact("plan_teacher", "plan", plan),
             teacher=teacher,
         )
         return read_json(run.out / "check.json")

@@ -1,6 +1,3 @@
-import logging
-from datetime import date
-
 import numpy as np
 import polars as pl
 import pytest
@@ -8,8 +5,6 @@ import pytest
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.evaluation.gate import GateConfig, GateRule
 from recsys_core.evaluation.statistics import summarise
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.gate import gate
 
@@ -40,13 +35,11 @@ def evaluated(tmp_path):
 @pytest.fixture
 def judge_night(tmp_path, evaluated):
     """Run the stage's body and return its summary with the verdict that it wrote."""
-    night = Night(tmp_path, "demo", date(2026, 3, 1), config={}, champion=None, sources={})
-    run = StageRun(night, "k3", tmp_path / "out", tmp_path, silent, logging.getLogger())
+    run = StageRun.bare(tmp_path, tmp_path / "out", scratch=tmp_path)
 
-    def judge(*rules, champion_exists=False):
+    def judge(*rules, champion=None):
         config = GateConfig(rules=rules) if rules else GateConfig()
-        body = gate.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-        summary = body(run, config, evaluated=evaluated, champion_exists=champion_exists)
+        summary = gate.body(run, config, evaluated=evaluated, champion=champion)
         return summary, read_json(run.out / "verdict.json")
 
     return judge
@@ -63,7 +56,7 @@ def test_the_default_rules_pass_a_good_first_night(judge_night):
 
 
 def test_a_champion_that_was_not_compared_refuses(judge_night):
-    summary, verdict = judge_night(champion_exists=True)
+    summary, verdict = judge_night(champion=1)
     assert summary["rules"]["not worse than the champion"] == "fail"
     assert "There is no champion yet." in verdict["sentence"]
 

@@ -1,10 +1,8 @@
 """The ingest stage: its record, kills in its middle, and real data."""
 
 import json
-import logging
 from collections.abc import Callable
 from datetime import date
-from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,11 @@ from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import TABLES
 from recsys_core.data.sources.config import ItemColumns, SourceConfig, SourceError
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 from tests.shared_data import DATA
 
-RUN_DATE = "2026-01-10"
+RUN_DATE = date(2026, 1, 10)
 
 
 class _Killed(BaseException):
@@ -32,11 +28,10 @@ class _Killed(BaseException):
 def _ingest(
     workspace: Path, config: SourceConfig, hashes: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    night = Night(workspace, "test", date.fromisoformat(RUN_DATE), {}, None, {})
     out = workspace / "out"
-    run = StageRun(night, "key", out, workspace / "scratch", silent, logging.getLogger("test"))
+    run = StageRun.bare(workspace, out)
     hashes = source_fingerprint(config) if hashes is None else hashes
-    unwrap(ingest)(run, config=config, run_date=RUN_DATE, sources=hashes)
+    ingest.body(run, config=config, run_date=RUN_DATE, sources=hashes)
     return json.loads((out / "ingest.json").read_text())
 
 

@@ -1,11 +1,9 @@
 """Catalogue files over many nights: versions, retirement, vectors, and the item index."""
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
-from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,6 @@ from recsys_core.data.lake.ingest_log import mark_validated
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 
@@ -47,11 +43,10 @@ def _write(folder: Path, name: str, *lines: str) -> None:
 def _ingest(folder: Path, config: SourceConfig, day: int = 0) -> dict[str, Any]:
     """A night's ingestion, `day` days after the first one's."""
     run_date = FIRST + timedelta(days=day)
-    night = Night(folder, "test", run_date, {}, None, {})
     out = folder / "out"
-    run = StageRun(night, "key", out, folder / "scratch", silent, logging.getLogger("test"))
+    run = StageRun.bare(folder, out)
     hashes = source_fingerprint(config)
-    unwrap(ingest)(run, config=config, run_date=run_date.isoformat(), sources=hashes)
+    ingest.body(run, config=config, run_date=run_date, sources=hashes)
     return json.loads((out / "ingest.json").read_text())
 
 

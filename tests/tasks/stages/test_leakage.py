@@ -4,7 +4,6 @@ Two lakes hold the same events before a cut and anything at all after it; what a
 must be equal wherever it may not look beyond the cut.
 """
 
-import logging
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,7 @@ from recsys_core.data.lake.commits import Change
 from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
-from recsys_core.settings import silent
 from recsys_core.training.batching import TrainingSet
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.prepare import PrepareConfig, prepare
 
@@ -100,16 +97,13 @@ def _prepared(workspace: Path, events: list[Event], config: PrepareConfig) -> Pa
     versions = {table.name: lake.version(table.name) for table in TABLES}
     ingested = Artifact("ingest", "k", workspace / "ingested")
     write_json(ingested.folder / "ingest.json", {"versions": versions, "timestamp_kind": "time"})
-    night = Night(workspace, "test", END.date(), {}, None, {})
-    run = StageRun(
-        night, "k", workspace / "out", workspace / "scratch", silent, logging.getLogger("test")
-    )
+    run = StageRun.bare(workspace, workspace / "out")
     run.out.mkdir()
     run.scratch.mkdir()
-    body = prepare.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+    body = prepare.body
     inputs = {"ingested": ingested, "validated": ingested, "timezone": "UTC"}
     try:
-        body(run, config=config, run_date=END.date().isoformat(), **inputs)
+        body(run, config=config, run_date=END.date(), **inputs)
     except ValueError as error:
         if "nothing to train on" in str(error):
             return None

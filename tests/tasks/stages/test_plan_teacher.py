@@ -76,10 +76,10 @@ def night_of(
         prepared = _world(obvious_world, tmp_path / f"world-{name}", day, n_new_items)
         planning, training = make_run(f"plan_teacher/{name}"), make_run(f"train_teacher/{name}")
         training = replace(training, progress=progress)
-        plan = plan_teacher.__wrapped__(planning, config=config, prepared=prepared)  # pyright: ignore[reportFunctionMemberAccess]
+        plan = plan_teacher.body(planning, config=config, prepared=prepared)
         planned = Artifact("plan_teacher", name, planning.out)
-        summary = train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
-            training, config=config, prepared=prepared, planned=planned
+        summary = train_teacher.body(
+            training, config=config, prepared=prepared, teacher_plan=planned
         )
         publish(Artifact("train_teacher", name, training.out), {}, summary)
         return training, plan
@@ -166,11 +166,11 @@ def test_a_parent_that_was_deleted_since_is_said(
     plan = {"mode": "warm", "parent": "no-such-key", "since": 0, "last": None}
     write_json(run.scratch / "plan.json", plan)
     with pytest.raises(LostParentError, match="no-such-key, which is no longer whole"):
-        train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+        train_teacher.body(
             run,
             config=teacher,
             prepared=Artifact("prepare", "world", tmp_path / "world-day-5"),
-            planned=Artifact("plan_teacher", "plan", run.scratch),
+            teacher_plan=Artifact("plan_teacher", "plan", run.scratch),
         )
 
 
@@ -220,15 +220,15 @@ def test_weights_exchanged_since_the_plan_are_said(
     config = teacher.model_copy(update={"transfer_from": source, "n_seeds": 2})
     prepared = Artifact("prepare", "world-day-5", tmp_path / "world-day-5")
     planning, training = make_run("plan_teacher/pinned"), make_run("train_teacher/pinned")
-    plan_teacher.__wrapped__(planning, config=config, prepared=prepared)  # pyright: ignore[reportFunctionMemberAccess]
+    plan_teacher.body(planning, config=config, prepared=prepared)
     (source / "model.safetensors").replace(source / "member-1/model.safetensors")
     (source / "model.safetensors").hardlink_to(source / "member-1/model.safetensors")
     with pytest.raises(TransferError, match=r"elsewhere are others than .*plan_teacher/pinned"):
-        train_teacher.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+        train_teacher.body(
             training,
             config=config,
             prepared=prepared,
-            planned=Artifact("plan_teacher", "pinned", planning.out),
+            teacher_plan=Artifact("plan_teacher", "pinned", planning.out),
         )
 
 

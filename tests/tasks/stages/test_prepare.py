@@ -26,7 +26,7 @@ from tasks.engine.stage import StageRun
 from tasks.stages.prepare import PrepareConfig, prepare
 from tasks.training.prepared import Prepared
 
-RUN_DATE = "2026-03-10"
+RUN_DATE = date(2026, 3, 10)
 CONFIG = PrepareConfig(validation_days=1, test_days=1, popularity_days=2, n_buckets=3)
 INDEX = ["a", "b", "c", "d", "e"]
 
@@ -100,8 +100,7 @@ def _prepare(
     run: StageRun, ingested: Artifact, config: PrepareConfig = CONFIG, **inputs: str
 ) -> dict[str, Any]:
     arguments = {"run_date": RUN_DATE, "timezone": "UTC"} | inputs
-    body = prepare.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
-    return body(run, config=config, ingested=ingested, validated=ingested, **arguments)
+    return prepare.body(run, config=config, ingested=ingested, validated=ingested, **arguments)
 
 
 def _histories(run: StageRun) -> dict[str, tuple[list[int], int, int]]:

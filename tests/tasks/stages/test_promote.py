@@ -36,7 +36,7 @@ def promote_version(
     def run(
         version: int, *, passed: bool = True, key: str = "", begun_with: int | None = None
     ) -> dict[str, Any]:
-        night.champion = begun_with or registry.version_of(NAME, CHAMPION)
+        champion = begun_with or registry.version_of(NAME, CHAMPION)
         folder = tmp_path / f"inputs-{version}-{passed}-{key}"
         write_json(folder / "registered.json", {"name": NAME, "version": version})
         sentence = "All rules hold." if passed else "small: size_bytes is 999, at most 100 allowed."
@@ -44,9 +44,10 @@ def promote_version(
         verdict = {"passed": passed, "sentence": sentence, "rules": rules}
         write_json(folder / "verdict.json", verdict)
         artifact = Artifact("x", "x", folder)
-        body = promote.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
         stage_run = make_run(f"promote-{version}-{passed}-{key}")
-        summary = body(stage_run, RegistryConfig(), registered=artifact, gated=artifact)
+        summary = promote.body(
+            stage_run, RegistryConfig(), champion=champion, registered=artifact, verdict=artifact
+        )
         assert summary == read_json(stage_run.out / "promotion.json")
         shutil.rmtree(stage_run.out)
         return summary

@@ -1,5 +1,4 @@
 import json
-import logging
 import re
 from datetime import date
 
@@ -10,8 +9,6 @@ import pytest
 from recsys_core.artifacts import Artifact, digest, publish, write_json
 from recsys_core.evaluation.gate import GateConfig, GateRule, evaluate_rules
 from recsys_core.evaluation.statistics import summarise
-from recsys_core.settings import silent
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.report import report
 from tests.html_page import HtmlPage, words
@@ -46,7 +43,9 @@ class World:
             "ingest": {"ingest.json": ingest_facts()},
             "validate": {"validation.json": validation_facts()},
             "prepare": {"split.json": split_facts()},
+            "plan_teacher": {"plan.json": {}},
             "train_teacher": {"curve.json": curve(40, 0.17)},
+            "check_teacher": {"check.json": {}},
             "write_soft_labels": {"labels.json": {}},
             "distill": {"curve.json": curve(30, 0.155)},
             "control": {"curve.json": curve(30, 0.135)},
@@ -54,29 +53,32 @@ class World:
             "evaluate": {"metrics.json": METRICS, "latency.json": latencies()},
             "gate": {"verdict.json": verdict()},
             "register": {"registered.json": {}},
+            "promote": {"promotion.json": {}},
         }
         self.summaries = {"register": {"name": "demo-student", "version": 7, "smoke_test": True}}
 
     def render(self):
         made = {stage: self._publish(stage) for stage in self.files}
-        night = Night(self.folder, "demo", date(2026, 3, 1), config={}, champion=None, sources={})
         out = self.folder / "report"
         out.mkdir(exist_ok=True)
-        run = StageRun(night, "k", out, self.folder, silent, logging.getLogger())
-        summary = report.__wrapped__(  # pyright: ignore[reportFunctionMemberAccess]
+        run = StageRun.bare(self.folder, out, scratch=self.folder)
+        summary = report.body(
             run,
-            run_date="2026-03-01",
+            run_date=date(2026, 3, 1),
             ingested=made["ingest"],
             validated=made["validate"],
             prepared=made["prepare"],
+            teacher_plan=made["plan_teacher"],
             teacher=made["train_teacher"],
+            teacher_check=made["check_teacher"],
+            soft_labels=made["write_soft_labels"],
             student=made["distill"],
-            control=made.get("control"),
+            control=made["control"],
             compressed=made["compress"],
             evaluated=made["evaluate"],
-            gated=made["gate"],
             registered=made["register"],
-            soft_labels=made["write_soft_labels"],
+            verdict=made["gate"],
+            promoted=made["promote"],
         )
         return summary, (out / "report.html").read_text(encoding="utf-8")
 
@@ -87,7 +89,7 @@ class World:
         parts = {
             "config": {"n_layers": 2, "note": HOSTILE},
             "inputs": {"prepared": "k"},
-            "code": "c",
+            "version": 1,
             "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
             "device": "cpu",
         }
@@ -308,9 +310,8 @@ def test_a_first_night_with_little_to_show(world):
     world.files["evaluate"] = {"metrics.json": metrics, "latency.json": {}}
     world.files["validate"]["validation.json"]["expectations"] = []
     world.files["ingest"]["ingest.json"]["files"] = []
-    for stage in ("train_teacher", "distill"):
-        world.files[stage] = {"model.json": {}}
-    del world.files["control"]
+    for stage in ("train_teacher", "distill", "control"):
+        world.files[stage] = {"curve.json": []}
     text = words(HtmlPage(world.render()[1]))
     assert "Nothing was new this night" in text
     assert "No row was quarantined" in text

@@ -1,10 +1,8 @@
 """The validation stage: what it lets through, what it stops, and what it says."""
 
 import json
-import logging
 from collections.abc import Iterable
 from datetime import date, timedelta
-from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,7 @@ from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
-from recsys_core.settings import silent
 from recsys_core.synthetic.world import WorldConfig, write_world
-from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
@@ -32,8 +28,7 @@ HEADER = "user_id,item_id,timestamp,event_type,weight\n"
 def _run(workspace: Path, stage: str) -> StageRun:
     out = workspace / stage
     out.mkdir(parents=True, exist_ok=True)
-    night = Night(workspace, "test", RUN_DATE, {}, None, {})
-    return StageRun(night, "key", out, workspace / "scratch", silent, logging.getLogger("test"))
+    return StageRun.bare(workspace, out)
 
 
 def _ingest(workspace: Path, text: str, **settings: object) -> Artifact:
@@ -44,13 +39,13 @@ def _ingest(workspace: Path, text: str, **settings: object) -> Artifact:
         {"interactions": path, "timestamp_unit": "iso", **settings}
     )
     run, hashes = _run(workspace, "ingest"), source_fingerprint(config)
-    unwrap(ingest)(run, config=config, run_date=RUN_DATE.isoformat(), sources=hashes)
+    ingest.body(run, config=config, run_date=RUN_DATE, sources=hashes)
     return Artifact("ingest", "key", run.out)
 
 
 def _validate(workspace: Path, ingested: Artifact, **settings: Any) -> dict[str, Any]:
     config = ValidationConfig.model_validate(settings)
-    return unwrap(validate)(_run(workspace, "validate"), config=config, ingested=ingested)
+    return validate.body(_run(workspace, "validate"), config=config, ingested=ingested)
 
 
 def _report(workspace: Path) -> dict[str, Any]:
@@ -318,7 +313,7 @@ class Shop:
             {"interactions": folder, "timestamp_unit": "iso", **settings}
         )
         run, hashes = _run(self.workspace, "ingest"), source_fingerprint(config)
-        unwrap(ingest)(run, config=config, run_date=RUN_DATE.isoformat(), sources=hashes)
+        ingest.body(run, config=config, run_date=RUN_DATE, sources=hashes)
         return Artifact("ingest", "key", run.out)
 
     def first_load(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def write(
     obvious_world: Artifact, trained_teacher: Artifact
 ) -> Callable[[StageRun, SoftLabelConfig], dict[str, Any]]:
     def run_stage(run: StageRun, config: SoftLabelConfig) -> dict[str, Any]:
-        body = write_soft_labels.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+        body = write_soft_labels.body
         return body(run, config=config, prepared=obvious_world, teacher=trained_teacher)
 
     return run_stage

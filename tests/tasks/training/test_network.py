@@ -60,14 +60,14 @@ def train(
         if progress is not None:
             run = replace(run, progress=progress)
         if stage != "distill":
-            body = {"train_teacher": train_teacher, "control": control}[stage].__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+            body = {"train_teacher": train_teacher, "control": control}[stage].body
             if stage == "control":
                 return run, body(run, config=network, prepared=obvious_world)
             config = TeacherConfig.model_validate(network.model_dump() | teacher)
             planned = Artifact("plan_teacher", "plan", run.scratch)
             write_json(planned.folder / "plan.json", FULL)
-            return run, body(run, config=config, prepared=obvious_world, planned=planned)
-        body = distill.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
+            return run, body(run, config=config, prepared=obvious_world, teacher_plan=planned)
+        body = distill.body
         summary = body(
             run,
             config=distillation or DistillationConfig(),

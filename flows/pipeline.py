@@ -1,0 +1,157 @@
+"""The night as data: its stages in order, and which settings each of them gets.
+
+A stage's other parameters are named after what they are: an earlier stage's output, or a fact of
+the night. So this list is the only place that says how stages are wired; `recdistill nightly
+--plan`, the chart in docs/architecture.md and the tests of kills read it too.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from flows.config import NightlyConfig
+from recsys_core.artifacts import Artifact
+from tasks.engine.night import Night
+from tasks.engine.stage import Decision, Stage
+from tasks.stages.check_teacher import check_teacher
+from tasks.stages.compress import compress
+from tasks.stages.control import control
+from tasks.stages.distill import distill
+from tasks.stages.evaluate import evaluate
+from tasks.stages.gate import gate
+from tasks.stages.ingest import ingest
+from tasks.stages.plan_teacher import plan_teacher
+from tasks.stages.prepare import prepare
+from tasks.stages.promote import promote
+from tasks.stages.register import register
+from tasks.stages.report import report
+from tasks.stages.train_teacher import train_teacher
+from tasks.stages.validate import validate
+from tasks.stages.write_soft_labels import write_soft_labels
+
+FACTS = ("name", "run_date", "champion", "sources", "read_again")
+"""Attributes of `Night` that a stage may have as a parameter, and so in its key."""
+
+
+class WiringError(TypeError):
+    """A stage wants what neither an earlier stage, nor the night, nor the settings give it."""
+
+
+class Step:
+    """A stage and its settings.
+
+    Args:
+        stage: The stage.
+        settings: Parameter of the stage → dotted name in `NightlyConfig`.
+    """
+
+    def __init__(self, stage: Stage, **settings: str) -> None:
+        self.stage = stage
+        self.settings: Mapping[str, str] = settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was decided about each stage of a night, in order.
+
+    Attributes:
+        decisions: Of all stages that were reached.
+    """
+
+    decisions: Mapping[Stage, Decision]
+
+    def __getitem__(self, stage: Stage) -> Artifact:
+        return self.decisions[stage].artifact
+
+    def __iter__(self) -> Iterator[Decision]:
+        return iter(self.decisions.values())
+
+
+class Pipeline:
+    """Stages in order, checked when it is made.
+
+    Args:
+        steps: Each may use the outputs of those before it.
+
+    Raises:
+        WiringError: A parameter of a stage is given by nobody, or a setting goes to no parameter.
+    """
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = steps
+        outputs: set[str] = set()
+        for step in steps:
+            _check(step, outputs)
+            outputs.add(step.stage.output)
+
+    def inputs(self, stage: Stage) -> list[Stage]:
+        """The stages whose outputs a stage reads."""
+        return [step.stage for step in self.steps if step.stage.output in stage.parameters]
+
+    def run(self, night: Night, config: NightlyConfig, *, through: Stage | None = None) -> Outcome:
+        """Run the stages whose output is missing.
+
+        Args:
+            night: The facts of the night.
+            config: All settings.
+            through: The last stage; None for all.
+        """
+        return self._walk(night, config, through, carry_out=True)
+
+    def plan(self, night: Night, config: NightlyConfig, *, through: Stage | None = None) -> Outcome:
+        """Say what `run` would do, and why; nothing runs."""
+        return self._walk(night, config, through, carry_out=False)
+
+    def _walk(
+        self, night: Night, config: NightlyConfig, through: Stage | None, *, carry_out: bool
+    ) -> Outcome:
+        known: dict[str, Any] = {fact: getattr(night, fact) for fact in FACTS}
+        decisions: dict[Stage, Decision] = {}
+        for step in self.steps:
+            stage = step.stage
+            settings = {name: attrgetter(path)(config) for name, path in step.settings.items()}
+            inputs = {name: known[name] for name in stage.parameters if name not in settings}
+            arguments = settings | inputs
+            decisions[stage] = stage.decide(night, arguments)
+            if carry_out:
+                stage.carry_out(decisions[stage], night, arguments)
+            known[stage.output] = decisions[stage].artifact
+            if stage is through:
+                break
+        return Outcome(decisions)
+
+
+def _check(step: Step, outputs: set[str]) -> None:
+    parameters = step.stage.parameters
+    if unknown := sorted(set(step.settings) - set(parameters)):
+        msg = f"{step.stage.name} has no parameter {unknown[0]!r} that a setting could go to."
+        raise WiringError(msg)
+    for name, parameter in parameters.items():
+        known = outputs if parameter.annotation is Artifact else {*step.settings, *FACTS}
+        if name not in known and parameter.default is inspect.Parameter.empty:
+            msg = (
+                f"{step.stage.name} wants {name!r}, which is no output of a stage before it, no "
+                f"fact of the night and no setting. There are: {', '.join(sorted(known))}."
+            )
+            raise WiringError(msg)
+
+
+PIPELINE = Pipeline(
+    Step(ingest, config="events"),
+    Step(validate, config="validation"),
+    Step(prepare, config="prepare", timezone="events.timezone"),
+    Step(plan_teacher, config="teacher"),
+    Step(train_teacher, config="teacher"),
+    Step(check_teacher, config="teacher_check", registry="registry"),
+    Step(write_soft_labels, config="soft_labels"),
+    Step(distill, config="distillation", student="student"),
+    Step(control, config="student"),
+    Step(compress, config="compression", distillation="distillation"),
+    Step(evaluate, config="evaluation", registry="registry"),
+    Step(register, config="registry"),
+    Step(gate, config="gate"),
+    Step(promote, config="registry"),
+    Step(report),
+)

@@ -1,0 +1,192 @@
+"""The source below a stage, as far as it can change what the stage writes.
+
+Comments, layout, docstrings, descriptions of settings, texts of exceptions and where a module lies
+do not count. Files that a module's source names, such as templates, do.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("recsys_core", "tasks")
+ENGINE = "tasks.engine"
+"""Runs stages and decides nothing of what they write: what only it imports does not count."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """What of a module's source can change a stage's output.
+
+    Attributes:
+        body: Hash of its syntax tree, without its imports of `PACKAGES`.
+        code: Hash of the body, of the files that it names, and of what it imports from where: of
+            the imported module's body, not its name, so that a module may move.
+        imports: Modules of `PACKAGES` that it imports, anywhere in it.
+        libraries: Top-level names of everything else that it imports.
+    """
+
+    body: str
+    code: str
+    imports: tuple[str, ...]
+    libraries: tuple[str, ...]
+
+
+def read_modules(root: Path, packages: Sequence[str] = PACKAGES) -> dict[str, Module]:
+    """All modules below a root, by dotted name; nothing is imported to find out.
+
+    Args:
+        root: Folder that holds the packages.
+        packages: Top-level packages.
+    """
+    paths = {
+        _dotted(path, root): path
+        for package in packages
+        for path in sorted((root / package).rglob("*.py"))
+    }
+    trees = {name: _without_prose(ast.parse(path.read_bytes())) for name, path in paths.items()}
+    bodies = {name: _body(tree, paths) for name, tree in trees.items()}
+    modules: dict[str, Module] = {}
+    for name, tree in trees.items():
+        imported = list(_imports(tree, paths))
+        own = [
+            (target, names)
+            for target, names in imported
+            if target in paths and not _is_engine(target)
+        ]
+        uses = sorted((bodies[target], names) for target, names in own)
+        code = digest([bodies[name], uses, _companions(paths[name], root, packages)])
+        imports = {target for target, _ in own}
+        others = {target.split(".")[0] for target, _ in imported if target not in paths}
+        modules[name] = Module(bodies[name], code, tuple(sorted(imports)), tuple(sorted(others)))
+    return modules
+
+
+def below(module: str, modules: Mapping[str, Module]) -> set[str]:
+    """Names of a module, of its packages and of all that they import; the engine's are left out."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += modules[name].imports
+            parent = name.rpartition(".")[0]
+            waiting += [parent] if parent in modules else []
+    return reached
+
+
+def _is_engine(name: str) -> bool:
+    return name == ENGINE or name.startswith(f"{ENGINE}.")
+
+
+def digest(value: object) -> str:
+    """Short hash of a text or of a JSON-serialisable value."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _dotted(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _companions(path: Path, root: Path, packages: Sequence[str]) -> list[str]:
+    """Hashes of the templates and other files that a module's source names, directly or not."""
+    others = {
+        other.name: other
+        for package in packages
+        for other in (root / package).rglob("*.*")
+        if other.suffix not in (".py", ".pyc") and other.is_file()
+    }
+    waiting, named = [path], set[str]()
+    while waiting:
+        text = waiting.pop().read_text(encoding="utf-8")
+        new = {name for name in others if name in text} - named
+        named |= new
+        waiting += [others[name] for name in new]
+    return sorted(digest(others[name].read_text(encoding="utf-8")) for name in named)
+
+
+class _WithoutProse(ast.NodeTransformer):
+    """Drops what a reader reads and no output shows."""
+
+    def visit(self, node: ast.AST) -> Any:
+        """Drop docstrings and type-checking imports, then go on below."""
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # pyright: ignore[reportAttributeAccessIssue]
+                statement
+                for statement in body
+                if not _is_text(statement) and not _is_for_types(statement)
+            ]
+        return super().visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        """`msg = "..."`, as every exception here gets its text."""
+        is_message = [ast.unparse(target) for target in node.targets] == ["msg"]
+        return None if is_message else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> Any:
+        """`raise SomeError(msg)` or with the text itself."""
+        if isinstance(node.exc, ast.Call):
+            node.exc.args = [part for part in node.exc.args if not _is_message(part)]
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        """`Field(..., description="...")`."""
+        if ast.unparse(node.func) == "Field":
+            node.keywords = [word for word in node.keywords if word.arg != "description"]
+        return self.generic_visit(node)
+
+
+def _is_message(node: ast.expr) -> bool:
+    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return is_text or isinstance(node, ast.JoinedStr) or ast.unparse(node) == "msg"
+
+
+def _without_prose(tree: ast.Module) -> ast.Module:
+    return _WithoutProse().visit(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether it is a docstring, or the text below a constant that documents it."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _is_for_types(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+
+
+def _body(tree: ast.Module, own: Mapping[str, Path]) -> str:
+    return digest(ast.dump(_without_imports(tree, own)))
+
+
+def _without_imports(tree: ast.Module, own: Mapping[str, Path]) -> ast.Module:
+    """A copy whose imports of our modules say which names they bring and not from where."""
+
+    class _Drop(ast.NodeTransformer):
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+            return None if any(target in own for target, _ in _imports(node, own)) else node
+
+    return _Drop().visit(deepcopy(tree))
+
+
+def _imports(tree: ast.AST, own: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """What is imported, from where, under which names: (module, "a as b")."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, f"{alias.name} as {alias.asname}"
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if inner in own:
+                    yield inner, f"module as {alias.asname or alias.name}"
+                else:
+                    yield node.module, f"{alias.name} as {alias.asname}"

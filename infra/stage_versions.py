@@ -1,0 +1,200 @@
+"""Notice code that changed below a stage whose version did not.
+
+    python -m infra.stage_versions                                   the check; part of `make lint`
+    python -m infra.stage_versions --record                          after versions were raised
+    python -m infra.stage_versions --neutral WHY [STAGE ...]         the outputs stay the same
+
+A stage's key holds its declared version and not its code, so that a mended sentence retrains no
+teacher. This check keeps that honest. It walks the source below each stage and compares it with
+stage_versions.json, which is committed: code that changed wants a higher `version`, or a sentence
+that says why the files that the stage writes are the same.
+
+What can change no output does not count; see `infra.stage_code`. A library that a stage's code
+imports has to be among the stage's `libraries`, unless it only carries the work (`CARRIERS`).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+from infra.stage_code import Module, below, digest, read_modules
+
+CARRIERS = {
+    "jaxtyping": "annotations, checked in tests only",
+    "markupsafe": "escapes text",
+    "mlflow-skinny": "keeps what is registered; its own formats carry their version",
+    "prefect": "shows and logs",
+    "psutil": "measures",
+    "pydantic": "checks settings, whose values are in the key",
+    "rich": "shows progress",
+    "safetensors": "keeps numbers as they are",
+}
+"""Libraries that carry the work and decide no byte of an output, and why."""
+
+NOT_USED = {
+    "plan_teacher": {"liger-kernel": "nothing is trained"},
+    "check_teacher": {
+        "liger-kernel": "nothing is trained",
+        "onnxruntime": "scores students only",
+        "pandas": "asks students only",
+        "scipy": "the similarities of item-kNN only",
+    },
+    "distill": {"liger-kernel": "the distillation loss is not fused"},
+    "compress": {
+        "liger-kernel": "the distillation loss is not fused",
+        "scipy": "the similarities of item-kNN only",
+    },
+    "evaluate": {"pandas": "the packaged model's own interface only"},
+    "register": {"numpy": "the smoke test only", "pandas": "the smoke test only"},
+    "promote": {
+        "numpy": "moves an alias only",
+        "onnxruntime": "moves an alias only",
+        "pandas": "moves an alias only",
+    },
+    "report": {"polars": "reads no table"},
+}
+"""Stage → libraries that code below it imports and the stage does not use, and why."""
+
+RECORD_IT = "python -m infra.stage_versions --record"
+RECORD = Path(__file__).with_name("stage_versions.json")
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """A stage as it is declared.
+
+    Attributes:
+        module: Where it is defined.
+        version: Its version.
+        libraries: The distributions that it declares, optional ones included.
+    """
+
+    module: str
+    version: int
+    libraries: tuple[str, ...]
+
+
+def problems(
+    stages: Mapping[str, StageFacts], modules: Mapping[str, Module], record: Mapping[str, Any]
+) -> Iterator[str]:
+    """What has to be done before the record and the code agree, a sentence each."""
+    known = set(record["modules"].values())
+    for name, stage in stages.items():
+        reached = below(stage.module, modules)
+        before = record["stages"].get(name)
+        if before is None:
+            yield f"{name} is new: run `{RECORD_IT}`."
+        elif before["version"] != stage.version:
+            yield f"{name} has version {stage.version}: run `{RECORD_IT}`."
+        elif before["code"] != _code(reached, modules):
+            changed = sorted(module for module in reached if modules[module].body not in known)
+            where = ", ".join(changed) or "what is imported from where, or a template"
+            yield (
+                f"{name}: the code below it changed ({where}). Where it may write other files than "
+                f"before, raise its version in {stage.module} from {stage.version} and run "
+                f"`{RECORD_IT}`. Where its files stay the same, run "
+                f"`python -m infra.stage_versions --neutral WHY {name}`."
+            )
+        used = {library for module in reached for library in modules[module].libraries}
+        fine = {*stage.libraries, *CARRIERS, *NOT_USED.get(name, ())}
+        if missing := sorted(_distributions(used) - fine):
+            yield (
+                f"{name}: its code imports {', '.join(missing)}, which its `libraries` lack. A "
+                "version that changes has to change the key."
+            )
+    for name in sorted(record["stages"].keys() - stages.keys()):
+        yield f"{name} is gone: run `{RECORD_IT}`."
+
+
+def recorded(
+    stages: Mapping[str, StageFacts],
+    modules: Mapping[str, Module],
+    record: Mapping[str, Any],
+    *,
+    neutral: str | None = None,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The record with what is new.
+
+    Args:
+        stages: As declared.
+        modules: Their source.
+        record: Until now.
+        neutral: Why the files of stages stay the same though code below them changed.
+        only: Those stages; none for all.
+
+    Raises:
+        SystemExit: The code below a stage changed, and neither its version nor `neutral` says so.
+    """
+    new: dict[str, Any] = {}
+    for name, stage in stages.items():
+        code = _code(below(stage.module, modules), modules)
+        before = record["stages"].get(name)
+        if before is None or before["version"] != stage.version:
+            new[name] = {"version": stage.version, "code": code, "neutral": []}
+        elif before["code"] == code:
+            new[name] = before
+        elif neutral and (not only or name in only):
+            new[name] = {**before, "code": code, "neutral": [*before["neutral"], neutral]}
+        else:
+            msg = f"{name}: raise its version, or say why its files stay the same (--neutral)."
+            raise SystemExit(msg)
+    reached = {module for stage in stages.values() for module in below(stage.module, modules)}
+    return {"modules": {name: modules[name].body for name in sorted(reached)}, "stages": new}
+
+
+def declared_stages() -> dict[str, StageFacts]:
+    """The stages of the pipeline."""
+    from flows.pipeline import PIPELINE
+
+    stages = [step.stage for step in PIPELINE.steps]
+    return {
+        stage.name: StageFacts(
+            stage.body.__module__,
+            stage.version,
+            (*stage.libraries, *stage.optional_libraries),
+        )
+        for stage in stages
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the check, or record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="with --neutral: only these")
+    parser.add_argument("--record", action="store_true", help="write stage_versions.json anew")
+    parser.add_argument("--neutral", metavar="WHY", help="why the outputs stay the same; records")
+    given = parser.parse_args(arguments)
+    stages, modules = declared_stages(), read_modules(Path(__file__).parents[1])
+    empty: dict[str, Any] = {"modules": {}, "stages": {}}
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else empty
+    if given.record or given.neutral:
+        new = recorded(stages, modules, record, neutral=given.neutral, only=given.stages)
+        RECORD.write_text(json.dumps(new, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return
+    if found := list(problems(stages, modules, record)):
+        sys.exit("\n".join(found))
+
+
+class _AsWritten(argparse.RawDescriptionHelpFormatter):
+    """The docstring's own lines."""
+
+
+def _code(reached: set[str], modules: Mapping[str, Module]) -> str:
+    return digest(sorted(modules[name].code for name in reached))
+
+
+def _distributions(names: set[str]) -> set[str]:
+    """The distributions that bring top-level names; those of the standard library bring none."""
+    brought = packages_distributions()
+    found = (brought[name][0] for name in names if name in brought)
+    return {name.lower().replace("_", "-") for name in found}
+
+
+if __name__ == "__main__":
+    main()
