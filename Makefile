@@ -23,6 +23,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/typos
 	$(BIN)/lint-imports
+	$(BIN)/python -m infra.stage_versions
 	$(BIN)/pyright
 
 format: $(VENV)/installed-dev  ## Format and mend what can be mended

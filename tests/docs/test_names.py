@@ -30,12 +30,7 @@ from tests.docs.documents import (
 FOREIGN = frozenset(
     {
         "AWS_ACCESS_KEY_ID",
-        "flows/pipeline.py",
-        "infra/stage_versions.json",
-        "infra/stage_versions.py",
         "make",
-        "python -m infra.stage_versions --neutral WHY",
-        "python -m infra.stage_versions --record",
         "strptime",
         "WHY",
         "torch.compile",
