@@ -44,6 +44,7 @@ NOT_USED = {
         "pandas": "asks students only",
         "scipy": "the similarities of item-kNN only",
     },
+    "train_teacher": {"scipy": "the drift that plan_teacher measures only"},
     "distill": {"liger-kernel": "the distillation loss is not fused"},
     "compress": {
         "liger-kernel": "the distillation loss is not fused",
@@ -61,6 +62,9 @@ NOT_USED = {
 """Stage → libraries that code below it imports and the stage does not use, and why."""
 
 RECORD_IT = "python -m infra.stage_versions --record"
+HINT = f"""Where a stage may write other files than before, raise `version` in
+the stage's decorator and run `{RECORD_IT}`. Where its files stay the same, run
+`python -m infra.stage_versions --neutral WHY STAGE ...`; without a stage it means all of them."""
 RECORD = Path(__file__).with_name("stage_versions.json")
 
 
@@ -94,12 +98,7 @@ def problems(
         elif before["code"] != _code(reached, modules):
             changed = sorted(module for module in reached if modules[module].body not in known)
             where = ", ".join(changed) or "what is imported from where, or a template"
-            yield (
-                f"{name}: the code below it changed ({where}). Where it may write other files than "
-                f"before, raise its version in {stage.module} from {stage.version} and run "
-                f"`{RECORD_IT}`. Where its files stay the same, run "
-                f"`python -m infra.stage_versions --neutral WHY {name}`."
-            )
+            yield f"{name}, version {stage.version}: the code below it changed ({where})."
         used = {library for module in reached for library in modules[module].libraries}
         fine = {*stage.libraries, *CARRIERS, *NOT_USED.get(name, ())}
         if missing := sorted(_distributions(used) - fine):
@@ -178,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         RECORD.write_text(json.dumps(new, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return
     if found := list(problems(stages, modules, record)):
-        sys.exit("\n".join(found))
+        sys.exit("\n".join([*found, "", HINT]))
 
 
 class _AsWritten(argparse.RawDescriptionHelpFormatter):
