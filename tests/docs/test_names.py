@@ -31,6 +31,7 @@ FOREIGN = frozenset(
     {
         "AWS_ACCESS_KEY_ID",
         "make",
+        "mostly",
         "strptime",
         "WHY",
         "torch.compile",
