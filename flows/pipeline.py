@@ -88,7 +88,7 @@ class Pipeline:
 
     def inputs(self, stage: Stage) -> list[Stage]:
         """The stages whose outputs a stage reads."""
-        return [step.stage for step in self.steps if step.stage.output in stage.parameters]
+        return [step.stage for step in self.steps if step.stage.output in stage.artifacts]
 
     def run(self, night: Night, config: NightlyConfig, *, through: Stage | None = None) -> Outcome:
         """Run the stages whose output is missing.
@@ -129,7 +129,7 @@ def _check(step: Step, outputs: set[str]) -> None:
         msg = f"{step.stage.name} has no parameter {unknown[0]!r} that a setting could go to."
         raise WiringError(msg)
     for name, parameter in parameters.items():
-        known = outputs if parameter.annotation is Artifact else {*step.settings, *FACTS}
+        known = outputs if name in step.stage.artifacts else {*step.settings, *FACTS}
         if name not in known and parameter.default is inspect.Parameter.empty:
             msg = (
                 f"{step.stage.name} wants {name!r}, which is no output of a stage before it, no "

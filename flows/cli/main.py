@@ -1,5 +1,6 @@
 """The command line. Errors are shown as messages; RECDISTILL_DEBUG=1 shows tracebacks."""
 
+import json
 import os
 import sys
 from datetime import date, datetime
@@ -43,6 +44,9 @@ def nightly(
         bool,
         typer.Option("--plan", help="Show which stages would run, and why; run nothing."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the plan, or the results, as JSON.")
+    ] = False,
 ) -> None:
     """Run one night. Stages that have finished are skipped."""
     resolved = resolve(config, data, workspace)
@@ -53,9 +57,13 @@ def nightly(
 
     keep_tracebacks_off_the_console()
     if plan:
-        _print_plan(flow.plan(resolved, day), day)
+        _print_plan(flow.plan(resolved, day), day, as_json=as_json)
         return
-    _print_summary(flow.nightly(resolved, day))
+    summary = flow.nightly(resolved, day)
+    if as_json:
+        typer.echo(summary.read_text(encoding="utf-8"))
+    else:
+        _print_summary(summary)
 
 
 @app.command()
@@ -165,7 +173,14 @@ def _escaped(text: object) -> str:
     return escape(str(text))
 
 
-def _print_plan(outcome: "Outcome", day: date) -> None:
+def _print_plan(outcome: "Outcome", day: date, *, as_json: bool) -> None:
+    if as_json:
+        stages = [
+            {"stage": step.stage, "key": step.artifact.key, "runs": step.runs, "why": step.reason}
+            for step in outcome
+        ]
+        typer.echo(json.dumps({"run_date": day.isoformat(), "stages": stages}, indent=2))
+        return
     table = Table("stage", "what", "why", title=f"Night of {day}")
     for decision in outcome:
         what = "[bold]run[/]" if decision.runs else "skip"

@@ -145,6 +145,12 @@ class Stage:
         _, *rest = inspect.signature(self.body).parameters.items()
         return dict(rest)
 
+    @property
+    def artifacts(self) -> list[str]:
+        """Parameters that take the output of another stage."""
+        parameters = self.parameters.items()
+        return [name for name, parameter in parameters if parameter.annotation is Artifact]
+
     def __call__(self, night: Night, config: Settings | None = None, **inputs: Any) -> Artifact:
         """Run the stage unless its output is finished.
 

@@ -10,6 +10,7 @@ import pytest
 
 from flows.cli import main as cli
 from flows.datasets.archives import md5_file
+from flows.pipeline import PIPELINE
 from recsys_core.artifacts import write_json
 
 
@@ -58,6 +59,22 @@ def test_a_mistake_is_a_sentence_and_no_traceback(
     assert status == 1
     assert "There is no configuration file nowhere.toml" in said
     assert "Traceback" not in said
+
+
+def test_a_plan_lists_every_stage_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert run(monkeypatch, "nightly", "--plan", "--json", "--run-date", "2026-03-10") == 0
+
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["run_date"] == "2026-03-10"
+    assert [step["stage"] for step in plan["stages"]] == [
+        step.stage.name for step in PIPELINE.steps
+    ]
+    assert {(step["runs"], step["why"]) for step in plan["stages"]} == {(True, "never finished")}
+    assert not (tmp_path / "workspace" / "stages").exists()
 
 
 def test_recommend_before_the_first_night_says_what_to_do(

@@ -1,0 +1,58 @@
+"""Draw the pipeline into docs/architecture.md, from its declaration in flows/pipeline.py.
+
+    python -m infra.pipeline_chart            write the chart and the table of stages anew
+
+A test fails where the document and the declaration differ.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.pipeline import FACTS, PIPELINE, Pipeline, Step
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
+BEGIN = "<!-- written by `python -m infra.pipeline_chart` -->"
+END = "<!-- end of what it writes -->"
+
+
+def section(pipeline: Pipeline = PIPELINE) -> str:
+    """The chart and the table, with the marks around them."""
+    chart = ["```mermaid", "flowchart TD", *_arrows(pipeline), "```"]
+    header = [
+        "| stage | reads the outputs of | facts of the night | settings |",
+        "|---|---|---|---|",
+    ]
+    rows = [_row(pipeline, step) for step in pipeline.steps]
+    return "\n".join([BEGIN, *chart, "", *header, *rows, END])
+
+
+def _arrows(pipeline: Pipeline) -> Iterator[str]:
+    """An arrow from each stage to those that read it, unless a longer way leads there too."""
+    above: dict[str, set[str]] = {}
+    for step in pipeline.steps:
+        name = step.stage.name
+        direct = {stage.name for stage in pipeline.inputs(step.stage)}
+        beyond = {farther for near in direct for farther in above[near]}
+        above[name] = direct | beyond
+        sources = [stage for stage in pipeline.inputs(step.stage) if stage.name not in beyond]
+        yield from (f"    {source.name} -->|{source.output}| {name}" for source in sources)
+
+
+def _row(pipeline: Pipeline, step: Step) -> str:
+    inputs = ", ".join(stage.name for stage in pipeline.inputs(step.stage))
+    facts = ", ".join(name for name in step.stage.parameters if name in FACTS)
+    # `events` is the configured source, or the synthetic world's.
+    paths = [path.replace("events", "source", 1) for path in step.settings.values()]
+    settings = ", ".join(f"`{path}`" for path in paths)
+    return f"| {step.stage.name} | {inputs or '–'} | {facts or '–'} | {settings or '–'} |"
+
+
+def main() -> None:
+    """Write the section anew."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    DOCUMENT.write_text(before + section() + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

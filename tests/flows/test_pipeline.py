@@ -1,0 +1,73 @@
+"""The pipeline's wiring: mistakes are refused where it is declared, and a plan runs nothing."""
+
+from dataclasses import replace
+
+import pytest
+
+from flows.config import NightlyConfig
+from flows.pipeline import PIPELINE, Pipeline, Step, WiringError
+from recsys_core.artifacts import Artifact
+from recsys_core.settings import Settings
+from tasks.engine.night import Night
+from tasks.engine.stage import StageRun, Summary, stage
+from tasks.stages.evaluate import evaluate
+from tasks.stages.gate import gate
+from tasks.stages.prepare import prepare
+from tasks.stages.report import report
+
+
+@stage(output="rows", version=1)
+def read(run: StageRun, config: Settings, *, name: str) -> Summary:
+    """A stage with settings and a fact of the night."""
+    return {"name": name}
+
+
+@stage(output="sums", version=1)
+def add(run: StageRun, *, rows: Artifact) -> Summary:
+    """A stage with an input."""
+    return {}
+
+
+def test_an_input_that_no_earlier_stage_makes_is_refused() -> None:
+    with pytest.raises(WiringError, match=r"add wants 'rows', which is no output of a stage befo"):
+        Pipeline(Step(add), Step(read, config="source"))
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(WiringError, match="add has no parameter 'timezone'"):
+        Pipeline(Step(read, config="source"), Step(add, timezone="events.timezone"))
+
+
+def test_a_parameter_that_nobody_gives_is_refused() -> None:
+    with pytest.raises(WiringError, match="read wants 'config'"):
+        Pipeline(Step(read))
+
+
+def test_inputs_are_found_by_name() -> None:
+    assert PIPELINE.inputs(gate) == [evaluate]
+    others = [step.stage for step in PIPELINE.steps if step.stage is not report]
+    assert PIPELINE.inputs(report) == others
+
+
+def test_outputs_have_names_of_their_own() -> None:
+    outputs = [step.stage.output for step in PIPELINE.steps]
+    assert len(set(outputs)) == len(outputs)
+
+
+def test_a_plan_runs_nothing_and_stops_where_it_is_told(night: Night) -> None:
+    config = NightlyConfig(workspace=night.workspace)
+    outcome = PIPELINE.plan(night, config, through=prepare)
+    decisions = list(outcome)
+    assert [decision.stage for decision in decisions] == ["ingest", "validate", "prepare"]
+    assert all(decision.runs for decision in decisions)
+    assert not (night.workspace / "stages").exists()
+
+
+def test_facts_of_the_night_are_part_of_the_keys_that_use_them(
+    night: Night,
+) -> None:
+    config = NightlyConfig(workspace=night.workspace)
+    before = PIPELINE.plan(night, config)
+    after = PIPELINE.plan(replace(night, champion=7), config)
+    changed = [a.stage for a, b in zip(before, after, strict=True) if a.artifact != b.artifact]
+    assert changed == ["evaluate", "register", "gate", "promote", "report"]
