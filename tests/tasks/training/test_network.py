@@ -15,9 +15,7 @@ from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
-from recsys_core.training.loop import TrainingConfig
 from tasks.engine.stage import StageRun
-from tasks.stages.compress import _recover
 from tasks.stages.control import control
 from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.train_teacher import train_teacher
@@ -199,23 +197,6 @@ def test_labels_over_another_index_are_refused(
     with pytest.raises(module.SoftLabelError, match="made over another item index"):
         train("distill")
     assert soft_labels.file("soft_labels.json").exists()
-
-
-def test_recovery_after_pruning_keeps_the_vectors_of_cold_items(
-    make_run: Callable[[str], StageRun],
-    obvious_world: Artifact,
-    trained_teacher: Artifact,
-    soft_labels: Artifact,
-) -> None:
-    """Their vectors are content only, and the recovery has no events that would hold them."""
-    model, before = load_model(trained_teacher.folder), load_model(trained_teacher.folder)
-    recovery = TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
-    data, distillation = Prepared(obvious_world), DistillationConfig()
-    _recover(make_run("recovery"), model, data, recovery, distillation, soft_labels)
-    assert model.content is not None
-    assert before.content is not None
-    assert torch.equal(model.content(), before.content())
-    assert not torch.equal(model.id_embedding, before.id_embedding)
 
 
 def test_a_warm_start_keeps_what_was_learnt_of_items_whose_events_are_gone(

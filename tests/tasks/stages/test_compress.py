@@ -1,0 +1,166 @@
+"""The compress stage: what it writes and refuses, and that a kill changes none of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recsys_core.artifacts import Artifact, read_json
+from recsys_core.compression.parity import ParityError
+from recsys_core.models.checkpoint import load_model
+from recsys_core.serving.folder import SERVED_FILES
+from recsys_core.serving.scorer import Scorer
+from recsys_core.settings import Progress, silent
+from recsys_core.training.loop import TrainingConfig
+from tasks.engine.stage import StageRun
+from tasks.stages.compress import CompressionConfig, compress
+from tasks.stages.distill import DistillationConfig
+
+CONFIG = CompressionConfig(
+    ffn_keep_share=0.75,
+    recovery=TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1),
+    min_overlap_at_10=0.5,
+)
+
+Compress = Callable[..., dict[str, Any]]
+"""Runs the stage's body in a folder."""
+
+
+@pytest.fixture(scope="module")
+def compress_in(
+    obvious_world: Artifact, trained_teacher: Artifact, soft_labels: Artifact
+) -> Compress:
+    """Compress the teacher in a folder; the same folder again is a rerun."""
+
+    def run_stage(
+        folder: Path, config: CompressionConfig = CONFIG, progress: Progress = silent
+    ) -> dict[str, Any]:
+        run = replace(StageRun.bare(folder, folder / "out"), progress=progress)
+        for path in (run.out, run.scratch):
+            path.mkdir(exist_ok=True)
+        return compress.body(
+            run,
+            config,
+            distillation=DistillationConfig(),
+            prepared=obvious_world,
+            student=trained_teacher,
+            soft_labels=soft_labels,
+        )
+
+    return run_stage
+
+
+@pytest.fixture(scope="module")
+def compressed(
+    compress_in: Compress, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Folder and summary of an undisturbed compression."""
+    folder = tmp_path_factory.mktemp("compressed")
+    return folder, compress_in(folder)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+def test_it_writes_a_served_model_and_how_it_was_made(
+    compressed: tuple[Path, dict[str, Any]], trained_teacher: Artifact
+) -> None:
+    folder, summary = compressed
+    written = _bytes(folder)
+    assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "parity.json"])
+    figures = read_json(folder / "out" / "parity.json")
+    n_bytes = sum(len(written[name]) for name in SERVED_FILES)
+    assert summary == {"ffn_dim": 12, "bytes": n_bytes, **figures}
+    scorer = Scorer(folder / "out")
+    assert scorer.item_ids == [f"i{idx}" for idx in range(1, 17)]
+    network = load_model(trained_teacher.folder).config
+    assert scorer.max_length == network.max_length == 8
+    assert scorer.config["embedding_dim"] == network.embedding_dim
+    assert scorer.config["item_index_sha256"] == "index"
+    assert scorer.config["trained_through"] is None
+    assert scorer.config["exclude_seen"] is True
+    assert scorer.config["metadata"] == {
+        "student": "teacher-key",
+        "network": network.model_dump() | {"ffn_dim": 12},
+    }
+
+
+def test_the_served_model_scores_as_the_network_does(
+    compressed: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = compressed
+    figures = read_json(folder / "out" / "parity.json")
+    assert figures["n_histories"] == 60
+    assert figures["exact_max_abs_difference"] < 1e-3
+    assert figures["correlation"] > 0.99
+    assert figures["overlap_at_10"] > 0.9
+
+
+def test_recovery_trains_for_the_epochs_that_were_asked_for(
+    compressed: tuple[Path, dict[str, Any]],
+) -> None:
+    curve = read_json(compressed[0] / "out" / "curve.json")
+    assert [point["epoch"] for point in curve] == [1, 2]
+    assert max(point["validation_ndcg_at_10"] for point in curve) > 0.9
+
+
+def test_recovery_keeps_the_vectors_of_cold_items(
+    compressed: tuple[Path, dict[str, Any]], trained_teacher: Artifact
+) -> None:
+    """Their vectors are content only, and the recovery has no events that would hold them."""
+    folder, _ = compressed
+    before = load_model(trained_teacher.folder).state_dict()
+    checkpoint = folder / "scratch" / "checkpoint"
+    after = load_file(checkpoint / read_json(checkpoint / "training.json")["slot"])
+    content = [name for name in before if name.startswith("content.")]
+    assert content
+    for weights in ("model", "average", "best"):
+        for name in content:
+            assert torch.equal(after[f"{weights}.{name}"], before[name])
+        assert not torch.equal(after[f"{weights}.id_embedding"], before["id_embedding"])
+
+
+def test_a_kill_during_recovery_changes_no_byte(
+    compressed: tuple[Path, dict[str, Any]], compress_in: Compress, tmp_path: Path
+) -> None:
+    undisturbed, summary = compressed
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.55:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress_in(tmp_path, progress=kill)
+    assert _bytes(tmp_path) == {}
+    resumed: list[float] = []
+    again = compress_in(tmp_path, progress=lambda fraction, _: resumed.append(fraction))
+    assert min(resumed) > 0.5, "training resumes from the checkpoint of the first epoch"
+    assert _bytes(tmp_path) == _bytes(undisturbed)
+    assert again == summary
+
+
+def test_without_pruning_there_is_no_recovery(compress_in: Compress, tmp_path: Path) -> None:
+    def fail(fraction: float, message: str) -> None:
+        pytest.fail(f"Something trains: {message}")
+
+    whole = CONFIG.model_copy(update={"ffn_keep_share": 1.0})
+    assert compress_in(tmp_path, whole, progress=fail)["ffn_dim"] == 16
+    assert sorted(_bytes(tmp_path)) == sorted([*SERVED_FILES, "parity.json"])
+    assert Scorer(tmp_path / "out").config["metadata"]["network"]["ffn_dim"] == 16
+    assert not (tmp_path / "scratch" / "checkpoint").exists()
+
+
+def test_a_model_that_moved_too_far_from_its_network_is_refused(
+    compress_in: Compress, compressed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    overlap = compressed[1]["overlap_at_10"]
+    strict = CONFIG.model_copy(update={"min_overlap_at_10": 1.0})
+    with pytest.raises(
+        ParityError, match=f"shares {overlap:.3f} of its ten best .* at least 1.000"
+    ):
+        compress_in(tmp_path, strict)
