@@ -25,6 +25,8 @@ install_import_hook(
 )
 
 from recsys_core.artifacts import Artifact, write_json  # noqa: E402 - after the hook
+from recsys_core.data.histories.targets import TargetConfig  # noqa: E402
+from tasks.contracts.split import Split  # noqa: E402
 from tasks.engine.night import Night  # noqa: E402
 from tasks.engine.stage import StageRun  # noqa: E402
 from tests.targets import PLAIN_EVENTS  # noqa: E402
@@ -113,19 +115,25 @@ def obvious_world(
         }
     ).write_parquet(folder / "items.parquet")
     pl.DataFrame({"item_idx": item_idx}).write_parquet(folder / "embeddings.parquet")
-    split = {
-        "kind": "leave_one_out",
-        "trained_through": None,
-        "validation_start": None,
-        "test_start": None,
-        "n_items": n_items,
-        "n_users": len(users),
-        "item_index_sha256": "index",
-        "n_buckets": 3,
-        "event_types": ["view"],
-        "exclude_seen": True,
-    }
-    write_json(folder / "split.json", split)
+    Split(
+        kind="leave_one_out",
+        trained_through=None,
+        validation_start=None,
+        test_start=None,
+        n_items=n_items,
+        item_index_sha256="index",
+        n_buckets=3,
+        lake_version=0,
+        lake_rows=sum(len(walk) for walk in walks),
+        event_types=("view",),
+        targets=TargetConfig(),
+        exclude_seen=True,
+        text_encoder=None,
+        n_users=len(users),
+        train_events=len(trained),
+        validation_events=len(users),
+        test_events=len(users),
+    ).save(folder)
     return Artifact("prepare", "obvious", folder)
 
 

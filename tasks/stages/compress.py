@@ -102,7 +102,7 @@ def _recover(
     distillation: DistillationConfig,
     soft_labels: Artifact,
 ) -> None:
-    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
+    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
     training_set = training_set_of(data, model.max_length, config, labels=labels)
     if model.content is not None:  # it alone makes the vectors of cold items: they stay
         model.content.requires_grad_(False)
@@ -141,8 +141,8 @@ def _served_config(
         "max_length": model.config.max_length,
         "n_items": len(active),
         "embedding_dim": model.config.embedding_dim,
-        "trained_through": data.split["trained_through"],
-        "item_index_sha256": data.split["item_index_sha256"],
+        "trained_through": data.split.trained_through,
+        "item_index_sha256": data.split.item_index_sha256,
         "exclude_seen": data.exclude_seen,
         "metadata": {"student": student.key, "network": model.config.model_dump()},
     }

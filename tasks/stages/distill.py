@@ -59,7 +59,7 @@ def distill(
     model = build_network(data, student)
     if config.initialise == "teacher":
         initialise_from_teacher(model, load_recommender(teacher.folder))
-    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split["item_index_sha256"])
+    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
     training_set = training_set_of(data, model.max_length, student.training, labels=labels)
     return train_and_save(
         run,

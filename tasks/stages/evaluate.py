@@ -117,17 +117,18 @@ def evaluate(
 def _why_no_champion(data: Prepared, config: EvaluationConfig, champion: int | None) -> str | None:
     if champion is None:
         return "There is no champion yet."
-    if data.split["kind"] == "leave_one_out":
+    if data.split.kind == "leave_one_out":
         return "Leave-one-out has no point in time that a champion could be compared at."
     return None
 
 
 def _trained_on_test(scorer: Scorer, data: Prepared, config: EvaluationConfig) -> str | None:
     """Nothing is evaluated on a window that starts before it was trained through."""
-    window_start = data.split[f"{config.split}_start"]
+    window_start = data.split.window_start(config.split)
     trained_through = scorer.config["trained_through"]
     if trained_through is None:
         return "The champion was not trained on a split in time, so it may have seen the window."
+    assert window_start is not None, "no champion is compared on a split by order"
     if datetime.fromisoformat(trained_through) > datetime.fromisoformat(window_start):
         return (
             f"The champion was trained through {trained_through}, later than the start of the "

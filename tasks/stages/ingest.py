@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from itertools import chain
-from typing import Any
 
-from recsys_core.artifacts import write_json
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.ingest.batch import ToRead
 from recsys_core.data.ingest.clean_interactions import available_until
@@ -32,6 +30,7 @@ from recsys_core.data.schema import (
 )
 from recsys_core.data.sources.config import SourceConfig, SourceError, SourceFile
 from recsys_core.data.sources.discovery import find_sources
+from tasks.contracts.ingest import FileResult, IngestResult
 from tasks.engine.night import ReadAgain
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.privacy.user_id_key import user_id_key
@@ -48,16 +47,16 @@ def ingest(
     sources: dict[str, str],
     read_again: ReadAgain | None = None,
 ) -> Summary:
-    """Bring new and changed files to the lake, and new items to the item index.
+    """Read new and changed files into the lake, and extend the item index by their items.
 
-    Writes ingest.json: the tables' versions, what became of each file, and which rows are new,
-    that is, not validated yet by any night.
+    Writes `ingest.json`: the versions of the lake's tables, what became of each file, and which
+    files are new, that is, not validated yet by any night.
 
     Args:
-        run: The stage's surroundings; the lake is the night's.
+        run: The run of the stage; the lake is the night's.
         config: The sources.
-        run_date: Only what happened before it is taken.
-        sources: From `source_fingerprint`: the files to take, and the fingerprint of each.
+        run_date: Only events before this date are read.
+        sources: The files to read and the fingerprint of each, from `source_fingerprint`.
         read_again: Files to read once more though nothing about them has changed.
 
     Raises:
@@ -66,58 +65,57 @@ def ingest(
     """
     key = user_id_key(config.hash_user_ids)
     claim_key(run.lake, key)
-    lake, scratch = Lake(run.lake), run.scratch
-    gone, vanished = withdraw_missing(lake, sources, run_date=run_date, scratch=scratch)
+    lake = Lake(run.lake)
+    gone, vanished = withdraw_missing(lake, sources, run_date=run_date, scratch=run.scratch)
     for name in gone:
         run.logger.warning("%s is gone and was never validated: its rows are withdrawn", name)
     wanted = _wanted(config, sources)
     known = register_files(lake, wanted, run_date=run_date)
-    files = [ToRead(one, known[one.name], sources[one.name]) for one in wanted]
+    files = [ToRead(source, known[source.name], sources[source.name]) for source in wanted]
     repeated = read_again.files if read_again else ()
     current = [
-        one
-        for one in files
-        if one.name not in repeated and _is_current(one, config, run_date, vanished)
+        file
+        for file in files
+        if file.name not in repeated and _is_current(file, config, run_date, vanished)
     ]
-    due = [one for one in files if one not in current]
-    for record in chain(
-        ingest_catalogue(
-            lake,
-            _of(ITEMS, due),
-            config,
-            others=_of(ITEMS, current),
-            run_date=run_date,
-            scratch=scratch,
-        ),
-        ingest_interactions(
-            lake,
-            _of(INTERACTIONS, due),
-            config,
-            others=_of(INTERACTIONS, current),
-            run_date=run_date,
-            scratch=scratch,
-            user_id_policy=UserIdPolicy(key, read_denylist(run.lake)),
-            progress=run.progress,
-        ),
-    ):
+    due = [file for file in files if file not in current]
+    items = ingest_catalogue(
+        lake,
+        _of(ITEMS, due),
+        config,
+        others=_of(ITEMS, current),
+        run_date=run_date,
+        scratch=run.scratch,
+    )
+    interactions = ingest_interactions(
+        lake,
+        _of(INTERACTIONS, due),
+        config,
+        others=_of(INTERACTIONS, current),
+        run_date=run_date,
+        scratch=run.scratch,
+        user_id_policy=UserIdPolicy(key, read_denylist(run.lake)),
+        progress=run.progress,
+    )
+    for record in chain(items, interactions):
         run.logger.info("%s", _sentence(record))
     stored = read_ingest_log(lake)
-    records = [stored[name] for name in sources]
+    records = [stored[name] for name in sorted(sources)]
     new = [record for record in records if not record.validated]
     extend_event_types(lake, new)
     extend_item_index(lake, new)
     result = _result(lake, config, run_date, records)
-    write_json(run.out / "ingest.json", result)
+    result.save(run.out)
     totals = ("rows_in", "rows_kept", "rows_quarantined", "rows_duplicate")
     return {
         "new_files": len(new),
         **{total: sum(getattr(record, total) for record in new) for total in totals},
-        "n_items": result["n_items"],
+        "n_items": result.n_items,
     }
 
 
 def _of(table: Table, files: list[ToRead]) -> list[ToRead]:
-    return [one for one in files if one.source.table == table.name]
+    return [file for file in files if file.source.table == table.name]
 
 
 def _is_current(file: ToRead, config: SourceConfig, run_date: date, vanished: set[date]) -> bool:
@@ -139,39 +137,39 @@ def _wanted(config: SourceConfig, sources: Mapping[str, str]) -> list[SourceFile
 
 def _result(
     lake: Lake, config: SourceConfig, run_date: date, records: list[IngestedFile]
-) -> dict[str, Any]:
-    events = [record for record in records if not record.validated and record.is_interactions]
+) -> IngestResult:
+    new = [record for record in records if not record.validated]
+    events = [record for record in new if record.is_interactions]
     index = lake.item_index()
     reasons = Counter[str]()
-    for record in records:
-        if not record.validated:
-            reasons.update(record.refused)
-    return {
-        "versions": {table.name: lake.version(table.name) for table in READ_TABLES},
-        "files": [_facts(record) for record in sorted(records, key=lambda one: one.source)],
-        "reasons": dict(reasons),
-        "new_rows": sum(record.rows_kept for record in events),
-        "new_dates": sorted({day.isoformat() for record in events for day in record.dates}),
-        "n_items": index.height,
-        "item_index_sha256": index_prefix_sha256(index["item_id"]),
-        "timestamp_kind": config.resolved().timestamp_kind,
-        "run_date": run_date.isoformat(),
-        "available_until": available_until(run_date, config.timezone).isoformat(),
-        "max_quarantined_share": config.max_quarantined_share,
-    }
+    for record in new:
+        reasons.update(record.refused)
+    return IngestResult(
+        versions={table.name: lake.version(table.name) for table in READ_TABLES},
+        files=tuple(_file_result(record) for record in records),
+        reasons=dict(reasons),
+        new_rows=sum(record.rows_kept for record in events),
+        new_dates=tuple(sorted({day for record in events for day in record.dates})),
+        n_items=index.height,
+        item_index_sha256=index_prefix_sha256(index["item_id"]),
+        timestamp_kind=config.resolved().timestamp_kind,
+        run_date=run_date,
+        available_until=available_until(run_date, config.timezone).isoformat(),
+        max_quarantined_share=config.max_quarantined_share,
+    )
 
 
-def _facts(record: IngestedFile) -> dict[str, Any]:
-    return {
-        "source": record.source,
-        "fingerprint": record.fingerprint,
-        "new": not record.validated,
-        "rows_in": record.rows_in,
-        "rows_kept": record.rows_kept,
-        "rows_quarantined": record.rows_quarantined,
-        "rows_duplicate": record.rows_duplicate,
-        "reasons": record.refused,
-    }
+def _file_result(record: IngestedFile) -> FileResult:
+    return FileResult(
+        source=record.source,
+        fingerprint=record.fingerprint,
+        new=not record.validated,
+        rows_in=record.rows_in,
+        rows_kept=record.rows_kept,
+        rows_quarantined=record.rows_quarantined,
+        rows_duplicate=record.rows_duplicate,
+        reasons=record.refused,
+    )
 
 
 def _sentence(record: IngestedFile) -> str:

@@ -33,7 +33,7 @@ def plan_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) ->
     full_events = config.training.epochs * _epoch_events(data, config, None)
     decision = decide(
         config.retraining,
-        parent and parent.as_parent(data.split["trained_through"]),
+        parent and parent.as_parent(data),
         drift=drift,
         full_events=full_events,
         warm_events=warm_events,

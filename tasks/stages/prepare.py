@@ -1,14 +1,14 @@
 """Prepare: the lake's interactions become histories in buckets, split in time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from pydantic import Field
 
-from recsys_core.artifacts import MANIFEST, Artifact, is_finished, read_json, write_json
+from recsys_core.artifacts import MANIFEST, Artifact, is_finished
 from recsys_core.data.catalogue.candidates import (
     CandidatePolicy,
     build_catalogue,
@@ -25,8 +25,10 @@ from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, ITEMS
 from recsys_core.settings import Settings
+from tasks.contracts.ingest import IngestResult, TimestampKind
+from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.training.text_content import sentence_vectors
+from tasks.training.text_content import SENTENCES, sentence_vectors
 
 
 class PrepareConfig(Settings):
@@ -84,48 +86,111 @@ def prepare(
     run_date: date,
     timezone: str,
 ) -> Summary:
-    """Write histories, `items.parquet`, `embeddings.parquet`, `split.json` as of the run date.
+    """Write histories, `items.parquet`, `embeddings.parquet` and `split.json`.
 
     Args:
-        run: Where and how.
-        config: The split.
-        ingested: Which versions of the lake to read.
-        validated: Nothing is prepared that was not validated.
-        run_date: Only what happened before it counts.
+        run: The run of the stage.
+        config: Split, targets, filters and content.
+        ingested: `ingest.json`, with the versions of the lake to read.
+        validated: Not read. It is an input so that nothing unvalidated is prepared.
+        run_date: Only events before this date are used.
         timezone: IANA zone in which days begin at midnight.
+
+    Raises:
+        ValueError: The settings need times and the source has an order only, a target is a kind
+            of event that never occurred, or there is no training event.
     """
-    facts = read_json(ingested.file("ingest.json"))
-    if facts["timestamp_kind"] == "order" and config.split == "global_time":
-        msg = (
-            "The source knows only the order of events (timestamp_kind = 'order'), so there is no "
-            "time to split at. Set prepare.split to 'leave_one_out'."
-        )
-        raise ValueError(msg)
-    if facts["timestamp_kind"] == "order" and config.filters.min_session_events > 1:
-        msg = (
-            "The source knows only the order of events (timestamp_kind = 'order'), so there are no "
-            "sessions. Leave prepare.filters.min_session_events out."
-        )
-        raise ValueError(msg)
+    result = IngestResult.load(ingested)
+    _check_timestamps(config, result.timestamp_kind)
     windows = TimeWindows.before(
         run_date,
         timezone=timezone,
         validation_days=config.validation_days,
         test_days=config.test_days,
     )
-    lake, versions = Lake(run.lake), facts["versions"]
-    interactions = lake.snapshot(INTERACTIONS, versions[INTERACTIONS.name])
-    index = lake.item_index(versions[ITEM_INDEX.name])
-    kinds = lake.scan(EVENT_TYPES.name, versions[EVENT_TYPES.name]).collect().sort("code")
-    base = None if config.filters.any else _base(run, config, interactions, index)
+    tables = _Tables.at(result.versions, Lake(run.lake))
+    buckets = _histories(run, config, tables, windows)
+    totals = _totals(buckets)
+    _check_training_events(config, windows, totals["train_events"])
+    items = _catalogue(config, tables, windows, buckets, timezone)
+    items.write_parquet(run.out / "items.parquet", compression="zstd")
+    vectors, encoder = _item_vectors(run, config, tables, windows, items, timezone)
+    vectors.write_parquet(run.out / "embeddings.parquet", compression="zstd")
+    _split(config, tables, windows, encoder, totals).save(run.out)
+    return {"n_items": len(tables.index), "n_candidates": int(items["active"].sum()), **totals}
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The lake's tables at the versions that the night reads.
+
+    Attributes:
+        interactions: Their snapshot.
+        items: The catalogue's versions of items.
+        index: `item_id`, `item_idx`.
+        event_types: `event_type`, `code`, sorted by code.
+    """
+
+    interactions: Snapshot
+    items: pl.LazyFrame
+    index: pl.DataFrame
+    event_types: pl.DataFrame
+
+    @classmethod
+    def at(cls, versions: Mapping[str, int], lake: Lake) -> "_Tables":
+        event_types = lake.scan(EVENT_TYPES.name, versions[EVENT_TYPES.name])
+        return cls(
+            interactions=lake.snapshot(INTERACTIONS, versions[INTERACTIONS.name]),
+            items=lake.scan(ITEMS.name, versions[ITEMS.name]),
+            index=lake.item_index(versions[ITEM_INDEX.name]),
+            event_types=event_types.collect().sort("code"),
+        )
+
+
+def _check_timestamps(config: PrepareConfig, kind: TimestampKind) -> None:
+    """Raise ValueError if the settings need times and the source has an order only."""
+    if kind == "time":
+        return
+    if config.split == "global_time":
+        msg = (
+            "The source knows only the order of events (timestamp_kind = 'order'), so there is no "
+            "time to split at. Set prepare.split to 'leave_one_out'."
+        )
+        raise ValueError(msg)
+    if config.filters.min_session_events > 1:
+        msg = (
+            "The source knows only the order of events (timestamp_kind = 'order'), so there are no "
+            "sessions. Leave prepare.filters.min_session_events out."
+        )
+        raise ValueError(msg)
+
+
+def _check_training_events(config: PrepareConfig, windows: TimeWindows, n_events: int) -> None:
+    if n_events:
+        return
+    limit = ""
+    if config.split == "global_time":
+        limit = f" before the validation window ({windows.validation_start.isoformat()})"
+    msg = (
+        f"No history has a training event{limit}: there is nothing to train on. Check run_date, "
+        "the windows' days, the filters and the source."
+    )
+    raise ValueError(msg)
+
+
+def _histories(
+    run: StageRun, config: PrepareConfig, tables: _Tables, windows: TimeWindows
+) -> list[Path]:
+    """Write the histories of all users; returns the bucket files."""
+    base = None if config.filters.any else _base(run, config, tables)
     if base:
         run.logger.info("Histories: only what came since %s is new", base.artifact.key)
     buckets = write_histories(
         events_before(
             windows.end,
-            interactions,
-            item_index=index,
-            event_types=target_weights(config.targets, kinds),
+            tables.interactions,
+            item_index=tables.index,
+            event_types=target_weights(config.targets, tables.event_types),
             min_weight=config.targets.min_weight,
             since=base.interactions if base else None,
         ),
@@ -139,79 +204,17 @@ def prepare(
     )
     if config.filters.any:
         dropped = filter_histories(
-            buckets, config.filters, n_items=len(index), progress=run.progress
+            buckets, config.filters, n_items=len(tables.index), progress=run.progress
         )
         run.logger.info(
             "Filters left out %s users, %s items, %s events", *(f"{n:,}" for n in dropped)
         )
-    by_time = config.split == "global_time"
-    items = build_catalogue(
-        index,
-        lake.scan(ITEMS.name, versions[ITEMS.name]),
-        first_interactions(windows.end, interactions),
-        kind=config.split,
-        windows=windows,
-        timezone=timezone,
-        catalogue=config.catalogue,
-    )
-    counts = count_training_interactions(
-        buckets,
-        n_items=len(index),
-        since=windows.validation_start - timedelta(days=config.popularity_days)
-        if by_time
-        else None,
-    )
-    items.join(counts, on="item_idx", maintain_order="left").write_parquet(
-        run.out / "items.parquet", compression="zstd"
-    )
-    embeddings = item_embeddings(
-        index,
-        lake.scan(ITEMS.name, versions[ITEMS.name]),
-        windows=windows,
-        timezone=timezone,
-    )
-    encoder = None
-    if config.text_encoder:
-        sentences, encoder = sentence_vectors(run, config.text_encoder, items)
-        if sentences.name in embeddings.columns:
-            msg = (
-                f"The catalogue's column {sentences.name!r} has the name of the text encoder's "
-                "vectors. Rename it in the source, or leave prepare.text_encoder out."
-            )
-            raise ValueError(msg)
-        embeddings = embeddings.with_columns(sentences)
-    embeddings.write_parquet(run.out / "embeddings.parquet", compression="zstd")
-    totals = _totals(run)
-    split = {
-        "kind": config.split,
-        "trained_through": windows.validation_start.isoformat() if by_time else None,
-        "validation_start": windows.validation_start.isoformat() if by_time else None,
-        "test_start": windows.test_start.isoformat() if by_time else None,
-        "n_items": len(index),
-        "item_index_sha256": index_prefix_sha256(index["item_id"].to_list()),
-        "n_buckets": config.n_buckets,
-        "lake_version": interactions.version,
-        "lake_rows": int(interactions.files()["rows"].sum()),
-        "event_types": kinds["event_type"].to_list(),
-        "targets": config.targets.model_dump(mode="json"),
-        "exclude_seen": config.exclude_seen,
-        "text_encoder": encoder,
-        **totals,
-    }
-    if not totals["train_events"]:
-        msg = (
-            f"No interaction lies before the validation window ({split['validation_start']}): "
-            "there is nothing to train on. Check run_date, the windows' days, the filters and the "
-            "source."
-        )
-        raise ValueError(msg)
-    write_json(run.out / "split.json", split)
-    return {"n_items": len(index), "n_candidates": int(items["active"].sum()), **totals}
+    return buckets
 
 
 @dataclass(frozen=True)
 class _Base:
-    """An earlier night's histories, which tonight's only extend."""
+    """An earlier night's histories that tonight's extend."""
 
     artifact: Artifact
     interactions: Snapshot
@@ -221,47 +224,122 @@ class _Base:
         return sorted(self.artifact.file("histories").glob("bucket-*.parquet"))
 
 
-def _base(
-    run: StageRun, config: PrepareConfig, interactions: Snapshot, index: pl.DataFrame
-) -> _Base | None:
-    """The newest histories to which the lake has only added; None: make them anew.
+def _base(run: StageRun, config: PrepareConfig, tables: _Tables) -> _Base | None:
+    """The newest histories to which the lake has only added later rows; None: start from nothing.
 
-    They save work and nothing else: what is written is the same, to the byte.
+    A base saves work and nothing else: the files are the same, to the byte.
     """
     candidates: list[tuple[int, Path]] = []
     for manifest in run.out.parent.glob(f"*/{MANIFEST}"):
-        split = read_json(manifest.with_name("split.json"))
-        if "lake_rows" not in split:
-            continue  # made by an earlier version
-        events = sum(split[f"{part}_events"] for part in ("train", "validation", "test"))
-        prefix = index["item_id"].head(split["n_items"])
-        if (
-            split["n_buckets"] == config.n_buckets
-            and split.get("targets") == config.targets.model_dump(mode="json")
-            and split["lake_version"] <= interactions.version
-            and split["lake_rows"] == events  # nothing was too late for it
-            and split["item_index_sha256"] == index_prefix_sha256(prefix)
-            and is_finished(manifest.parent)
-        ):
-            candidates.append((split["lake_version"], manifest.parent))
+        folder = manifest.parent
+        split = Split.of_earlier(folder) if is_finished(folder) else None
+        if split and _can_be_extended(split, config, tables):
+            candidates.append((split.lake_version, folder))
     for version, folder in sorted(candidates, reverse=True):
-        before = Snapshot(interactions.path, INTERACTIONS, version)
-        if only_later_rows(before, interactions):
+        before = Snapshot(tables.interactions.path, INTERACTIONS, version)
+        if only_later_rows(before, tables.interactions):
             return _Base(Artifact("prepare", folder.name, folder), before)
     return None
 
 
-def _totals(run: StageRun) -> dict[str, Any]:
+def _can_be_extended(split: Split, config: PrepareConfig, tables: _Tables) -> bool:
+    n_events = split.train_events + split.validation_events + split.test_events
+    prefix = tables.index["item_id"].head(split.n_items)
     return (
-        pl.scan_parquet(run.out / "histories" / "*.parquet")
+        split.n_buckets == config.n_buckets
+        and split.targets == config.targets
+        and split.lake_version <= tables.interactions.version
+        and split.lake_rows == n_events  # the night left no row out as too late
+        and split.item_index_sha256 == index_prefix_sha256(prefix)
+    )
+
+
+def _totals(buckets: Sequence[Path]) -> dict[str, int]:
+    """Numbers of users and of events in each range."""
+    n_events = pl.col("item_idx").list.len().cast(pl.Int32)
+    return (
+        pl.scan_parquet(list(buckets))
         .select(
             n_users=pl.len(),
             train_events=pl.col("train_end").sum().cast(pl.Int64),
             validation_events=(pl.col("validation_end") - pl.col("train_end")).sum().cast(pl.Int64),
-            test_events=(pl.col("item_idx").list.len().cast(pl.Int32) - pl.col("validation_end"))
-            .sum()
-            .cast(pl.Int64),
+            test_events=(n_events - pl.col("validation_end")).sum().cast(pl.Int64),
         )
         .collect()
         .row(0, named=True)
+    )
+
+
+def _catalogue(
+    config: PrepareConfig,
+    tables: _Tables,
+    windows: TimeWindows,
+    buckets: Sequence[Path],
+    timezone: str,
+) -> pl.DataFrame:
+    """The items, whether each is a candidate, and their numbers of training interactions."""
+    items = build_catalogue(
+        tables.index,
+        tables.items,
+        first_interactions(windows.end, tables.interactions),
+        kind=config.split,
+        windows=windows,
+        timezone=timezone,
+        catalogue=config.catalogue,
+    )
+    recent_since = windows.validation_start - timedelta(days=config.popularity_days)
+    counts = count_training_interactions(
+        buckets,
+        n_items=len(tables.index),
+        since=recent_since if config.split == "global_time" else None,
+    )
+    return items.join(counts, on="item_idx", maintain_order="left")
+
+
+def _item_vectors(
+    run: StageRun,
+    config: PrepareConfig,
+    tables: _Tables,
+    windows: TimeWindows,
+    items: pl.DataFrame,
+    timezone: str,
+) -> tuple[pl.DataFrame, str | None]:
+    """The items' embedding columns, and the fingerprint of the text encoder if there is one."""
+    vectors = item_embeddings(tables.index, tables.items, windows=windows, timezone=timezone)
+    if config.text_encoder is None:
+        return vectors, None
+    if SENTENCES in vectors.columns:
+        msg = (
+            f"The catalogue's column {SENTENCES!r} has the name of the text encoder's vectors. "
+            "Rename it in the source, or leave prepare.text_encoder out."
+        )
+        raise ValueError(msg)
+    sentences, encoder = sentence_vectors(run, config.text_encoder, items)
+    return vectors.with_columns(sentences), encoder
+
+
+def _split(
+    config: PrepareConfig,
+    tables: _Tables,
+    windows: TimeWindows,
+    encoder: str | None,
+    totals: Mapping[str, int],
+) -> Split:
+    by_time = config.split == "global_time"
+    validation_start = windows.validation_start.isoformat() if by_time else None
+    return Split(
+        kind=config.split,
+        trained_through=validation_start,
+        validation_start=validation_start,
+        test_start=windows.test_start.isoformat() if by_time else None,
+        n_items=len(tables.index),
+        item_index_sha256=index_prefix_sha256(tables.index["item_id"].to_list()),
+        n_buckets=config.n_buckets,
+        lake_version=tables.interactions.version,
+        lake_rows=int(tables.interactions.files()["rows"].sum()),
+        event_types=tuple(tables.event_types["event_type"]),
+        targets=config.targets,
+        exclude_seen=config.exclude_seen,
+        text_encoder=encoder,
+        **totals,
     )

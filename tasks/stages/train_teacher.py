@@ -169,7 +169,7 @@ def _write_lineage(
 ) -> None:
     """What later nights have to know to go on from this teacher."""
     mode = plan["mode"]
-    through = data.split["trained_through"]
+    through = data.split.trained_through
     before = None if parent is None else read_json(parent / LINEAGE)
     lineage = {
         "mode": mode,
@@ -178,8 +178,8 @@ def _write_lineage(
         "full_trained_through": before["full_trained_through"] if before else through,
         "transferred_from": (before or plan).get("transferred_from"),
         "networks": networks_digest(config, data),
-        "n_items": data.split["n_items"],
-        "item_index_sha256": data.split["item_index_sha256"],
+        "n_items": data.split.n_items,
+        "item_index_sha256": data.split.item_index_sha256,
     }
     write_json(run.out / LINEAGE, lineage)
 

@@ -46,8 +46,8 @@ def write_soft_labels(
     description = describe(
         run.out,
         teacher=teacher.key,
-        item_index_sha256=data.split["item_index_sha256"],
-        trained_through=data.split["trained_through"],
+        item_index_sha256=data.split.item_index_sha256,
+        trained_through=data.split.trained_through,
         item_vectors=model.item_vectors().detach().cpu().numpy(),
     )
     return {name: description[name] for name in ("layout", "rows", "dim", "bytes")}

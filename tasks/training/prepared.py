@@ -1,16 +1,16 @@
 """The prepared data, for the training and evaluation stages."""
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_core.artifacts import Artifact, read_json
+from recsys_core.artifacts import Artifact
 from recsys_core.models.content import HASHED_TEXT, content_features, embedding_features
 from recsys_core.models.fusion import Content
 from recsys_core.training.validation import Validator
+from tasks.contracts.split import Split
 
 
 class Prepared:
@@ -20,12 +20,12 @@ class Prepared:
         self.buckets: list[Path] = sorted(artifact.file("histories").glob("bucket-*.parquet"))
         self.items = pl.read_parquet(artifact.file("items.parquet"))
         self._embeddings = artifact.file("embeddings.parquet")
-        self.split: dict[str, Any] = read_json(artifact.file("split.json"))
+        self.split = Split.load(artifact)
 
     @property
     def exclude_seen(self) -> bool:
         """Whether items in a history are left out of its candidates."""
-        return self.split["exclude_seen"]
+        return self.split.exclude_seen
 
     def content(self, n_text_features: int) -> Content | None:
         """Content of the items by modality: their text, and the catalogue's embedding columns.

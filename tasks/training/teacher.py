@@ -82,7 +82,7 @@ def _weights_checksum(folder: Path) -> str:
 def networks_digest(config: TeacherConfig, data: Prepared) -> str:
     """A hash that is equal if the weights of one night can be used in another."""
     sizes = [member.model_dump(exclude={"training"}) for member in config.members()]
-    return digest([sizes, data.embedding_widths(), data.split.get("text_encoder")])
+    return digest([sizes, data.embedding_widths(), data.split.text_encoder])
 
 
 class EarlierTeacher:
@@ -101,7 +101,7 @@ class EarlierTeacher:
 
     def precedes(self, data: Prepared) -> bool:
         """Whether it saw no event after tonight's training events, and a prefix of its items."""
-        tonight = data.split["trained_through"]
+        tonight = data.split.trained_through
         if self.trained_through is None or tonight is None:
             return False
         prefix = data.items["item_id"].head(self._facts["n_items"]).to_list()
@@ -115,9 +115,10 @@ class EarlierTeacher:
         """Whether a warm start can use its weights; see `networks_digest`."""
         return self._facts["networks"] == networks
 
-    def as_parent(self, trained_through: str) -> Parent:
+    def as_parent(self, data: Prepared) -> Parent:
         """As a parent, with its ages at the end of tonight's training events."""
-        tonight = datetime.fromisoformat(trained_through)
+        assert data.split.trained_through is not None, "it precedes tonight's training events"
+        tonight = datetime.fromisoformat(data.split.trained_through)
         age, full_age = (
             (tonight - datetime.fromisoformat(self._facts[name])) / _DAY
             for name in ("trained_through", "full_trained_through")

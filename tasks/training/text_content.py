@@ -4,8 +4,9 @@ import os
 
 import polars as pl
 
-from recsys_core.artifacts import MANIFEST, is_finished, read_json
+from recsys_core.artifacts import MANIFEST, is_finished
 from recsys_core.models.text_encoder import TextEncoder, item_texts, text_vectors
+from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
 
 SENTENCES = "sentences"
@@ -37,8 +38,8 @@ def _known(run: StageRun, fingerprint: str) -> pl.DataFrame:
     manifests = run.out.parent.glob(f"*/{MANIFEST}")
     for manifest in sorted(manifests, key=os.path.getmtime, reverse=True):
         folder = manifest.parent
-        is_same = read_json(folder / "split.json").get("text_encoder") == fingerprint
-        if is_same and is_finished(folder):
+        split = Split.of_earlier(folder) if is_finished(folder) else None
+        if split and split.text_encoder == fingerprint:
             vectors = pl.read_parquet(folder / "embeddings.parquet")[SENTENCES]
             texts = item_texts(pl.read_parquet(folder / "items.parquet"))
             return pl.DataFrame({"text": texts, "vector": vectors}).drop_nulls().unique("text")

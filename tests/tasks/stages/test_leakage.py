@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import Artifact
 from recsys_core.data.catalogue.versions import store_items
 from recsys_core.data.histories.cases import read_cases
 from recsys_core.data.histories.filters import FilterConfig
@@ -22,10 +22,11 @@ from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.lake.commits import Change
 from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.lake.tables import Lake
-from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TIMESTAMP
 from recsys_core.training.batching import TrainingSet
 from tasks.engine.stage import StageRun
 from tasks.stages.prepare import PrepareConfig, prepare
+from tests.ingest_result import ingest_result
 
 END = datetime(2026, 3, 10, tzinfo=UTC)
 TEST_START, VALIDATION_START = END - timedelta(days=1), END - timedelta(days=2)
@@ -94,9 +95,8 @@ def _prepared(workspace: Path, events: list[Event], config: PrepareConfig) -> Pa
         schema_overrides={"available_from": TIMESTAMP},
     )
     store_items(lake, listed, run_date=date(2026, 3, 1))
-    versions = {table.name: lake.version(table.name) for table in TABLES}
     ingested = Artifact("ingest", "k", workspace / "ingested")
-    write_json(ingested.folder / "ingest.json", {"versions": versions, "timestamp_kind": "time"})
+    ingest_result(lake).save(ingested.folder)
     run = StageRun.bare(workspace, workspace / "out")
     run.out.mkdir()
     run.scratch.mkdir()

@@ -14,6 +14,7 @@ from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Progress, silent
+from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
 from tasks.stages.plan_teacher import plan_teacher
 from tasks.stages.train_teacher import LostParentError, train_teacher
@@ -48,13 +49,14 @@ def _world(source: Artifact, folder: Path, day: int, n_new_items: int = 0) -> Ar
     items = pl.concat([items, new.cast(items.schema)])  # pyright: ignore[reportArgumentType]
     items.write_parquet(folder / "items.parquet")
     items.select("item_idx").write_parquet(folder / "embeddings.parquet")
-    split = read_json(source.file("split.json")) | {
+    changed = {
         "kind": "global_time",
         "trained_through": f"1970-01-{day + 1:02d}T00:00:00+00:00",
         "n_items": len(items),
         "item_index_sha256": index_prefix_sha256(items["item_id"].to_list()),
     }
-    write_json(folder / "split.json", split)
+    split = Split.load(source).model_dump() | changed
+    Split.model_validate(split).save(folder)
     return Artifact("prepare", folder.name, folder)
 
 
@@ -237,5 +239,5 @@ def test_weights_mean_nothing_to_another_text_encoder(
 ) -> None:
     data = Prepared(obvious_world)
     before = networks_digest(teacher, data)
-    data.split["text_encoder"] = "another"
+    data.split = data.split.model_copy(update={"text_encoder": "another"})
     assert networks_digest(teacher, data) != before

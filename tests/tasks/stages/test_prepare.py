@@ -18,13 +18,15 @@ from recsys_core.data.histories.targets import TargetConfig
 from recsys_core.data.lake.commits import Change
 from recsys_core.data.lake.snapshot import Snapshot
 from recsys_core.data.lake.tables import Lake
-from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TABLES, TIMESTAMP
+from recsys_core.data.schema import EVENT_TYPES, INTERACTIONS, ITEM_INDEX, TIMESTAMP
 from recsys_core.models.content import HASHED_TEXT
 from recsys_core.models.recommender import ModelConfig, Recommender
+from tasks.contracts.split import Split
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.prepare import PrepareConfig, prepare
 from tasks.training.prepared import Prepared
+from tests.ingest_result import ingest_result
 
 RUN_DATE = date(2026, 3, 10)
 CONFIG = PrepareConfig(validation_days=1, test_days=1, popularity_days=2, n_buckets=3)
@@ -86,9 +88,8 @@ def ingested(night: Night) -> Callable[..., Artifact]:
             schema_overrides={"available_from": TIMESTAMP},
         )
         store_items(lake, items, run_date=date(2026, 3, 10))
-        versions = {table.name: lake.version(table.name) for table in TABLES}
         folder = night.workspace / "ingest"
-        write_json(folder / "ingest.json", {"versions": versions, "timestamp_kind": kind})
+        ingest_result(lake, timestamp_kind=kind).save(folder)
         late = [("ghost", "a", _at(2))]
         _store(lake, _rows(late))
         return Artifact("ingest", "k", folder)
@@ -181,10 +182,8 @@ def test_leave_one_out_uses_the_order_alone(
         "v": ([2, 1], 2, 2),
         "w": ([1], 1, 1),
     }
-    split = read_json(run.out / "split.json")
-    assert [split[name] for name in ("trained_through", "validation_start", "test_start")] == [
-        None
-    ] * 3
+    split = Split.load(run.out)
+    assert (split.trained_through, split.validation_start, split.test_start) == (None, None, None)
     items = pl.read_parquet(run.out / "items.parquet")
     assert items["train_count"].to_list() == items["recent_count"].to_list() == [3, 2, 0, 0, 0]
 
@@ -226,9 +225,7 @@ def _add(night: Night, ingested: Artifact, rows: pl.DataFrame) -> None:
     """More interactions, which the night sees."""
     lake = Lake(night.lake)
     _store(lake, rows)
-    facts = read_json(ingested.file("ingest.json"))
-    facts["versions"] = {table.name: lake.version(table.name) for table in TABLES}
-    write_json(ingested.file("ingest.json"), facts)
+    ingest_result(lake).save(ingested.folder)
 
 
 def _with_targets(event_types: dict[str, float], min_weight: float | None = None) -> PrepareConfig:
@@ -247,7 +244,7 @@ def test_events_of_a_low_rating_are_no_targets(
     rows = pl.concat(pl.read_parquet(path) for path in (run.out / "histories").iterdir())
     targets = dict(rows.select("user_id", "target_weight").iter_rows())
     assert targets["u"] == [0, 0, 1, 0, 0, 0]
-    assert read_json(run.out / "split.json")["targets"] == {"event_types": {}, "min_weight": 4.0}
+    assert Split.load(run.out).targets == TargetConfig(min_weight=4.0)
 
 
 def test_sessions_need_times(
@@ -344,8 +341,7 @@ def _night_of(
     """Prepare what is in the lake now, and publish it as a stage does."""
     lake = Lake(night.lake)
     ingested = Artifact("ingest", name, night.workspace / f"ingest-{name}")
-    versions = {table.name: lake.version(table.name) for table in TABLES}
-    write_json(ingested.folder / "ingest.json", {"versions": versions, "timestamp_kind": "time"})
+    ingest_result(lake).save(ingested.folder)
     run = make_run(name)
     _prepare(run, ingested, config)
     publish(Artifact("prepare", name, run.out), {}, {})
@@ -369,6 +365,8 @@ def test_a_night_extends_the_last_ones_histories_to_the_same_bytes(
     assert "only what came since first is new" in caplog.text
     caplog.clear()
     assert _night_of(night, make_run, "anew/second") == extended
+    _forget_lake_rows(make_run("anew/second").out)
+    _night_of(night, make_run, "anew/third")
     other = CONFIG.model_copy(update={"n_buckets": 2})
     _night_of(night, make_run, "extended/other", other)
     _night_of(night, make_run, "extended/weighty", _with_targets({"view": 3.0}))
@@ -377,6 +375,18 @@ def test_a_night_extends_the_last_ones_histories_to_the_same_bytes(
     lake.change(INTERACTIONS, lambda _: Change(remove=[path]))
     _night_of(night, make_run, "extended/third")
     assert "only what came since" not in caplog.text
+
+
+def _forget_lake_rows(prepared: Path) -> None:
+    """Turn an output into one of a version that did not count the rows of the lake."""
+    split = read_json(prepared / "split.json")
+    write_json(
+        prepared / "split.json", {name: split[name] for name in split if name != "lake_rows"}
+    )
+    size = (prepared / "split.json").stat().st_size
+    manifest = read_json(prepared / "manifest.json")
+    manifest["files"]["split.json"]["bytes"] = size
+    write_json(prepared / "manifest.json", manifest)
 
 
 def test_titles_are_encoded_once_by_a_sentence_model(

@@ -1,0 +1,1 @@
+"""The JSON files that one stage writes and another reads."""
