@@ -29,6 +29,7 @@ import polars as pl
 from deltalake import WriterProperties
 
 from benchmarks.harness import finish, options, peak_bytes
+from recsys_core.units import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from recsys_core.artifacts import Artifact
@@ -151,7 +152,7 @@ def _make_source(path: Path, rows: int, *, night: bool = False) -> Path:
     days = [DAYS] if night else range(DAYS)
     writer = None
     for day in days:
-        start = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) + day * 86_400
+        start = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) + day * SECONDS_PER_DAY
         n = rows // DAYS
         users = random.integers(0, n_users, n)
         ranks = np.minimum(np.exp(random.random(n) * np.log(n_items)).astype(np.int64), n_items) - 1
@@ -159,7 +160,7 @@ def _make_source(path: Path, rows: int, *, night: bool = False) -> Path:
             {
                 "user_id": users,
                 "item_id": items[ranks],
-                "timestamp": start + np.sort(random.integers(0, 86_400, n)),
+                "timestamp": start + np.sort(random.integers(0, SECONDS_PER_DAY, n)),
                 "event_type": np.array(KINDS)[random.choice(len(KINDS), n, p=SHARES)],
             }
         ).with_columns(

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from recsys_core.compression.quantization import MIN_BLOCK
 from recsys_core.data.sources.config import ItemColumns, SourceConfig
-from recsys_core.evaluation.gate import GateConfig
+from recsys_core.evaluation.gate_config import GateConfig
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.settings import Settings
 from recsys_core.synthetic.modalities import MODALITIES

@@ -1,1 +1,1 @@
-"""Distilling sequential recommenders: everything that makes sense without an orchestrator."""
+"""Distillation of sequential recommenders, without an orchestrator."""

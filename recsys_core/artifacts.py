@@ -1,8 +1,8 @@
 """Stage outputs: folders of immutable files whose manifest is written last.
 
-A folder without `manifest.json` is no output, whatever files it holds: a kill at any moment leaves
-either a whole artifact or none. The manifest is also the only cache. Its key is a hash of all that
-the content depends on, so an artifact with an unchanged key is not made again.
+A folder without `manifest.json` is no output, so a kill at any moment leaves either a whole
+artifact or none. The manifest is also the only cache. Its key is a hash of everything that the
+content depends on, so an artifact with an unchanged key is not computed again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Artifact:
     """A stage's output: `folder` is valid only once its manifest is there.
 
     Attributes:
-        stage: Name of the stage that makes it.
+        stage: Name of the stage that writes it.
         key: Hash of everything the content depends on.
         folder: Where its files are.
     """

@@ -1,4 +1,6 @@
-"""Numbers with units, as people read them."""
+"""The length of a day, and sizes as people read them."""
+
+SECONDS_PER_DAY = 86_400
 
 
 def format_bytes(size: float) -> str:

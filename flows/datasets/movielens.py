@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import polars as pl
 
+from recsys_core.units import SECONDS_PER_DAY
+
 COLUMNS = {
     "ratings": ("userId", "movieId", "rating", "timestamp"),
     "movies": ("movieId", "title", "genres"),
 }
 """Header of the CSV files; the older files have the same fields in the same order."""
 _SEPARATOR = "::"
-_SECONDS_A_DAY = 86_400
 
 
 def convert_dat(source: Path, target: Path, *, encoding: str) -> None:
@@ -71,5 +72,5 @@ def time_span(ratings: Path, *, newest_share: float) -> TimeSpan:
         begin=pl.col("timestamp").quantile(1 - newest_share, "lower"),
     )
     newest, begin = times.collect().row(0)
-    days = math.ceil((newest - begin) / _SECONDS_A_DAY)
+    days = math.ceil((newest - begin) / SECONDS_PER_DAY)
     return TimeSpan(datetime.fromtimestamp(newest, UTC).date(), max(days, 1))

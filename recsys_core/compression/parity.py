@@ -100,8 +100,8 @@ def graph_parity(
             "exclude": np.zeros((len(batch), 1), dtype=np.int64),
             "k": np.ones(1, dtype=np.int64),
         }
-        found: Scores = session.run(["scores"], inputs)[0]
-        figures.append(_compare(_model_scores(model, active, batch), found))
+        scores: Scores = session.run(["scores"], inputs)[0]
+        figures.append(_compare(_model_scores(model, active, batch), scores))
     differences, correlations, overlaps = np.concatenate(figures, axis=1)
     return GraphParity(
         n_histories=len(known),
@@ -153,14 +153,14 @@ def _model_scores(model: Recommender, active: Sequence[int], histories: Sequence
     return (state @ vectors[list(active)].T).to("cpu").numpy()
 
 
-def _compare(expected: Scores, found: Scores) -> npt.NDArray[np.float64]:
+def _compare(expected: Scores, actual: Scores) -> npt.NDArray[np.float64]:
     """Largest difference, correlation and overlap of the best items: `[3, batch]`."""
     top = min(TOP, expected.shape[1])
-    pairs = zip(expected.astype(np.float64), found.astype(np.float64), strict=True)
+    pairs = zip(expected.astype(np.float64), actual.astype(np.float64), strict=True)
     correlations = [_correlation(exact, rounded) for exact, rounded in pairs]
-    best = [np.argsort(-scores, axis=1, kind="stable")[:, :top] for scores in (expected, found)]
+    best = [np.argsort(-scores, axis=1, kind="stable")[:, :top] for scores in (expected, actual)]
     overlap = [np.isin(exact, rounded).mean() for exact, rounded in zip(*best, strict=True)]
-    return np.stack([np.abs(expected - found).max(axis=1), correlations, overlap])
+    return np.stack([np.abs(expected - actual).max(axis=1), correlations, overlap])
 
 
 def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:

@@ -1,1 +1,1 @@
-"""From raw event files to histories and splits."""
+"""Data: from source files to the lake, to histories with a split, and soft labels on disk."""

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from recsys_core.units import SECONDS_PER_DAY
+
 SCHEMA_VERSION = 2
 """Part of every source's identity: raise it to have all files cleaned and stored again."""
 
@@ -21,7 +23,7 @@ VECTOR = pl.List(pl.Float32())
 """An embedding."""
 
 MICROSECONDS_PER_SECOND = 1_000_000
-MICROSECONDS_PER_DAY = 86_400 * MICROSECONDS_PER_SECOND
+MICROSECONDS_PER_DAY = SECONDS_PER_DAY * MICROSECONDS_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ validation_end) for validation, the rest for the test.
 TABLES = (INTERACTIONS, ITEMS, ITEM_INDEX, EVENT_TYPES, QUARANTINE, SOURCES)
 
 WITHHELD = "withheld"
-"""Stands in the quarantine for the text of a line that could name a user."""
+"""Replaces, in the quarantine, the text of a line that could name a user."""
 WITHHELD_ROW = json.dumps({"line": WITHHELD}, separators=(",", ":"))
 """The same as a row of the quarantine."""
 
@@ -192,7 +194,7 @@ AFTER_RUN_DATE = "timestamp on or after the run date"
 UNKNOWN_EVENT_TYPE = "unknown event_type"
 TOO_MANY_EVENTS = "too many events of the user in a day"
 FORGOTTEN_USER = "forgotten user"
-"""The user asked to be forgotten; the row's text is withheld."""
+"""The user is on the denylist; the row's text is withheld."""
 NOT_THE_FILES_FAULT = (AFTER_RUN_DATE, FORGOTTEN_USER)
 """Reasons that say nothing against the file."""
 

@@ -1,1 +1,1 @@
-"""Soft labels: their format on disk, their generation and their losses."""
+"""Writing soft labels, and the distillation loss that reads them."""

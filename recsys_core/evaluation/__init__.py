@@ -1,1 +1,1 @@
-"""Full-catalogue metrics, slices, statistics, baselines and the gate."""
+"""Evaluation: full-catalogue ranks, metrics, slices, statistics, baselines and the gate."""

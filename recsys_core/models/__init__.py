@@ -1,1 +1,1 @@
-"""The sequential recommender, as teacher and as student."""
+"""The sequential recommender as teacher, student and ensemble, and the content of items."""

@@ -225,7 +225,9 @@ class Recommender(nn.Module):
             for name in mine.keys() | theirs.keys()
             if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
         ]
-        kinds, known = ([] if of.content is None else of.content.names for of in (self, other))
+        kinds, known = (
+            [] if model.content is None else model.content.names for model in (self, other)
+        )
         if differing or kinds != known:
             msg = (
                 f"The other model does not fit: it has other shapes of "

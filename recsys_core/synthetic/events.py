@@ -1,4 +1,4 @@
-"""The law of a synthetic world, twice: as exact probabilities and as a simulation.
+"""How a synthetic world draws events: as exact probabilities and as a simulation.
 
 Each attempt has an anchor: the last item or, less often, the one before. With
 `successor_probability` the attempt continues the anchor's series. Otherwise its category follows
@@ -90,7 +90,7 @@ def attempt_probabilities(
     The rest to 1 is the probability of items not released yet and of empty categories.
 
     Args:
-        day: When.
+        day: The day of the attempt.
         users: `[batch]` users.
         last: `[batch]` last item, -1 without one.
         before_last: `[batch]` the item before, `last` where there is none.
@@ -245,7 +245,7 @@ def _attempt(
 
     Args:
         rng: The day's generator.
-        day: When.
+        day: The day of the attempt.
         taste: `[batch, n_categories]` running sums of the users' category probabilities.
         transitions: `[n_categories, n_categories]` running sums of the categories' successors.
         last: `[batch]` last item, -1 without one.

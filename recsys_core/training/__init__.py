@@ -1,1 +1,1 @@
-"""One training loop and its losses, batches and checkpoints."""
+"""Training: the loop, batches, negative sampling, checkpoints, cold items and retraining."""

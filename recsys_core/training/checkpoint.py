@@ -47,7 +47,7 @@ class TrainingState:
         curve: One point per finished epoch.
         best_weights: The weights of the best validation so far.
         stale: Validations since the best one.
-        epoch_steps: Steps made in the current epoch.
+        epoch_steps: Optimizer steps in the current epoch.
     """
 
     def __init__(

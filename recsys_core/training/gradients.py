@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""One step down the gradient of a batch, computed part by part in the device's arithmetic."""
+"""One gradient step on a batch, computed part by part in the device's arithmetic."""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -53,7 +53,7 @@ def gradient_step(
         read_vectors: See `backward`.
 
     Returns:
-        The loss of the batch; NaN if no step was made.
+        The loss of the batch; NaN if there was no step.
     """
     model.zero_grad(set_to_none=True)
     value = backward(

@@ -51,7 +51,7 @@ class RetrainingPolicy(Settings):
         default=None,
         ge=1,
         description="Most training events a night, summed over epochs. If full training needs "
-        "more, a warm start is made; if that needs more, the teacher is reused. Empty: no limit",
+        "more, a warm start is tried; if that needs more, the teacher is reused. Empty: no limit",
     )
     warm_epochs: int = Field(default=2, ge=1, le=1000, description="Epochs of a warm start")
     warm_learning_rate_share: float = Field(

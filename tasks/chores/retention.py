@@ -20,10 +20,8 @@ from recsys_core.data.lake.retention import (
 )
 from recsys_core.data.lake.tables import Lake
 from recsys_core.settings import Settings
-from recsys_core.units import format_bytes
+from recsys_core.units import SECONDS_PER_DAY, format_bytes
 from tasks.engine.outputs import bytes_of, outputs, remains
-
-_SECONDS_IN_DAY = 86_400
 
 
 class RetentionConfig(Settings):
@@ -121,7 +119,7 @@ def _cutoff(config: RetentionConfig, today: date) -> date | None:
 
 def _old_stages(workspace: Path, days: int) -> Iterator[Path]:
     """Old outputs that the newest finished night did not use, and old folders of killed stages."""
-    limit = time.time() - days * _SECONDS_IN_DAY
+    limit = time.time() - days * SECONDS_PER_DAY
     finished = outputs(workspace)
     inputs = {output.folder.name: output.inputs for output in finished}
     reports = [output for output in finished if output.folder.parent.name == "report"]

@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 
 from recsys_core.artifacts import Artifact, read_json, write_json
-from recsys_core.evaluation.gate import Figures, GateConfig, evaluate_rules
+from recsys_core.evaluation.gate import Figures, evaluate_rules
+from recsys_core.evaluation.gate_config import GateConfig
 from tasks.engine.stage import StageRun, Summary, stage
 
 

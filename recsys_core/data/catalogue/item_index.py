@@ -1,7 +1,8 @@
 """The item index: item_id to item_idx, 1 … n_items; append-only.
 
-So the rows of last night's weights still belong to the same items. Whatever depends on the index
-records its length and the hash of that prefix, and fits any longer index with the same prefix.
+Known items keep their item_idx, so last night's weights still fit them. An output that depends on
+the index records its length and the hash of that prefix; it fits any longer index with the same
+prefix.
 """
 
 import hashlib

@@ -1,1 +1,1 @@
-"""How a new day compares with the days before it."""
+"""Drift: how a new day differs from the days before it."""

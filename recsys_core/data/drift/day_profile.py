@@ -164,7 +164,7 @@ def volume(day: date, value: int, trailing: Mapping[date, int]) -> DayFigure | N
     """A number of rows or users as a multiple of the usual.
 
     The usual number is the median of the trailing days or the number a week before, whichever is
-    nearer: where nobody shops on Sundays, a Sunday is compared with the last Sunday.
+    nearer: for a shop that is closed on Sundays, a Sunday is compared with the last Sunday.
 
     Returns:
         None if both are below FEWEST_ROWS.

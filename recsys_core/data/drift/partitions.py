@@ -11,7 +11,7 @@ PIECE_ROWS = 2_000_000
 """Rows that are held at a time, however many a date has."""
 
 _ARRIVAL = pl.col("arrival").fill_null(-1)
-"""A row without an arrival is a defect; it must reach the checks and not be dropped here."""
+"""A row without an arrival is a defect, which the checks must see."""
 
 
 def rows_of(

@@ -63,7 +63,7 @@ class Trailing:
         """
         rows = self._count(day)
         if rows.new < LATE_SHARE * sum(rows):
-            return f"{rows.new} late rows for {rows.earlier} that were judged before"
+            return f"{rows.new} late rows; the other {rows.earlier} were compared before"
         part = min(_DAY, self._until - datetime.combine(day, time(), UTC))
         window = [day - back * _DAY for back in range(self._n_days, 0, -1)]
         known = [past for past in window if self._count(past).earlier or past in self._compared]

@@ -1,8 +1,8 @@
 """Ingest of interaction files: new and changed files are read, known ones are skipped.
 
 The ingest log identifies a file by its name, and holds fingerprints of its content and of the
-settings that it was read with. A changed file replaces exactly the rows that it brought before,
-whatever their dates. An entry counts as new until a night has validated it.
+settings that it was read with. A changed file replaces exactly the rows that it brought before, on
+all dates. An entry counts as new until a night has validated it.
 
 Files go to the lake in batches: read in chunks, deduplicated one date at a time, committed with
 their interactions first, their quarantine second, their entries in the log last. What a table holds

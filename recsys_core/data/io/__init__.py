@@ -1,1 +1,1 @@
-"""Moving rows through the disk: a partitioned spool, and reading ahead in a thread."""
+"""A spool of rows on the disk by key, and prefetching in a thread."""

@@ -1,7 +1,9 @@
 """Commits to a table of the lake: all of a change or nothing of it, and never a lost update.
 
 A commit names the version that its change was computed from. It fails if there is a newer version,
-so two writers can't lose each other's rows: the second one computes its change again.
+so two writers can't lose each other's rows: the second one computes its change again. The lock of
+the workspace is no substitute. It stops a second run of this project, but not another program that
+commits to a table, for example one that compacts it.
 
 `recsys_core` reads no clock, with this exception: a commit holds the time of its writing, which
 vacuum counts from, as those of Delta's own writers do. Data files have random names. Neither

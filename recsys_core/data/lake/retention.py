@@ -61,7 +61,7 @@ def vacuumable_files(lake: Path, days: int) -> list[Path]:
 
 
 def vacuum(lake: Path, days: int) -> None:
-    """Delete the files of `vacuumable_files`. Nobody may write to the lake meanwhile."""
+    """Delete the files of `vacuumable_files`. No other process may write meanwhile."""
     for table, delete in _vacuums(lake, days):
         # Each real run is a commit, and the list has files that are long gone too.
         if any((table / name).exists() for name in delete(dry_run=True)):

@@ -32,7 +32,7 @@ class Denylist:
     dates: dict[str, date] = field(default_factory=dict[str, date])
 
     def hash_of(self, user_id: str) -> str:
-        """The hash that stands for a user in the list."""
+        """The hash of a user's id, as stored in the list."""
         return pseudonymise(pl.Series([user_id]), self.salt).item()
 
 

@@ -1,7 +1,7 @@
-"""Keyed hashing of user ids: without the key nobody can tell whose rows the lake holds.
+"""Keyed hashing of user ids: without the key the lake's rows name no user.
 
-A lake holds either plain ids or ids that were hashed with one key, never both: else each user would
-become two. The first ingest records which, beside the tables; every later one checks it.
+A lake holds either plain ids or ids that were hashed with one key, never both: otherwise each user
+would become two. The first ingest records which it is, beside the tables; later ones check it.
 """
 
 import hmac

@@ -240,7 +240,7 @@ class SourceConfig(Settings):
         return name
 
     def resolved(self) -> Self:
-        """The same settings, with a preset replaced by the settings that it stands for."""
+        """The same settings, with a preset replaced by its settings."""
         preset = PRESETS.get(self.format)
         return self if preset is None else self.model_copy(update=self._spelled_out(preset))
 

@@ -100,8 +100,8 @@ def local_file(
     scratch.mkdir(parents=True, exist_ok=True)
     copy = scratch / f"{digest(source.name)}-{PurePosixPath(source.location).name}"
     try:
-        found = look_up(source.location, config.s3)
-        if found is None or found.stamp != source.stamp:
+        current = look_up(source.location, config.s3)
+        if current is None or current.stamp != source.stamp:
             msg = f"{source.location} changed while the night was running. Run the night again."
             raise SourceError(msg)
         copy_object(source.location, copy, config.s3)
@@ -181,17 +181,17 @@ def _remote(table: str, place: str, config: SourceConfig) -> Iterator[SourceFile
     root = folder if single is None else folder.rpartition("/")[0]
     objects = list_objects(f"{PREFIX}{folder}", config.s3) if single is None else [single]
     pattern = re.compile(translate("/".join(parts)))
-    for found in sorted(objects, key=lambda found: found.location):
-        path = found.location.removeprefix(PREFIX)
+    for candidate in sorted(objects, key=lambda candidate: candidate.location):
+        path = candidate.location.removeprefix(PREFIX)
         inside = path.removeprefix(f"{root}/")
         wanted = _WILDCARDS.isdisjoint(place) or pattern.match(path)
         if wanted and _visible(inside.split("/")):
-            yield SourceFile(table, f"{table}/{inside}", found.location, found.stamp)
+            yield SourceFile(table, f"{table}/{inside}", candidate.location, candidate.stamp)
 
 
 def _first_wildcard(parts: tuple[str, ...] | list[str]) -> int:
-    found = (at for at, part in enumerate(parts) if _WILDCARDS & set(part))
-    return next(found, len(parts))
+    with_wildcards = (at for at, part in enumerate(parts) if _WILDCARDS & set(part))
+    return next(with_wildcards, len(parts))
 
 
 def _visible(parts: tuple[str, ...] | list[str]) -> bool:

@@ -38,8 +38,8 @@ def read_parquet(
     n_rows = 0
     with pq.ParquetFile(path) as file:
         available = file.schema_arrow.names
-        narrow = names is not None and set(needed) <= set(available)
-        columns = [name for name in available if name in names] if narrow else None
+        has_needed = names is not None and set(needed) <= set(available)
+        columns = [name for name in available if name in names] if has_needed else None
         for batch in file.iter_batches(rows_at_once, columns=columns):
             batch.validate(full=True)  # Polars does not check that Arrow's text is UTF-8
             yield _numbered(pl.DataFrame(batch), after=n_rows)

@@ -1,8 +1,8 @@
 """A loss over the full catalogue that never holds positions × items logits at once.
 
 The forward pass computes the logits of a few positions, overwrites them with their gradient and
-multiplies that into the gradients of states and item vectors. Peak memory is that of one chunk,
-whatever the batch size.
+multiplies that into the gradients of states and item vectors. Peak memory is that of one chunk and
+does not depend on the batch size.
 """
 
 from collections.abc import Callable, Iterator

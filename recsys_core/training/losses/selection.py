@@ -23,7 +23,7 @@ FULL_SOFTMAX_ITEMS = 50_000
 
 
 def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
-    """The candidates that `config.loss` asks for.
+    """The candidates for the loss that `config.loss` names.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from recsys_core.evaluation.gate import GateConfig, GateRule, evaluate_rules
+from recsys_core.evaluation.gate import evaluate_rules
+from recsys_core.evaluation.gate_config import GateConfig, GateRule
 from recsys_core.evaluation.statistics import summarise
 
 N_USERS = 200

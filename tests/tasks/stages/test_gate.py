@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
-from recsys_core.evaluation.gate import GateConfig, GateRule
+from recsys_core.evaluation.gate_config import GateConfig, GateRule
 from recsys_core.evaluation.statistics import summarise
 from tasks.engine.stage import StageRun
 from tasks.stages.gate import gate

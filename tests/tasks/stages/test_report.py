@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, digest, publish, write_json
-from recsys_core.evaluation.gate import GateConfig, GateRule, evaluate_rules
+from recsys_core.evaluation.gate import evaluate_rules
+from recsys_core.evaluation.gate_config import GateConfig, GateRule
 from recsys_core.evaluation.statistics import summarise
 from tasks.engine.stage import StageRun
 from tasks.stages.report import report
