@@ -19,9 +19,10 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import finish, options, peak_bytes
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import Artifact
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
+from tasks.contracts.ingest import FileResult, IngestResult
 
 FIRST_DAY = date(2026, 1, 1)
 N_DAYS = 8
@@ -87,7 +88,7 @@ def measure(workspace: Path, n_rows: int) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     run_date = DAYS[-1] + timedelta(days=1)
     ingested = Artifact("ingest", "key", out)
-    write_json(out / "ingest.json", _facts(workspace, n_rows, run_date))
+    _ingest_result(workspace, n_rows, run_date).save(out)
     run = StageRun.bare(workspace, out, scratch=out)
     before = peak_bytes() / 1e9
     began, began_cpu = time.monotonic(), time.process_time()
@@ -101,29 +102,33 @@ def measure(workspace: Path, n_rows: int) -> dict[str, Any]:
     }
 
 
-def _facts(workspace: Path, n_rows: int, run_date: date) -> dict[str, Any]:
-    """What the ingest would say of the newest date."""
+def _ingest_result(workspace: Path, n_rows: int, run_date: date) -> IngestResult:
+    """What ingest says of the newest date."""
     day = DAYS[-1]
-    file = {
-        "source": _source(day),
-        "new": True,
-        "fingerprint": "benchmark",
-        "rows_in": n_rows,
-        "rows_kept": n_rows,
-        "rows_quarantined": 0,
-        "rows_duplicate": 0,
-        "reasons": {},
-    }
-    return {
-        "files": [file],
-        "new_dates": [day.isoformat()],
-        "versions": {INTERACTIONS.name: Lake(workspace / "lake").version(INTERACTIONS.name)},
-        "reasons": {},
-        "timestamp_kind": "time",
-        "run_date": run_date.isoformat(),
-        "available_until": _midnight(run_date).isoformat(),
-        "max_quarantined_share": 0.05,
-    }
+    lake = Lake(workspace / "lake")
+    file = FileResult(
+        source=_source(day),
+        fingerprint="benchmark",
+        new=True,
+        rows_in=n_rows,
+        rows_kept=n_rows,
+        rows_quarantined=0,
+        rows_duplicate=0,
+        reasons={},
+    )
+    return IngestResult(
+        versions={INTERACTIONS.name: lake.version(INTERACTIONS.name)},
+        files=(file,),
+        reasons={},
+        new_rows=n_rows,
+        new_dates=(day,),
+        n_items=N_ITEMS,
+        item_index_sha256="benchmark",
+        timestamp_kind="time",
+        run_date=run_date,
+        available_until=_midnight(run_date).isoformat(),
+        max_quarantined_share=0.05,
+    )
 
 
 def _source(day: date) -> str:

@@ -1,5 +1,7 @@
 """What ingest says: the lake's versions that the night reads, and what became of each file."""
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 from typing import ClassVar, Literal
 
@@ -77,3 +79,22 @@ class IngestResult(JsonFile):
     def new_files(self) -> list[FileResult]:
         """The files whose rows no night has validated yet."""
         return [file for file in self.files if file.new]
+
+
+def total_rows(files: Iterable[FileResult]) -> dict[str, int]:
+    """Sums of the files' rows: `in`, `kept`, `quarantined` and `duplicate`."""
+    files = list(files)
+    return {
+        "in": sum(file.rows_in for file in files),
+        "kept": sum(file.rows_kept for file in files),
+        "quarantined": sum(file.rows_quarantined for file in files),
+        "duplicate": sum(file.rows_duplicate for file in files),
+    }
+
+
+def total_reasons(files: Iterable[FileResult]) -> Counter[str]:
+    """Number of refused rows of all files by reason."""
+    reasons = Counter[str]()
+    for file in files:
+        reasons.update(file.reasons)
+    return reasons

@@ -1,7 +1,6 @@
 """Report: the night on one page that needs no network, no script and no server."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
@@ -10,6 +9,9 @@ from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_json, read_manifest
 from recsys_core.units import format_bytes
+from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
+from tasks.contracts.split import Split
+from tasks.contracts.validation import ValidationReport
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.html.plots import (
     LOOKS,
@@ -102,9 +104,9 @@ def report(
         "verdict": decided,
         "outcome_names": OUTCOMES,
         **_quality(evaluated),
-        **_data(read_json(ingested.file("ingest.json")), read_json(prepared.file("split.json"))),
+        **_data(IngestResult.load(ingested), Split.load(prepared)),
         "finding_badges": FINDING_BADGES,
-        "expectations": read_json(validated.file("validation.json"))["expectations"],
+        "expectations": ValidationReport.load(validated).expectations,
         "registered": _facts(registered.summary),
         **_provenance(artifacts),
     }
@@ -203,29 +205,25 @@ def _headline_tiles(
     ]
 
 
-def _data(ingest: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:
-    files = ingest["files"]
-    rows = {
-        part: sum(file[f"rows_{part}"] for file in files)
-        for part in ("in", "kept", "quarantined", "duplicate")
-    }
-    reasons = Counter[str]()
-    for file in files:
-        reasons.update(file["reasons"])
+def _data(ingested: IngestResult, split: Split) -> dict[str, Any]:
+    files = ingested.files
+    rows = total_rows(files)
     share = f"{100 * rows['quarantined'] / max(1, rows['in']):.2f} % of the rows read"
     return {
         "data_tiles": [
             _tile("Rows read", f"{rows['in']:,}", f"from {len(files):,} files"),
-            _tile("Kept", f"{rows['kept']:,}", f"{ingest['new_rows']:,} of them new"),
+            _tile("Kept", f"{rows['kept']:,}", f"{ingested.new_rows:,} of them new"),
             _tile("Quarantined", f"{rows['quarantined']:,}", share),
             _tile("Duplicates", f"{rows['duplicate']:,}", "left out"),
-            _tile("Users", f"{split['n_users']:,}", f"{ingest['n_items']:,} items"),
+            _tile("Users", f"{split.n_users:,}", f"{ingested.n_items:,} items"),
         ],
         "files": files[:MAX_FILES],
         "n_more_files": max(0, len(files) - MAX_FILES),
-        "reasons": reasons.most_common(),
-        "split_name": SPLITS.get(split["kind"], split["kind"]),
-        "split_facts": _facts({**split, "lake_versions": ingest["versions"]}),
+        "reasons": total_reasons(files).most_common(),
+        "split_name": SPLITS[split.kind],
+        "split_facts": _facts(
+            {**split.model_dump(mode="json"), "lake_versions": ingested.versions}
+        ),
     }
 
 

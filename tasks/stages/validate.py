@@ -1,23 +1,26 @@
 """Validate: check what ingest brought against the rules; a broken rule stops the night."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from datetime import date
+from typing import Self
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import TaskRunContext
 from pydantic import Field, model_validator
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact
 from recsys_core.data.drift.partitions import PIECE_ROWS
 from recsys_core.data.drift.trailing import FEWEST_DAYS
 from recsys_core.data.lake.ingest_log import mark_validated
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
 from recsys_core.settings import Settings
+from tasks.contracts.ingest import FileResult, IngestResult
+from tasks.contracts.validation import Severity, ValidationReport
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.validation.findings import with_outcome
 from tasks.validation.new_rows import NewRows, RuleSet, ValidationResult
-from tasks.validation.page import days_as_json, summary_of, validation_page
+from tasks.validation.page import day_results, summary_of, validation_page
 from tasks.validation.rules import (
     EVENT_MIX,
     NEW_ITEMS,
@@ -25,7 +28,6 @@ from tasks.validation.rules import (
     SHIFT,
     USERS,
     OwnExpectation,
-    Severity,
     day_rules,
     names_of_rules,
     night_rules,
@@ -159,20 +161,18 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
     Raises:
         ValidationFailedError: An expectation of severity "fail" does not hold.
     """
-    facts = read_json(ingested.file("ingest.json"))
-    files = [file for file in facts["files"] if file["new"]]
+    ingest_result = IngestResult.load(ingested)
+    files = ingest_result.new_files
     lake = Lake(run.lake)
-    result = (
-        _check(run, config, NewRows(lake, facts, files), facts) if files else ValidationResult()
-    )
+    result = _check(run, config, lake, ingest_result) if files else ValidationResult()
     summary = summary_of(result, files)
-    _write(run, result, files, summary, run_date=facts["run_date"])
+    _write(run, result, files, summary, run_date=ingest_result.run_date)
     for finding in with_outcome(result.findings, "warned"):
         run.logger.warning("%s", finding.in_words().removeprefix("- "))
     run.logger.info("All findings, with plots: %s", run.out / "validation.html")
     if with_outcome(result.findings, "failed"):
         raise ValidationFailedError(summary)
-    mark_validated(lake, {file["source"]: file["fingerprint"] for file in files})
+    mark_validated(lake, {file.source: file.fingerprint for file in files})
     return {
         "n_rows": result.n_rows,
         "n_expectations": len(result.findings),
@@ -184,18 +184,19 @@ def validate(run: StageRun, config: ValidationConfig, *, ingested: Artifact) -> 
 
 
 def _check(
-    run: StageRun, config: ValidationConfig, new: NewRows, facts: Mapping[str, Any]
+    run: StageRun, config: ValidationConfig, lake: Lake, ingested: IngestResult
 ) -> ValidationResult:
     from tasks.validation.great_expectations import GxRunner, own_rules
 
-    gx, rules = GxRunner(), _rules(config, new, facts)
+    gx, new = GxRunner(), NewRows(lake, ingested)
+    rules = _rules(config, new, ingested)
     rules.rows.extend(own_rules(config.expectations))
     result = new.check(gx, rules, trailing_days=config.trailing_days, progress=run.progress)
     gx.build_docs(run.out / DATA_DOCS)
     return result
 
 
-def _rules(config: ValidationConfig, new: NewRows, facts: Mapping[str, Any]) -> RuleSet:
+def _rules(config: ValidationConfig, new: NewRows, ingested: IngestResult) -> RuleSet:
     bounds = config.bounds
     named = {
         ROWS: bounds.rows,
@@ -208,8 +209,8 @@ def _rules(config: ValidationConfig, new: NewRows, facts: Mapping[str, Any]) -> 
     night = night_rules(
         min_rows=config.min_rows,
         max_rows=config.max_rows,
-        max_quarantined_share=facts["max_quarantined_share"],
-        refused=", ".join(f"{count} {reason}" for reason, count in facts["reasons"].items()),
+        max_quarantined_share=ingested.max_quarantined_share,
+        refused=", ".join(f"{count} {reason}" for reason, count in ingested.reasons.items()),
     )
     days = day_rules({name: (bound.warn, bound.fail) for name, bound in named.items()})
     return RuleSet(*(with_severity(rules, config.severity) for rules in (rows, night, days)))
@@ -218,20 +219,17 @@ def _rules(config: ValidationConfig, new: NewRows, facts: Mapping[str, Any]) -> 
 def _write(
     run: StageRun,
     result: ValidationResult,
-    files: Sequence[Mapping[str, Any]],
+    files: Sequence[FileResult],
     summary: str,
     *,
-    run_date: str,
+    run_date: date,
 ) -> None:
-    write_json(
-        run.out / "validation.json",
-        {
-            "n_rows": result.n_rows,
-            "success": not with_outcome(result.findings, "failed"),
-            "expectations": [finding.as_json() for finding in result.findings],
-            "days": days_as_json(result.days),
-        },
-    )
+    ValidationReport(
+        n_rows=result.n_rows,
+        success=not with_outcome(result.findings, "failed"),
+        expectations=tuple(finding.result() for finding in result.findings),
+        days=tuple(day_results(result.days)),
+    ).save(run.out)
     (run.out / "validation.md").write_text(summary, encoding="utf-8")
     page = validation_page(result, files, run_date=run_date)
     (run.out / "validation.html").write_text(page, encoding="utf-8", newline="\n")

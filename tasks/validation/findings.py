@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from tasks.contracts.validation import ExpectationOutcome, ExpectationResult
 from tasks.validation.rules import Rule
 
-FindingOutcome = Literal["failed", "warned", "passed", "skipped"]
-OUTCOMES: tuple[FindingOutcome, ...] = ("failed", "warned", "passed", "skipped")
+OUTCOMES: tuple[ExpectationOutcome, ...] = ("failed", "warned", "passed", "skipped")
 """In the order in which they are shown."""
 
 SAMPLE_SIZE = 3
@@ -34,7 +34,7 @@ class Finding:
     _holds: bool | None = None
 
     @property
-    def outcome(self) -> FindingOutcome:
+    def outcome(self) -> ExpectationOutcome:
         """Skipped until a batch was added; a broken rule fails or warns by its severity."""
         if self._holds is None:
             return "skipped"
@@ -63,40 +63,40 @@ class Finding:
         self.sample = [*self.sample, *map(shown, sample)][:SAMPLE_SIZE]
         self.places = [*self.places, *places][:SAMPLE_SIZE]
 
-    def as_json(self) -> dict[str, Any]:
-        """As it is stored; `success` is false for what failed and for what only warns."""
-        broken = self.outcome in ("failed", "warned")
-        return {
-            "name": self.rule.name,
-            "column": self.rule.column,
-            "expectation": self.rule.text,
-            "severity": self.rule.severity,
-            "outcome": self.outcome,
-            "unexpected": self.unexpected,
-            "sample": self.sample,
-            "places": self.places,
-            "remedy": self.rule.remedy if broken else "",
-            "note": self.note or ("nothing to examine" if self.outcome == "skipped" else ""),
-            "success": not broken,
-        }
+    def result(self) -> ExpectationResult:
+        """As it is stored."""
+        is_broken = self.outcome in ("failed", "warned")
+        return ExpectationResult(
+            name=self.rule.name,
+            column=self.rule.column,
+            expectation=self.rule.text,
+            severity=self.rule.severity,
+            outcome=self.outcome,
+            unexpected=self.unexpected,
+            sample=tuple(self.sample),
+            places=tuple(self.places),
+            remedy=self.rule.remedy if is_broken else "",
+            note=self.note or ("nothing to examine" if self.outcome == "skipped" else ""),
+            success=not is_broken,
+        )
 
     def in_words(self) -> str:
         """As an item of a Markdown list."""
-        facts = self.as_json()
+        result = self.result()
         about = f"- **{self.rule.column}** {self.rule.text}"
-        if facts["success"]:
-            note = f" ({facts['note']})" if facts["note"] else ""
+        if result.success:
+            note = f" ({result.note})" if result.note else ""
             return f"{about}: {self.outcome}{note}."
         if self.places:
             pairs = zip(self.sample, self.places, strict=True)
             sample = ", ".join(f"{value} ({place})" for value, place in pairs)
             verb = "is" if self.unexpected == 1 else "are"
-            return f"{about}; {self.unexpected} {verb} not, for example {sample}. {facts['remedy']}"
+            return f"{about}; {self.unexpected} {verb} not, for example {sample}. {result.remedy}"
         found = ", ".join(self.sample) or "nothing to examine"
-        return f"{about}; found: {found}. {facts['remedy']}"
+        return f"{about}; found: {found}. {result.remedy}"
 
 
-def with_outcome(findings: Sequence[Finding], outcome: FindingOutcome) -> list[Finding]:
+def with_outcome(findings: Sequence[Finding], outcome: ExpectationOutcome) -> list[Finding]:
     """The findings that ended so."""
     return [finding for finding in findings if finding.outcome == outcome]
 

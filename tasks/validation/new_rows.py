@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recsys_core.data.drift.day_profile import FEWEST_ROWS, Comparison, DayFigure
-from recsys_core.data.drift.partitions import count_misplaced, count_repeated, pieces, rows_of
+from recsys_core.data.drift.partitions import (
+    PIECE_ROWS,
+    count_misplaced,
+    count_repeated,
+    pieces,
+    rows_of,
+)
 from recsys_core.data.drift.trailing import Trailing
 from recsys_core.data.ingest.clean_interactions import ARRIVAL_BITS
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS, NOT_THE_FILES_FAULT
 from recsys_core.settings import Progress
+from tasks.contracts.ingest import FileResult, IngestResult
 from tasks.validation.findings import Finding, with_outcome
 from tasks.validation.rules import (
     EVENT_MIX,
@@ -81,19 +88,18 @@ class NewRows:
 
     Args:
         lake: The lake.
-        facts: What `ingest.json` says.
-        files: Those of its files that are new, at least one.
+        ingested: Which rows of the lake are new; at least one of its files is.
+        piece_rows: Rows that are held in memory at a time.
     """
 
-    def __init__(
-        self, lake: Lake, facts: Mapping[str, Any], files: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self._facts = facts
-        self._files = files
-        self._names = [file["source"] for file in files]
-        self._dates = sorted(date.fromisoformat(day) for day in facts["new_dates"])
-        self.table = lake.snapshot(INTERACTIONS, facts["versions"][INTERACTIONS.name]).scan()
-        self.until = datetime.fromisoformat(facts["available_until"])
+    def __init__(self, lake: Lake, ingested: IngestResult, *, piece_rows: int = PIECE_ROWS) -> None:
+        self._ingested = ingested
+        self._piece_rows = piece_rows
+        self._files = ingested.new_files
+        self._names = [file.source for file in self._files]
+        version = ingested.versions[INTERACTIONS.name]
+        self.table = lake.snapshot(INTERACTIONS, version).scan()
+        self.until = datetime.fromisoformat(ingested.available_until)
 
     def check(
         self, gx: "GxRunner", rules: RuleSet, *, trailing_days: int, progress: Progress
@@ -108,11 +114,12 @@ class NewRows:
         suite = gx.suite("rows", rules.rows)
         n_rows = 0
         defects = Counter[str]()
-        for done, day in enumerate(self._dates):
-            progress(done / len(self._dates), f"{day}")
+        dates = self._ingested.new_dates
+        for done, day in enumerate(dates):
+            progress(done / len(dates), f"{day}")
             rows = rows_of(self.table, day, self._names)
-            n_rows += _run_pieces(suite, day, rows)
-            defects["repeated rows"] += count_repeated(rows)
+            n_rows += _run_pieces(suite, day, rows, self._piece_rows)
+            defects["repeated rows"] += count_repeated(rows, self._piece_rows)
             defects["misplaced rows"] += count_misplaced(rows)
             self._compare(trailing, day, days)
         days.n_rows.update(trailing.n_rows)
@@ -129,7 +136,7 @@ class NewRows:
         return ValidationResult(n_rows, findings, days)
 
     def _compare(self, trailing: Trailing, day: date, days: Days) -> None:
-        if self._facts["timestamp_kind"] == "order":
+        if self._ingested.timestamp_kind == "order":
             days.skipped[day] = "the timestamps are only an order"
             return
         outcome = trailing.compare(day)
@@ -144,20 +151,19 @@ class NewRows:
             **{name: defects[name] for name in ("repeated rows", "misplaced rows")},
             "quarantined share": quarantined_share(self._files),
         }
-        prefix = f"{INTERACTIONS.name}/"
-        events = [file for file in self._files if file["source"].startswith(prefix)]
+        events = [file for file in self._files if file.is_interactions]
         if events:
-            facts["rows"] = n_rows + sum(file["rows_duplicate"] for file in events)
+            facts["rows"] = n_rows + sum(file.rows_duplicate for file in events)
         return facts
 
 
-def quarantined_share(files: Iterable[Mapping[str, Any]]) -> float:
+def quarantined_share(files: Iterable[FileResult]) -> float:
     """Share of bad rows in the files, without those refused for no fault of their file."""
     refused = judged = 0
     for file in files:
-        apart = sum(file["reasons"].get(reason, 0) for reason in NOT_THE_FILES_FAULT)
-        refused += file["rows_quarantined"] - apart
-        judged += file["rows_in"] - apart
+        apart = sum(file.reasons.get(reason, 0) for reason in NOT_THE_FILES_FAULT)
+        refused += file.rows_quarantined - apart
+        judged += file.rows_in - apart
     return refused / judged if judged else 0.0
 
 
@@ -242,10 +248,10 @@ def _of_day(compared: Comparison, column: str) -> str:
     return f"{compared.day}: {value}, usually {usual}"
 
 
-def _run_pieces(suite: "Suite", day: date, rows: pl.LazyFrame) -> int:
+def _run_pieces(suite: "Suite", day: date, rows: pl.LazyFrame, piece_rows: int) -> int:
     """Check the new rows of a date in pieces that fit into memory; returns their number."""
     n_rows = number = 0
-    for number, piece in enumerate(pieces(rows), start=1):
+    for number, piece in enumerate(pieces(rows, piece_rows), start=1):
         n_rows += piece.height
         name = f"{day}" if number == 1 else f"{day}-part-{number}"
         suite.run(piece, name, partial(_places, piece))

@@ -1,12 +1,14 @@
 """What validation found, to read: a summary in Markdown, a page that needs nothing else."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 from markupsafe import Markup
 
+from recsys_core.data.drift.day_profile import Comparison, DayFigure
+from tasks.contracts.ingest import FileResult, total_reasons, total_rows
+from tasks.contracts.validation import ComparedDay, Figure, SkippedDay
 from tasks.html.render import FINDING_BADGES, render
 from tasks.validation.findings import OUTCOMES, with_outcome
 from tasks.validation.new_rows import Days, ValidationResult, figures_of
@@ -14,10 +16,8 @@ from tasks.validation.rules import ROWS, USERS
 
 MAX_FILES = 50
 
-_PARTS = ("in", "kept", "quarantined", "duplicate")
 
-
-def summary_of(result: ValidationResult, files: Sequence[Mapping[str, Any]]) -> str:
+def summary_of(result: ValidationResult, files: Sequence[FileResult]) -> str:
     """The findings in words, as Markdown."""
     if not files:
         return "# Validation passed\n\nNothing is new: zero rows to examine.\n"
@@ -47,20 +47,17 @@ def summary_of(result: ValidationResult, files: Sequence[Mapping[str, Any]]) -> 
 
 
 def validation_page(
-    result: ValidationResult, files: Sequence[Mapping[str, Any]], *, run_date: str
+    result: ValidationResult, files: Sequence[FileResult], *, run_date: date
 ) -> str:
     """The findings as one HTML page.
 
     Args:
-        found: What the validation result.
-        files: The new files, as in `ingest.json`.
-        run_date: The night's date, ISO.
+        result: What the validation found.
+        files: The new files.
+        run_date: The night's date.
     """
     # Sorting is stable: within an outcome the rules keep their order.
     findings = sorted(result.findings, key=lambda finding: OUTCOMES.index(finding.outcome))
-    reasons = Counter[str]()
-    for file in files:
-        reasons.update(file["reasons"])
     return render(
         "validation/page.html.j2",
         {
@@ -68,12 +65,12 @@ def validation_page(
             "verdict": _verdict(result) if files else "passed: nothing is new",
             "failed": bool(with_outcome(result.findings, "failed")),
             "tiles": _tiles(result, files),
-            "findings": [finding.as_json() for finding in findings],
+            "findings": [finding.result() for finding in findings],
             "finding_badges": FINDING_BADGES,
             "files": files[:MAX_FILES],
             "n_more_files": max(0, len(files) - MAX_FILES),
-            "totals": {part: sum(file[f"rows_{part}"] for file in files) for part in _PARTS},
-            "reasons": reasons.most_common(),
+            "totals": total_rows(files),
+            "reasons": total_reasons(files).most_common(),
             "days": _day_rows(result.days),
             "skipped_days": _by_reason(result.days.skipped),
             "plots": _plots(result.days),
@@ -81,25 +78,33 @@ def validation_page(
     )
 
 
-def days_as_json(days: Days) -> list[dict[str, Any]]:
-    """The new dates as they are stored, by date."""
-    compared = {
-        one.day: {
-            "compared_with": [day.isoformat() for day in one.trailing],
-            "lost_event_kinds": list(one.lost_events),
-            "new_event_kinds": list(one.new_events),
-            **{
-                name.replace(" ", "_"): None if figure is None else figure._asdict()
-                for name, figure in figures_of(one).items()
-            },
-        }
-        for one in days.compared
-    }
-    skipped = {day: {"skipped": reason} for day, reason in days.skipped.items()}
-    return [
-        {"date": day.isoformat(), "n_rows": days.n_rows.get(day), **facts}
-        for day, facts in sorted({**compared, **skipped}.items())
+def day_results(days: Days) -> list[ComparedDay | SkippedDay]:
+    """The new dates as they are stored, sorted."""
+    skipped = [
+        SkippedDay(date=day, n_rows=days.n_rows.get(day), skipped=reason)
+        for day, reason in days.skipped.items()
     ]
+    compared = [_compared_day(day, days.n_rows.get(day.day)) for day in days.compared]
+    return sorted([*skipped, *compared], key=lambda result: result.date)
+
+
+def _compared_day(compared: Comparison, n_rows: int | None) -> ComparedDay:
+    return ComparedDay(
+        date=compared.day,
+        n_rows=n_rows,
+        compared_with=compared.trailing,
+        lost_event_kinds=compared.lost_events,
+        new_event_kinds=compared.new_events,
+        daily_rows=_figure(compared.rows),
+        daily_users=_figure(compared.users),
+        new_item_share=_figure(compared.new_item_share),
+        event_mix=_figure(compared.event_mix),
+        popularity_shift=_figure(compared.popularity_shift),
+    )
+
+
+def _figure(figure: DayFigure | None) -> Figure | None:
+    return None if figure is None else Figure.model_validate(figure._asdict())
 
 
 def _verdict(result: ValidationResult) -> str:
@@ -109,15 +114,13 @@ def _verdict(result: ValidationResult) -> str:
     return f"passed, with {warned} warning{'s'[: warned > 1]}" if warned else "passed"
 
 
-def _file_line(file: Mapping[str, Any]) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in file["reasons"].items()) or "-"
-    counts = " | ".join(str(file[f"rows_{part}"]) for part in _PARTS)
-    return f"| {file['source']} | {counts} | {reasons} |"
+def _file_line(file: FileResult) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in file.reasons.items()) or "-"
+    counts = " | ".join(str(count) for count in total_rows([file]).values())
+    return f"| {file.source} | {counts} | {reasons} |"
 
 
-def _tiles(
-    result: ValidationResult, files: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str, str]]:
+def _tiles(result: ValidationResult, files: Sequence[FileResult]) -> list[tuple[str, str, str]]:
     counts = {outcome: len(with_outcome(result.findings, outcome)) for outcome in OUTCOMES}
     n_days = len(result.days.compared) + len(result.days.skipped)
     return [

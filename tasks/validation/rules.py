@@ -7,14 +7,13 @@ imports Great Expectations, which takes seconds to load.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from recsys_core.data.schema import INTERACTIONS, LATEST, Column, Table
 from recsys_core.settings import Settings
-
-Severity = Literal["warn", "fail"]
+from tasks.contracts.validation import Severity
 
 EXISTS = "expect_column_to_exist"
 NOT_NULL = "expect_column_values_to_not_be_null"

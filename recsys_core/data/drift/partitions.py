@@ -22,7 +22,7 @@ def rows_of(
     return table.filter(pl.col("date") == day, by_sources if new else ~by_sources)
 
 
-def pieces(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> Iterator[pl.DataFrame]:
+def pieces(rows: pl.LazyFrame, piece_rows: int) -> Iterator[pl.DataFrame]:
     """All rows by arrival, at most `piece_rows` at a time (more only where arrivals are equal).
 
     Args:
@@ -42,7 +42,7 @@ def pieces(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> Iterator[pl.Data
         yield rows.filter(inside).collect().sort(_ARRIVAL)
 
 
-def count_repeated(rows: pl.LazyFrame, piece_rows: int = PIECE_ROWS) -> int:
+def count_repeated(rows: pl.LazyFrame, piece_rows: int) -> int:
     """Number of rows whose key an earlier row has.
 
     Args:

@@ -7,9 +7,14 @@ import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact, digest, publish, write_json
+from recsys_core.data.histories.targets import TargetConfig
 from recsys_core.evaluation.gate import evaluate_rules
 from recsys_core.evaluation.gate_config import GateConfig, GateRule
 from recsys_core.evaluation.statistics import summarise
+from recsys_core.json_file import JsonFile
+from tasks.contracts.ingest import FileResult, IngestResult, total_reasons
+from tasks.contracts.split import Split
+from tasks.contracts.validation import ExpectationOutcome, ExpectationResult, ValidationReport
 from tasks.engine.stage import StageRun
 from tasks.stages.report import report
 from tests.html_page import HtmlPage, words
@@ -41,9 +46,9 @@ class World:
     def __init__(self, folder):
         self.folder = folder
         self.files = {
-            "ingest": {"ingest.json": ingest_facts()},
-            "validate": {"validation.json": validation_facts()},
-            "prepare": {"split.json": split_facts()},
+            "ingest": {"ingest.json": ingest_result()},
+            "validate": {"validation.json": validation_report()},
+            "prepare": {"split.json": split()},
             "plan_teacher": {"plan.json": {}},
             "train_teacher": {"curve.json": curve(40, 0.17)},
             "check_teacher": {"check.json": {}},
@@ -86,7 +91,10 @@ class World:
     def _publish(self, stage):
         artifact = Artifact(stage, digest(stage), self.folder / stage)
         for name, content in self.files[stage].items():
-            write_json(artifact.folder / name, content)
+            if isinstance(content, JsonFile):
+                content.save(artifact.folder)
+            else:
+                write_json(artifact.folder / name, content)
         parts = {
             "config": {"n_layers": 2, "note": HOSTILE},
             "inputs": {"prepared": "k"},
@@ -177,67 +185,103 @@ def curve(epochs, best):
     ]
 
 
-def ingest_facts():
-    def file(source, rows_in, reasons, duplicates):
-        refused = sum(reasons.values())
-        return {
-            "source": source,
-            "fingerprint": "3f9a0c" * 10 + "beef",
-            "rows_in": rows_in,
-            "rows_kept": rows_in - refused - duplicates,
-            "rows_quarantined": refused,
-            "rows_duplicate": duplicates,
-            "reasons": reasons,
-        }
-
-    return {
-        "versions": {"interactions": 12, "items": 4, "item_index": 5, "quarantine": 3},
-        "files": [
-            file("events/2026-02-28.csv", 48_211, {"item_id is missing": 12, HOSTILE: 3}, 40),
-            file("events/2026-02-27.csv", 51_930, {"item_id is missing": 5}, 0),
-            file("items.csv", 3_883, {}, 0),
-        ],
-        "new_rows": 48_156,
-        "n_items": 3_883,
-    }
+def file(source, rows_in=90, reasons=None, duplicates=0):
+    reasons = reasons or {}
+    refused = sum(reasons.values())
+    return FileResult(
+        source=source,
+        fingerprint="3f9a0c" * 10 + "beef",
+        new=True,
+        rows_in=rows_in,
+        rows_kept=rows_in - refused - duplicates,
+        rows_quarantined=refused,
+        rows_duplicate=duplicates,
+        reasons=reasons,
+    )
 
 
-def validation_facts():
-    def finding(column, expectation, *, outcome="passed", unexpected: int | None = 0, sample=()):
-        return {
-            "column": column,
-            "expectation": expectation,
-            "outcome": outcome,
-            "unexpected": unexpected,
-            "sample": list(sample),
-            "remedy": "",
-        }
-
-    return {
-        "n_rows": 48_156,
-        "success": True,
-        "expectations": [
-            finding("user_id", "is never null"),
-            finding("timestamp", "lies before the end of the night's data", unexpected=None),
-            finding("event_type", "is known", outcome="failed", unexpected=2, sample=[HOSTILE]),
-        ],
-    }
+FILES = (
+    file("events/2026-02-28.csv", 48_211, {"item_id is missing": 12, HOSTILE: 3}, 40),
+    file("events/2026-02-27.csv", 51_930, {"item_id is missing": 5}),
+    file("items.csv", 3_883),
+)
 
 
-def split_facts():
-    return {
-        "kind": "global_time",
-        "trained_through": "2026-02-26T00:00:00+00:00",
-        "validation_start": "2026-02-26T00:00:00+00:00",
-        "test_start": "2026-02-27T00:00:00+00:00",
-        "n_items": 3_883,
-        "n_users": 6_040,
-        "item_index_sha256": "ab" * 32,
-        "n_buckets": 8,
-        "event_types": ["click", "purchase"],
-        "exclude_seen": True,
-        "train_events": 912_000,
-    }
+def ingest_result(files=FILES):
+    return IngestResult(
+        versions={"interactions": 12, "items": 4, "item_index": 5, "quarantine": 3},
+        files=tuple(files),
+        reasons=dict(total_reasons(files)),
+        new_rows=48_156,
+        new_dates=(date(2026, 2, 27), date(2026, 2, 28)),
+        n_items=3_883,
+        item_index_sha256="ab" * 32,
+        timestamp_kind="time",
+        run_date=date(2026, 3, 1),
+        available_until="2026-03-01T00:00:00+00:00",
+        max_quarantined_share=0.05,
+    )
+
+
+def expectation(
+    column,
+    text,
+    *,
+    outcome: ExpectationOutcome = "passed",
+    unexpected: int | None = 0,
+    sample=(),
+):
+    return ExpectationResult(
+        name=column,
+        column=column,
+        expectation=text,
+        severity="fail",
+        outcome=outcome,
+        unexpected=unexpected,
+        sample=sample,
+        places=(),
+        remedy="",
+        note="",
+        success=outcome != "failed",
+    )
+
+
+EXPECTATIONS = (
+    expectation("user_id", "is never null"),
+    expectation("timestamp", "lies before the end of the night's data", unexpected=None),
+    expectation("event_type", "is known", outcome="failed", unexpected=2, sample=(HOSTILE,)),
+)
+
+
+def validation_report(expectations=EXPECTATIONS):
+    return ValidationReport(
+        n_rows=48_156,
+        success=all(expectation.success for expectation in expectations),
+        expectations=tuple(expectations),
+        days=(),
+    )
+
+
+def split(event_types=("click", "purchase")):
+    return Split(
+        kind="global_time",
+        trained_through="2026-02-26T00:00:00+00:00",
+        validation_start="2026-02-26T00:00:00+00:00",
+        test_start="2026-02-27T00:00:00+00:00",
+        n_items=3_883,
+        item_index_sha256="ab" * 32,
+        n_buckets=8,
+        lake_version=12,
+        lake_rows=921_000,
+        event_types=event_types,
+        targets=TargetConfig(),
+        exclude_seen=True,
+        text_encoder=None,
+        n_users=6_040,
+        train_events=912_000,
+        validation_events=4_500,
+        test_events=4_500,
+    )
 
 
 @pytest.fixture
@@ -284,8 +328,8 @@ def test_nothing_is_fetched_and_nothing_runs(world):
 def test_foreign_text_is_escaped_everywhere(world):
     world.summaries["register"] = {"name": HOSTILE}
     world.files["gate"]["verdict.json"] = verdict(GateRule(name=HOSTILE, at_least=0.01))
-    world.files["ingest"]["ingest.json"]["files"][0]["source"] = HOSTILE
-    world.files["prepare"]["split.json"]["event_types"] = [HOSTILE]
+    world.files["ingest"]["ingest.json"] = ingest_result([file(HOSTILE, reasons={HOSTILE: 3})])
+    world.files["prepare"]["split.json"] = split(event_types=(HOSTILE,))
     page = HtmlPage(world.render()[1])
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 6
@@ -309,8 +353,8 @@ def test_a_first_night_with_little_to_show(world):
     for model in metrics["models"].values():
         model["size_bytes"] = None
     world.files["evaluate"] = {"metrics.json": metrics, "latency.json": {}}
-    world.files["validate"]["validation.json"]["expectations"] = []
-    world.files["ingest"]["ingest.json"]["files"] = []
+    world.files["validate"]["validation.json"] = validation_report([])
+    world.files["ingest"]["ingest.json"] = ingest_result([])
     for stage in ("train_teacher", "distill", "control"):
         world.files[stage] = {"curve.json": []}
     text = words(HtmlPage(world.render()[1]))
@@ -320,8 +364,8 @@ def test_a_first_night_with_little_to_show(world):
 
 
 def test_many_files_are_counted_not_listed(world):
-    facts = world.files["ingest"]["ingest.json"]
-    facts["files"] = [dict(facts["files"][0], source=f"day-{day:03}.csv") for day in range(130)]
+    files = [file(f"day-{day:03}.csv") for day in range(130)]
+    world.files["ingest"]["ingest.json"] = ingest_result(files)
     text = words(HtmlPage(world.render()[1]))
     assert "day-049.csv" in text
     assert "day-050.csv" not in text

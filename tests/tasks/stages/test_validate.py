@@ -13,13 +13,19 @@ from pydantic import ValidationError
 from recsys_core.artifacts import Artifact, sha256_file
 from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
+from recsys_core.data.schema import INTERACTIONS
 from recsys_core.data.sources.config import SourceConfig
 from recsys_core.data.sources.discovery import source_fingerprint
+from recsys_core.settings import silent
 from recsys_core.synthetic.world import WorldConfig, write_world
+from tasks.contracts.ingest import IngestResult
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
 from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
-from tasks.validation.rules import BETWEEN
+from tasks.validation.findings import with_outcome
+from tasks.validation.great_expectations import GxRunner
+from tasks.validation.new_rows import NewRows, RuleSet
+from tasks.validation.rules import BETWEEN, row_rules
 
 RUN_DATE = date(2026, 1, 10)
 HEADER = "user_id,item_id,timestamp,event_type,weight\n"
@@ -131,10 +137,10 @@ def _tamper(workspace: Path, change: list[pl.Expr] | str) -> Artifact:
     rows = rows.drop(change) if isinstance(change, str) else rows.with_columns(change)
     place = str(workspace / "lake" / "interactions")
     rows.write_delta(place, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
-    path = ingested.folder / "ingest.json"
-    facts = json.loads(path.read_text())
-    facts["versions"]["interactions"] = Lake(workspace / "lake").version("interactions")
-    path.write_text(json.dumps(facts))
+    result = IngestResult.load(ingested)
+    version = Lake(workspace / "lake").version("interactions")
+    versions = {**result.versions, "interactions": version}
+    result.model_copy(update={"versions": versions}).save(ingested.folder)
     return ingested
 
 
@@ -205,22 +211,20 @@ def test_where_a_column_is_missing_only_columns_are_checked(tmp_path: Path) -> N
     assert report["days"] == []
 
 
+@pytest.mark.parametrize("piece_rows", [2, 100])
 def test_samples_are_the_first_rows_however_the_rows_are_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, piece_rows: int
 ) -> None:
     text = "".join(f"u{row},i,2026-01-0{1 + row % 2},k{row % 3},1\n" for row in range(12))
-    ingested = _ingest(tmp_path, text)
-    reports = []
-    for piece_rows in (2, 100):
-        monkeypatch.setattr("recsys_core.data.drift.partitions.pieces.__defaults__", (piece_rows,))
-        with pytest.raises(ValidationFailedError):
-            _validate(tmp_path, ingested, event_types=["k1"])
-        reports.append(_report(tmp_path))
-    assert reports[0] == reports[1]
-    (failed,) = (one for one in reports[0]["expectations"] if not one["success"])
-    assert failed["unexpected"] == 8
-    assert failed["sample"] == ["k0", "k2", "k0"]
-    assert failed["places"] == [f"interactions/a.csv row {row}" for row in (1, 3, 7)]
+    ingested = IngestResult.load(_ingest(tmp_path, text))
+    new = NewRows(Lake(tmp_path / "lake"), ingested, piece_rows=piece_rows)
+    rows = row_rules(INTERACTIONS, until=new.until, event_types=["k1"])
+    result = new.check(GxRunner(), RuleSet(rows, [], []), trailing_days=7, progress=silent)
+    (failed,) = with_outcome(result.findings, "failed")
+    assert failed.unexpected == 8
+    assert failed.sample == ["k0", "k2", "k0"]
+    assert failed.places == [f"interactions/a.csv row {row}" for row in (1, 3, 7)]
+    assert [finding.note for finding in result.findings if finding.note] == []
 
 
 def test_what_only_warns_is_said_everywhere_and_stops_nothing(
@@ -419,7 +423,7 @@ def test_late_rows_do_not_make_a_day_small(shop: Shop) -> None:
     assert (found["n_rows"], found["n_failed"], found["n_warned"]) == (1, 0, 0)
     (day,) = _report(shop.workspace)["days"]
     assert day["date"] == late.isoformat()
-    assert day["skipped"].startswith("1 late rows for ")
+    assert day["skipped"].startswith("1 late rows; ")
 
 
 def test_an_order_is_no_day(tmp_path: Path) -> None:

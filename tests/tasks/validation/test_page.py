@@ -2,9 +2,9 @@
 
 import re
 from datetime import date, timedelta
-from typing import Any
 
 from recsys_core.data.drift.day_profile import Comparison, DayFigure
+from tasks.contracts.ingest import FileResult
 from tasks.validation.findings import Finding
 from tasks.validation.new_rows import Days, ValidationResult
 from tasks.validation.page import validation_page
@@ -33,19 +33,21 @@ def _result() -> ValidationResult:
     return ValidationResult(80, [_finding("", holds=True), _finding(HOSTILE, holds=False)], days)
 
 
-def _file(source: str) -> dict[str, Any]:
-    return {
-        "source": source,
-        "rows_in": 90,
-        "rows_kept": 80,
-        "rows_quarantined": 7,
-        "rows_duplicate": 3,
-        "reasons": {HOSTILE: 7},
-    }
+def _file(source: str) -> FileResult:
+    return FileResult(
+        source=source,
+        fingerprint="f",
+        new=True,
+        rows_in=90,
+        rows_kept=80,
+        rows_quarantined=7,
+        rows_duplicate=3,
+        reasons={HOSTILE: 7},
+    )
 
 
-def _page(result: ValidationResult, files: list[dict[str, Any]]) -> tuple[str, HtmlPage]:
-    html = validation_page(result, files, run_date="2026-01-10")
+def _page(result: ValidationResult, files: list[FileResult]) -> tuple[str, HtmlPage]:
+    html = validation_page(result, files, run_date=date(2026, 1, 10))
     return html, HtmlPage(html)
 
 
