@@ -13,7 +13,10 @@ nightly: $(VENV)/installed  ## Run one night on the embedded default
 	$(BIN)/recdistill nightly
 
 test: $(VENV)/installed-dev lint  ## Format, lint, types, import contracts, tests with coverage
-	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=term
+	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=
+	$(BIN)/coverage report --include='recsys_core/*' --fail-under=85
+	$(BIN)/coverage report --include='tasks/*' --fail-under=80
+	$(BIN)/coverage report --include='flows/*' --fail-under=80
 
 test-e2e: $(VENV)/installed-dev  ## Slow end-to-end checks: servers, schedule, kills
 	$(BIN)/pytest -m slow
