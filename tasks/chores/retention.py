@@ -1,4 +1,4 @@
-"""Retention: deletes what the workspace need not keep any longer."""
+"""Retention: deletes old events, old versions of the lake and old stage outputs."""
 
 import time
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ def planned_retention(workspace: Path, config: RetentionConfig, *, today: date) 
 
 
 def apply_retention(workspace: Path, config: RetentionConfig, *, today: date) -> RetentionPlan:
-    """Delete what the policy need not keep. No night may run meanwhile.
+    """Delete what is older than the policy keeps. No night may run meanwhile.
 
     Args:
         workspace: Folder of everything that nights write.
@@ -118,7 +118,7 @@ def _cutoff(config: RetentionConfig, today: date) -> date | None:
 
 
 def _old_stages(workspace: Path, days: int) -> Iterator[Path]:
-    """Old outputs that the newest finished night did not use, and old folders of killed stages."""
+    """Old outputs that the newest finished night does not need; old remains of killed stages."""
     limit = time.time() - days * SECONDS_PER_DAY
     finished = outputs(workspace)
     inputs = {output.folder.name: output.inputs for output in finished}

@@ -1,4 +1,4 @@
-"""The end of a night in a few lines: what each model reached, what ships, where things are."""
+"""Summary of a night: the models' metrics, the verdict of the gate, the path of the report."""
 
 from collections.abc import Sequence
 from pathlib import Path

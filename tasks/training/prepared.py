@@ -14,7 +14,13 @@ from tasks.contracts.split import Split
 
 
 class Prepared:
-    """Typed access to the output of the prepare stage."""
+    """The output of the prepare stage.
+
+    Attributes:
+        buckets: Files of the histories.
+        items: `items.parquet`, sorted by item_idx.
+        split: `split.json`.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         self.buckets: list[Path] = sorted(artifact.file("histories").glob("bucket-*.parquet"))

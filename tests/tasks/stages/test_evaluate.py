@@ -14,6 +14,7 @@ import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.serving.folder import SERVED_FILES
+from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
 from tasks.registry.store import Registry, RegistryConfig
 from tasks.stages.evaluate import EvaluationConfig, evaluate
@@ -55,8 +56,7 @@ def prepare_users(
             candidate_test=pl.col("item_idx") != 16,
         ).write_parquet(folder / "items.parquet")
         shutil.copy(obvious_world.file("embeddings.parquet"), folder)
-        split = read_json(obvious_world.file("split.json"))
-        split |= {
+        split = Split.load(obvious_world).model_dump() | {
             "kind": "global_time",
             "trained_through": VALIDATION_START,
             "validation_start": VALIDATION_START,
@@ -64,7 +64,7 @@ def prepare_users(
             "n_users": sum(len(users) for users in buckets),
             "n_buckets": len(buckets),
         }
-        write_json(folder / "split.json", split | changes)
+        Split.model_validate(split | changes).save(folder)
         return Artifact("prepare", "few", folder)
 
     return make
