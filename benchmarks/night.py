@@ -53,7 +53,7 @@ def main() -> None:
     seconds = time.monotonic() - began
     outcome = plan(config, run_date)
     ranks = pl.read_parquet(outcome[evaluate].file("ranks.parquet"))
-    rows = [list(row.values()) for row in table_rows(outcome[evaluate])]
+    rows = [[value for _, value in row] for row in table_rows(outcome[evaluate])]
     if config.source is None:
         truth = bayes_optimal(config.synthetic.folder, ranks, Prepared(outcome[prepare]))
         rows.insert(0, ["Bayes-optimal", *truth, None, None])

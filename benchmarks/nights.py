@@ -103,9 +103,10 @@ def night(config: "NightlyConfig", day: date) -> Night:
     """Train a night's teacher and rank the test window with it."""
     from benchmarks.accuracy import ranked
     from benchmarks.prepared import run_through
-    from recsys_core.artifacts import read_json
     from recsys_core.models.ensemble import load_recommender
     from recsys_core.models.ranker import model_ranker
+    from tasks.contracts.network import Curve
+    from tasks.contracts.teacher import TeacherPlan
     from tasks.stages.plan_teacher import plan_teacher
     from tasks.stages.prepare import prepare
     from tasks.stages.train_teacher import train_teacher
@@ -116,16 +117,16 @@ def night(config: "NightlyConfig", day: date) -> Night:
     outcome = run_through(train_teacher, config, day=day)
     seconds = time.perf_counter() - began
     teacher = outcome[train_teacher]
-    plan = read_json(outcome[plan_teacher].file("plan.json"))
+    plan = TeacherPlan.load(outcome[plan_teacher])
     ndcg, _ = ranked(Prepared(prepared), model_ranker(load_recommender(teacher.folder)), "test")
     policy, training = config.teacher.retraining, config.teacher.training
     an_epoch = {
-        "full": plan["full_events"] / training.epochs,
-        "warm": plan["warm_events"] / policy.warm_epochs,
+        "full": plan.full_events / training.epochs,
+        "warm": plan.warm_events / policy.warm_epochs,
         "reuse": 0.0,
     }
-    epochs = len(read_json(teacher.file("curve.json")))  # training may have stopped early
-    return Night(plan["mode"], an_epoch[plan["mode"]] * epochs, seconds, ndcg)
+    epochs = len(Curve.load(teacher).epochs)  # training may have stopped early
+    return Night(plan.mode, an_epoch[plan.mode] * epochs, seconds, ndcg)
 
 
 if __name__ == "__main__":

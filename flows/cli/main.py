@@ -189,32 +189,31 @@ def _print_plan(outcome: "Outcome", day: date, *, as_json: bool) -> None:
 
 
 def _print_summary(path: Path) -> None:
-    from recsys_core.artifacts import read_json
+    from tasks.contracts.night import NightSummary
 
-    night = read_json(path)
+    night = NightSummary.load(path.parent)
     table = Table(
         "model",
         *(Column(name, justify="right") for name in ("NDCG@10", "Recall@10", "size", "p50")),
-        title=f"Night of {night['run_date']}: {night['n_cases']:,} {night['split']} events",
+        title=f"Night of {night.run_date}: {night.n_cases:,} {night.split} events",
     )
-    for row in night["models"]:
-        size = "" if row["size_bytes"] is None else f"{row['size_bytes'] / 1000:,.0f} kB"
+    for row in night.models:
         table.add_row(
-            row["model"],
-            f"{row['ndcg_at_10']:.4f}",
-            f"{row['recall_at_10']:.4f}",
-            size,
-            f"{row['latency_ms_p50']:.2f} ms",
+            row.model,
+            f"{row.ndcg_at_10:.4f}",
+            f"{row.recall_at_10:.4f}",
+            "" if row.size_bytes is None else f"{row.size_bytes / 1000:,.0f} kB",
+            f"{row.latency_ms_p50:.2f} ms",
         )
     console.print(table)
-    registered = night["registered"]
-    ran = f"{len(night['ran'])} stages ran, {len(night['skipped'])} were finished before"
+    registered = night.registered
+    ran = f"{len(night.ran)} stages ran, {len(night.skipped)} were finished before"
     lines = {
-        "stages": ran if night["ran"] else "All were finished before: nothing had to run again",
-        "verdict": f"{'promoted' if night['passed'] else 'refused'}. {night['verdict']}",
-        "model": f"models:/{registered['name']}/{registered['version']}",
-        "MLflow": registered["tracking_uri"],
-        "report": night["report"],
+        "stages": ran if night.ran else "All were finished before: nothing had to run again",
+        "verdict": f"{'promoted' if night.passed else 'refused'}. {night.verdict}",
+        "model": f"models:/{registered.name}/{registered.version}",
+        "MLflow": registered.tracking_uri,
+        "report": night.report,
         "query": "recdistill recommend --history ID,ID,...",
     }
     for name, text in lines.items():

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel, ConfigDict
 
+from recsys_core.json_file import JsonFile
 from recsys_core.models.recommender import Recommender
 from recsys_core.serving.scorer import open_session, pad_rows
 
@@ -18,12 +19,14 @@ Scores = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
 
-class GraphParity(TypedDict):
+class GraphParity(BaseModel):
     """Differences between a graph and its model, over all histories with an active item.
 
     `overlap_at_10` is the mean share of the model's ten best items that are among the graph's ten
     best; `correlation` is the mean over histories of the Pearson correlation of the scores.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_histories: int
     max_abs_difference: float
@@ -31,8 +34,10 @@ class GraphParity(TypedDict):
     overlap_at_10: float
 
 
-class Parity(GraphParity):
+class Parity(GraphParity, JsonFile):
     """Parity of the served graph, and the largest difference of its fp32 graph."""
+
+    file_name = "parity.json"
 
     exact_max_abs_difference: float
 
@@ -62,7 +67,7 @@ def parity(
     """
     before = graph_parity(model, exact, active=active, histories=histories)
     after = graph_parity(model, served / "model.onnx", active=active, histories=histories)
-    return Parity(**after, exact_max_abs_difference=before["max_abs_difference"])
+    return Parity(**after.model_dump(), exact_max_abs_difference=before.max_abs_difference)
 
 
 def graph_parity(
@@ -124,8 +129,8 @@ def check_parity(
     Raises:
         ParityError: A bound is broken, or a figure is NaN.
     """
-    difference, overlap = figures["exact_max_abs_difference"], figures["overlap_at_10"]
-    over = f"over {figures['n_histories']} histories"
+    difference, overlap = figures.exact_max_abs_difference, figures.overlap_at_10
+    over = f"over {figures.n_histories} histories"
     if not difference < max_exact_difference:
         msg = (
             f"A score of the fp32 graph differs from the network's by {difference:.2g}, {over}; "

@@ -4,67 +4,31 @@ The gate refuses in doubt: on a missing figure, a NaN, figures that contradict e
 no rule could be decided.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from recsys_core.evaluation.gate_config import GateConfig, GateRule, Reference
+from recsys_core.evaluation.gate_config import GateConfig, GateRule
 from recsys_core.evaluation.metrics import METRICS, Values, mean_per_user
+from recsys_core.evaluation.results import (
+    EvaluationMetrics,
+    Figures,
+    Reference,
+    RuleOutcome,
+    RuleResult,
+    Verdict,
+)
 from recsys_core.evaluation.statistics import paired_difference
-
-RuleOutcome = Literal["pass", "fail", "insufficient_n", "skipped"]
-
-Figures = Mapping[str, Mapping[str, float | None]]
-"""Figures of the artefacts: model → "size_bytes", "latency_ms_p50" → value."""
 
 _TOLERANCE = 1e-9
 
 
-@dataclass(frozen=True)
-class RuleResult:
-    """How a rule was decided.
-
-    Attributes:
-        rule: Its name.
-        outcome: Only "pass" and "fail" decide.
-        sentence: The reason, with the figures.
-        value: The figure of the rule's model.
-        reference: The same figure of the model that it is compared with.
-        bound: Lower confidence bound of value - reference; for absolute rules, the value.
-        required: The limit that the bound is compared with.
-        n_users: Users in the slice.
-    """
-
-    rule: str
-    outcome: RuleOutcome
-    sentence: str
-    value: float | None = None
-    reference: float | None = None
-    bound: float | None = None
-    required: float | None = None
-    n_users: int | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the model may be promoted, the reason, and the result of each rule."""
-
-    passed: bool
-    sentence: str
-    rules: tuple[RuleResult, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything as JSON."""
-        return asdict(self)
-
-
 def evaluate_rules(
     config: GateConfig,
-    metrics: Mapping[str, Any],
+    metrics: EvaluationMetrics,
     ranks: pl.DataFrame,
     figures: Figures,
     *,
@@ -74,7 +38,7 @@ def evaluate_rules(
 
     Args:
         config: The rules.
-        metrics: Content of `metrics.json`; where it contradicts `ranks`, a rule fails.
+        metrics: The reported metrics; where they contradict `ranks`, a rule fails.
         ranks: One row per case: `user_id`, `slice_<name>`, `rank_<model>`.
         figures: Sizes and latencies.
         champion_exists: Rules relative to the champion are skipped only where there is none that
@@ -95,7 +59,7 @@ def evaluate_rules(
         sentence = f"None of the {len(outcomes)} rules could be decided, so nothing is proven."
     else:
         sentence = f"All {len(decided)} decided rules hold; {undecided} could not be decided."
-    return Verdict(bool(decided) and not failed, sentence, outcomes)
+    return Verdict(passed=bool(decided) and not failed, sentence=sentence, rules=outcomes)
 
 
 class _MissingFigureError(Exception):
@@ -112,14 +76,14 @@ class _TooFewUsersError(Exception):
 
 @dataclass(frozen=True)
 class _Evidence:
-    metrics: Mapping[str, Any]
+    metrics: EvaluationMetrics
     ranks: pl.DataFrame
     figures: Figures
     champion_exists: bool
 
     def why_no_champion(self) -> str | None:
         """The reason why the evaluation did not compare with the champion, if it gives one."""
-        return self.metrics.get("champion", {}).get("not_compared_because")
+        return self.metrics.champion.not_compared_because
 
     def artefact_figure(self, rule: GateRule) -> float:
         value = self.figures.get(rule.model, {}).get(rule.metric)
@@ -154,8 +118,7 @@ class _Evidence:
             msg = f"The ranks of {model} on {rule.slice} are not all whole numbers from 1."
             raise _MissingFigureError(msg)
         values = mean_per_user(METRICS[rule.metric](ranks.to_numpy()), users)
-        slices = self.metrics.get("models", {}).get(model, {}).get("slices", {})
-        reported = slices.get(rule.slice, {}).get(rule.metric, {}).get("mean")
+        reported = self._reported(rule, model)
         if reported is None or not abs(reported - values.mean()) <= _TOLERANCE:
             msg = (
                 f"metrics.json reports {reported} as {rule.metric} of {model} on {rule.slice}, but "
@@ -164,20 +127,27 @@ class _Evidence:
             raise _MissingFigureError(msg)
         return values
 
+    def _reported(self, rule: GateRule, model: str) -> float | None:
+        result = self.metrics.models.get(model)
+        on_slice = result.slices.get(rule.slice) if result else None
+        return on_slice.metrics()[rule.metric].mean if on_slice else None
+
 
 def _evaluate_rule(rule: GateRule, config: GateConfig, evidence: _Evidence) -> RuleResult:
     if rule.relative_to == "champion" and not evidence.champion_exists:
         reason = evidence.why_no_champion() or "There is no champion."
-        return RuleResult(rule.name, "skipped", reason)
+        return RuleResult(rule=rule.name, outcome="skipped", sentence=reason)
     try:
         if rule.relative_to is not None:
             return _evaluate_relative(rule, rule.relative_to, config, evidence)
         return _evaluate_absolute(rule, evidence)
     except _MissingFigureError as missing:
-        return RuleResult(rule.name, "fail", str(missing))
+        return RuleResult(rule=rule.name, outcome="fail", sentence=str(missing))
     except _TooFewUsersError as few:
         sentence = f"{few.n_users} users on {rule.slice}, at least {rule.min_users} are needed."
-        return RuleResult(rule.name, "insufficient_n", sentence, n_users=few.n_users)
+        return RuleResult(
+            rule=rule.name, outcome="insufficient_n", sentence=sentence, n_users=few.n_users
+        )
 
 
 def _evaluate_absolute(rule: GateRule, evidence: _Evidence) -> RuleResult:
@@ -197,7 +167,15 @@ def _evaluate_absolute(rule: GateRule, evidence: _Evidence) -> RuleResult:
         f"{wanted} {_short(required)} is required."
     )
     outcome: RuleOutcome = "pass" if holds else "fail"
-    return RuleResult(rule.name, outcome, sentence, value, None, value, required, n_users)
+    return RuleResult(
+        rule=rule.name,
+        outcome=outcome,
+        sentence=sentence,
+        value=value,
+        bound=value,
+        required=required,
+        n_users=n_users,
+    )
 
 
 def _evaluate_relative(
@@ -220,7 +198,14 @@ def _evaluate_relative(
     )
     outcome: RuleOutcome = "pass" if difference.low > required else "fail"
     return RuleResult(
-        rule.name, outcome, sentence, value, reference, difference.low, required, len(values)
+        rule=rule.name,
+        outcome=outcome,
+        sentence=sentence,
+        value=value,
+        reference=reference,
+        bound=difference.low,
+        required=required,
+        n_users=len(values),
     )
 
 

@@ -5,12 +5,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from recsys_core.evaluation.metrics import METRICS
+from recsys_core.evaluation.results import NightModel, RankingMetric, Reference
 from recsys_core.evaluation.statistics import CONFIDENCE, N_RESAMPLES
 from recsys_core.settings import Settings
 
-Model = Literal["teacher", "student", "control", "compressed"]
-Reference = Literal["teacher", "champion", "control", "student", "popularity", "item_knn"]
-MetricName = Literal["ndcg_at_10", "recall_at_10", "mrr", "size_bytes", "latency_ms_p50"]
+MetricName = Literal[RankingMetric, "size_bytes", "latency_ms_p50"]
 
 
 class GateRule(Settings):
@@ -21,7 +20,7 @@ class GateRule(Settings):
     """
 
     name: str = Field(min_length=1, description="Name under which the outcome is reported.")
-    model: Model = Field(default="compressed", description="Model that the rule is about.")
+    model: NightModel = Field(default="compressed", description="Model that the rule is about.")
     metric: MetricName = Field(
         default="ndcg_at_10",
         description="Figure that the rule bounds: a metric (0 to 1), bytes or milliseconds.",

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact
+from recsys_core.evaluation.results import MODELS, EvaluationMetrics, Verdict
+from tasks.contracts.evaluation import Latencies
+from tasks.contracts.night import ModelRow, NightSummary
+from tasks.contracts.registry import Registered
 from tasks.engine.night import Night, NightManifest
 from tasks.engine.stage import Decision
-
-SUMMARY = "summary.json"
-MODELS = ("teacher", "student", "control", "compressed", "champion", "item_knn", "popularity")
 
 
 @task(name="summarise", cache_policy=NO_CACHE, persist_result=False)
@@ -30,7 +30,7 @@ def summarise_night(
 
     Args:
         night: The facts of the night.
-        decisions: Which stages ran and which were finished before.
+        decisions: Which stages ran and which had finished before.
         evaluated: `metrics.json`, `latency.json`.
         registered: `registered.json`.
         verdict: `verdict.json`.
@@ -41,40 +41,44 @@ def summarise_night(
     """
     rows = table_rows(evaluated)
     create_table_artifact(
-        table=rows, key="night", description=f"Night of {night.run_date}, {night.name}"
+        table=[row.model_dump() for row in rows],
+        key="night",
+        description=f"Night of {night.run_date}, {night.name}",
     )
-    decided = read_json(verdict.file("verdict.json"))
-    path = NightManifest.of(night.workspace, night.run_date, night.config).path.with_name(SUMMARY)
-    write_json(
-        path,
-        {
-            "run_date": night.run_date.isoformat(),
-            "models": rows,
-            "split": evaluated.summary["split"],
-            "n_cases": evaluated.summary["n_cases"],
-            "passed": decided["passed"],
-            "verdict": decided["sentence"],
-            "registered": read_json(registered.file("registered.json")),
-            "report": str(report.file("report.html").resolve()),
-            "ran": [decision.stage for decision in decisions if decision.runs],
-            "skipped": [decision.stage for decision in decisions if not decision.runs],
-        },
+    decided = Verdict.load(verdict)
+    summary = NightSummary(
+        run_date=night.run_date,
+        models=rows,
+        split=evaluated.summary["split"],
+        n_cases=evaluated.summary["n_cases"],
+        passed=decided.passed,
+        verdict=decided.sentence,
+        registered=Registered.load(registered),
+        report=str(report.file("report.html").resolve()),
+        ran=[decision.stage for decision in decisions if decision.runs],
+        skipped=[decision.stage for decision in decisions if not decision.runs],
     )
-    return path
+    folder = NightManifest.of(night.workspace, night.run_date, night.config).path.parent
+    summary.save(folder)
+    return folder / NightSummary.file_name
 
 
-def table_rows(evaluated: Artifact) -> list[dict[str, Any]]:
-    """A row a model: NDCG@10 and Recall@10 over all cases, bytes on disk, median latency."""
-    models = read_json(evaluated.file("metrics.json"))["models"]
-    latency = read_json(evaluated.file("latency.json"))
-    return [
-        {
-            "model": name,
-            "ndcg_at_10": models[name]["slices"]["all"]["ndcg_at_10"]["mean"],
-            "recall_at_10": models[name]["slices"]["all"]["recall_at_10"]["mean"],
-            "size_bytes": models[name]["size_bytes"],
-            "latency_ms_p50": latency[name]["latency_ms_p50"],
-        }
-        for name in MODELS
-        if name in models
-    ]
+def table_rows(evaluated: Artifact) -> list[ModelRow]:
+    """One row per model: NDCG@10 and Recall@10 over all cases, bytes on disk, median latency."""
+    metrics, latencies = EvaluationMetrics.load(evaluated), Latencies.load(evaluated)
+    rows: list[ModelRow] = []
+    for name in (name for name in MODELS if name in metrics.models):
+        overall = metrics.models[name].slices["all"]
+        ndcg, recall = overall.ndcg_at_10.mean, overall.recall_at_10.mean
+        assert ndcg is not None, "the evaluation fails if there are no cases"
+        assert recall is not None, "the evaluation fails if there are no cases"
+        rows.append(
+            ModelRow(
+                model=name,
+                ndcg_at_10=ndcg,
+                recall_at_10=recall,
+                size_bytes=metrics.models[name].size_bytes,
+                latency_ms_p50=latencies.models[name].latency_ms_p50,
+            )
+        )
+    return rows

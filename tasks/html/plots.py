@@ -6,7 +6,7 @@ dark colours; opened alone it shows the light ones.
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from math import ceil
@@ -17,18 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from recsys_core.evaluation.results import MODELS
 from recsys_core.units import format_bytes
+from tasks.contracts.network import Curve, CurveFigure
 
 
 class Look(NamedTuple):
-    """How a model is shown in every plot: shape tells it apart as well as colour does."""
+    """How a model is shown in every plot: by colour and by shape."""
 
     label: str
     colour: str
     marker: str
 
 
-LOOKS = {
+LOOKS: dict[str, Look] = {
     "teacher": Look("Teacher", "#2f6db5", "s"),
     "student": Look("Student", "#178a6c", "o"),
     "control": Look("Control", "#7d8590", "^"),
@@ -86,7 +88,7 @@ class Estimate(NamedTuple):
 
 
 def quality_plot(estimates: Mapping[str, Estimate]) -> str:
-    """A bar a model with its interval: NDCG@10 on all cases."""
+    """NDCG@10 on all cases: one bar per model, with its interval."""
     with drawing(HALF, 0.6 + 0.34 * max(6, len(estimates))) as (figure, svg):
         axes = _axes(figure)
         for row, (model, estimate) in enumerate(estimates.items()):
@@ -134,23 +136,23 @@ def size_plot(estimates: Mapping[str, Estimate], sizes: Mapping[str, float]) -> 
 
 
 def slice_plot(slices: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """A row a slice, a marker a model: NDCG@10 by slice.
+    """NDCG@10 by slice: one row per slice, one marker per model.
 
     Args:
-        slices: Slice as it is to be labelled → model → figure.
+        slices: The slice's label → model → figure.
     """
-    models = [model for model in LOOKS if any(model in found for found in slices.values())]
+    models = [model for model in MODELS if any(model in estimates for estimates in slices.values())]
     step = 0.7 / max(1, len(models))
     with drawing(FULL, 1.1 + 0.115 * (len(models) + 1.5) * len(slices)) as (figure, svg):
         axes = _axes(figure)
         for place, model in enumerate(models):
             label, colour, marker = LOOKS[model]
-            rows = [row for row, found in enumerate(slices.values()) if model in found]
-            found = [figures[model] for figures in slices.values() if model in figures]
+            rows = [row for row, by_model in enumerate(slices.values()) if model in by_model]
+            estimates = [by_model[model] for by_model in slices.values() if model in by_model]
             axes.errorbar(
-                [estimate.mean for estimate in found],
+                [estimate.mean for estimate in estimates],
                 [row + step * (place - (len(models) - 1) / 2) for row in rows],
-                xerr=[[reach[side][0] for reach in map(_reach, found)] for side in (0, 1)],
+                xerr=[[reach[side][0] for reach in map(_reach, estimates)] for side in (0, 1)],
                 linestyle="none", color=colour, marker=marker, markersize=5, elinewidth=1,
                 label=label,
             )  # fmt: skip
@@ -165,23 +167,22 @@ def slice_plot(slices: Mapping[str, Mapping[str, Estimate]]) -> str:
     return svg("slices", "NDCG@10 of each model by slice of users and items")
 
 
-def curve_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Two panels over the epochs: validation NDCG@10 and training loss.
-
-    Args:
-        curves: Model → points with `epoch`, `loss` and `validation_ndcg_at_10` (may be null).
-    """
-    panels = {"validation_ndcg_at_10": "Validation NDCG@10", "loss": "Training loss, nats"}
+def curve_plot(curves: Mapping[str, Curve]) -> str:
+    """Two panels over the epochs: validation NDCG@10 and training loss."""
+    panels: dict[CurveFigure, str] = {
+        "validation_ndcg_at_10": "Validation NDCG@10",
+        "loss": "Training loss, nats",
+    }
     with drawing(FULL, 2.9) as (figure, svg):
         both: list[Axes] = list(figure.subplots(1, 2, sharex=True))
-        for axes, (field, title) in zip(both, panels.items(), strict=True):
-            for model, points in curves.items():
+        for axes, (figure_name, title) in zip(both, panels.items(), strict=True):
+            for model, curve in curves.items():
                 label, colour, marker = LOOKS[model]
-                known = [point for point in points if point[field] is not None]
+                values = curve.values(figure_name)
                 axes.plot(
-                    [point["epoch"] for point in known], [point[field] for point in known],
+                    [epoch for epoch, _ in values], [value for _, value in values],
                     color=colour, marker=marker, markersize=4, linewidth=1.4, label=label,
-                    markevery=max(1, ceil(len(known) / 12)),
+                    markevery=max(1, ceil(len(values) / 12)),
                 )  # fmt: skip
             axes.set_title(title)
             axes.set_xlabel("epoch")

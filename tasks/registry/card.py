@@ -1,23 +1,22 @@
-"""The model card that lies beside a registered model."""
+"""The model card that is stored beside a registered model."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from recsys_core.evaluation.statistics import CONFIDENCE
-
-_MODELS = ("teacher", "student", "control", "compressed", "champion", "item_knn", "popularity")
 
 
 def model_card(
-    name: str, served: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Mapping[str, str]
+    name: str, served: Mapping[str, Any], metrics: EvaluationMetrics, lineage: Mapping[str, str]
 ) -> str:
-    """Markdown: what the model is, how good it was found to be, what it was made of.
+    """Markdown: what the model is, its measured quality, its lineage.
 
     Args:
         name: The registered model's name.
         served: Content of the served model's `config.json`.
-        metrics: Content of the evaluation's `metrics.json`.
-        lineage: Keys of the stage outputs that it was made of.
+        metrics: The evaluation's metrics.
+        lineage: Keys of the stage outputs that the model comes from.
     """
     trained = served["trained_through"] or "an order of events without times"
     seen = "left out" if served["exclude_seen"] else "kept"
@@ -33,12 +32,12 @@ def model_card(
         f"- Items of the history are {seen} unless `exclude_seen` says otherwise",
         "- A history without a known item gets recent popularity",
         "",
-        f"## Quality: {metrics['n_cases']:,} events of {metrics['n_users']:,} users "
-        f"({metrics['split']}), ranked among the full catalogue",
+        f"## Quality: {metrics.n_cases:,} events of {metrics.n_users:,} users "
+        f"({metrics.split}), ranked among the full catalogue",
         "",
         f"| model | NDCG@10 | {CONFIDENCE:.0%} interval | Recall@10 |",
         "|---|---|---|---|",
-        *_quality_rows(metrics["models"]),
+        *_quality_rows(metrics),
         "",
         "The registered model is `compressed`. `metrics.json` beside this card has all slices.",
         "",
@@ -49,14 +48,13 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _quality_rows(models: Mapping[str, Any]) -> list[str]:
+def _quality_rows(metrics: EvaluationMetrics) -> list[str]:
     rows: list[str] = []
-    for model in [name for name in _MODELS if name in models]:
-        ndcg, recall = (models[model]["slices"]["all"][m] for m in ("ndcg_at_10", "recall_at_10"))
-        interval = f"{_figure(ndcg['low'])} to {_figure(ndcg['high'])}"
-        rows.append(
-            f"| {model} | {_figure(ndcg['mean'])} | {interval} | {_figure(recall['mean'])} |"
-        )
+    for model in (name for name in MODELS if name in metrics.models):
+        overall = metrics.models[model].slices["all"]
+        ndcg, recall = overall.ndcg_at_10, overall.recall_at_10
+        interval = f"{_figure(ndcg.low)} to {_figure(ndcg.high)}"
+        rows.append(f"| {model} | {_figure(ndcg.mean)} | {interval} | {_figure(recall.mean)} |")
     return rows
 
 

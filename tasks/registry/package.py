@@ -22,12 +22,12 @@ def save_package(package: Path, folder: Path) -> None:
     """Write the MLflow model: code and ONNX, no pickle.
 
     Args:
-        package: To be made.
+        package: The folder to create.
         folder: The served model's files; its name becomes that of the folder in the package.
     """
     scorer = recsys_core.serving.scorer.Scorer(folder)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # MLflow 3.17 compares an example's columns with a range, which pandas 3.1 warns of.
+        # MLflow 3.17 compares an example's columns with a range; pandas 3.1 warns about that.
         warnings.filterwarnings("ignore", "Operation with range is deprecated")
         code = Path(scratch) / "served_model.py"
         code.write_text(served_code(), encoding="utf-8")
@@ -42,19 +42,19 @@ def save_package(package: Path, folder: Path) -> None:
 
 
 def served_code() -> str:
-    """Source of the served model in one file: the scorer stands where it was imported.
+    """Source of the served model in one file: the scorer's source replaces its import.
 
-    So each version brings its own scorer: two versions in one process don't mix, and none hides or
-    depends on an installation of this project.
+    So each version has its own scorer: two versions in one process don't mix, and no version hides
+    or needs an installation of this project.
     """
     model = inspect.getsource(tasks.registry.served_model)
-    before, found, after = model.partition(_IMPORT)
-    assert found, "served_model.py does not import the scorer in the expected way"
+    before, separator, after = model.partition(_IMPORT)
+    assert separator, "served_model.py does not import the scorer in the expected way"
     return before + inspect.getsource(recsys_core.serving.scorer) + after
 
 
 def signature(*, exclude_seen: bool) -> ModelSignature:
-    """What the registered model takes and gives.
+    """The registered model's inputs, outputs and parameters.
 
     Args:
         exclude_seen: Default of the parameter of this name.

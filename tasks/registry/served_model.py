@@ -1,7 +1,7 @@
 """The registered model: an MLflow pyfunc around the scorer.
 
-Registering copies this file with the scorer's source in the place of its import, so that every
-version carries the very code that it was tested with and needs nothing but its requirements.
+Registration copies this file with the scorer's source in place of its import. So every version
+holds the code that it was tested with and needs nothing but its requirements.
 """
 
 import os
@@ -19,7 +19,7 @@ THREADS_VARIABLE = "RECDISTILL_SCORER_THREADS"
 
 
 class ServedModel(PythonModel):
-    """Columns `history` (and optionally `exclude`, `allow`) in, recommendations out."""
+    """Recommends items after the column `history`; `exclude` and `allow` are optional."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the graph."""

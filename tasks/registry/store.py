@@ -1,9 +1,9 @@
 """Runs and registered models in MLflow.
 
-Whatever is written here can be written again after a kill: runs and versions are found by the key
-of the stage output that they belong to, and values are logged under fixed timestamps.
+Every write can be repeated after a kill: runs and versions are found by the key of the stage output
+that they belong to, and values are logged under fixed timestamps.
 
-MLflow is imported inside the functions: it takes seconds, and most commands don't need it.
+MLflow is imported inside the functions: the import takes seconds, and most commands don't need it.
 """
 
 import os
@@ -27,8 +27,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 STAGE_KEY = "recdistill.stage_key"
 
-_MODEL = "student"
-"""Where a run keeps the packaged model."""
+STUDENT_FILES, TEACHER_FILES = "student", "teacher"
+"""A run's artifact path of a packaged student, and that of a teacher's files."""
 _MAX_PARAMS = 100
 """MLflow refuses more in one call."""
 
@@ -56,7 +56,7 @@ class RegistryConfig(Settings):
         return uri
 
     def resolved_uri(self, workspace: Path) -> str:
-        """The tracking URI, also where none is set."""
+        """The tracking URI; by default that of a database in the workspace."""
         return self.tracking_uri or f"sqlite:///{workspace.absolute() / 'mlflow.db'}"
 
 
@@ -65,7 +65,7 @@ class Version:
     """A version of a registered model.
 
     Attributes:
-        number: Which one.
+        number: The version's number.
         aliases: Names that point to it, sorted.
         tags: Its tags.
     """
@@ -76,17 +76,17 @@ class Version:
 
 
 def student_name(name: str) -> str:
-    """The registered model's name, of a night's name."""
+    """The name under which a night's students are registered."""
     return f"{name}-student"
 
 
 def teacher_name(name: str) -> str:
-    """The name under which the teachers of a night's name are registered."""
+    """The name under which a night's teachers are registered."""
     return f"{name}-teacher"
 
 
 def champion_version(workspace: Path, config: RegistryConfig, name: str) -> int | None:
-    """Version of the champion, None where there is none.
+    """Version of the champion; None: there is none.
 
     Args:
         workspace: Folder of everything that nights write.
@@ -102,13 +102,13 @@ def champion_version(workspace: Path, config: RegistryConfig, name: str) -> int 
 def load_scorer(
     workspace: Path, config: RegistryConfig, name: str, version: int
 ) -> tuple[Scorer, Path]:
-    """A registered version's scorer, without MLflow around it, and its folder.
+    """A registered version's scorer, loaded without MLflow, and its folder.
 
     Args:
         workspace: Folder of everything that nights write.
         config: Where the registry is.
         name: The night's name.
-        version: Which one.
+        version: The version's number.
     """
     registry = Registry(workspace, config)
     folder = registry.download(student_name(name), version) / "artifacts" / "model"
@@ -130,21 +130,21 @@ class Registry:
 
         workspace.mkdir(parents=True, exist_ok=True)
         self.uri = config.resolved_uri(workspace)
-        # Where MLflow is a server, it knows where artifacts go.
+        # An MLflow server decides itself where artifacts go.
         remote = self.uri.startswith(("http://", "https://"))
         self._artifacts = None if remote else (workspace.absolute() / "mlartifacts").as_uri()
         self.client: MlflowClient = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def open_run(self, experiment: str, run_name: str, key: str) -> str:
-        """The run of a stage output: a new one, or the one that a killed attempt began.
+        """The run of a stage output: a new one, or the one that a killed attempt opened.
 
         Returns:
             The run's id.
         """
-        found = self.client.get_experiment_by_name(experiment)
+        known = self.client.get_experiment_by_name(experiment)
         experiment_id = (
-            found.experiment_id
-            if found
+            known.experiment_id
+            if known
             else self.client.create_experiment(experiment, artifact_location=self._artifacts)
         )
         runs = self.client.search_runs([experiment_id], f"tags.`{STAGE_KEY}` = '{key}'")
@@ -165,15 +165,15 @@ class Registry:
         """Log a night; doing it again changes nothing.
 
         Args:
-            run_id: Of `open_run`.
-            params: Flat settings.
-            metrics: Flat figures.
-            curves: By metric name: (epoch, value).
-            artifacts: Files to keep with the run.
+            run_id: From `open_run`.
+            params: Settings by dotted name.
+            metrics: Values by metric name.
+            curves: (epoch, value) by metric name.
+            artifacts: Files to store with the run.
         """
         from mlflow.entities import Metric, Param
 
-        # A value logged again at the same time and step is the same row to MLflow.
+        # MLflow stores one row per metric, time, step and value, so a repetition adds none.
         at = self._run(run_id).info.start_time
         points = [Metric(name, value, at, 0) for name, value in sorted(metrics.items())]
         for name, curve in sorted(curves.items()):
@@ -201,14 +201,14 @@ class Registry:
         tags: Mapping[str, str],
         description: str,
     ) -> int:
-        """Package a served model and make a version of it, once for each key.
+        """Package a served model and register it as a version, once for each key.
 
         Args:
             name: The registered model's name.
-            key: The version is tagged with it; where there is one already, it is returned.
-            run_id: The run that keeps the files.
-            folder: The served model's files, called "model".
-            scratch: An empty place for the package.
+            key: Key of the stage output. A version that has it already is returned.
+            run_id: The run that stores the files.
+            folder: The served model's files; the folder is called "model".
+            scratch: Where the package is written.
             tags: Further tags of the version.
             description: Markdown.
         """
@@ -219,7 +219,13 @@ class Registry:
         if self._version_of_key(name, key) is None:
             save_package(package, folder)
         return self.register_files(
-            name, key=key, run_id=run_id, folder=package, tags=tags, description=description
+            name,
+            key=key,
+            run_id=run_id,
+            folder=package,
+            artifact_path=STUDENT_FILES,
+            tags=tags,
+            description=description,
         )
 
     def register_files(
@@ -229,16 +235,18 @@ class Registry:
         key: str,
         run_id: str,
         folder: Path,
+        artifact_path: str,
         tags: Mapping[str, str],
         description: str,
     ) -> int:
-        """Make a version of a folder of files, once for each key.
+        """Register a folder of files as a version, once for each key.
 
         Args:
             name: The registered model's name.
-            key: The version is tagged with it; where there is one already, it is returned.
-            run_id: The run that keeps the files.
+            key: Key of the stage output. A version that has it already is returned.
+            run_id: The run that stores the files.
             folder: The files.
+            artifact_path: Folder of the files among the run's artifacts.
             tags: Further tags of the version.
             description: Markdown.
         """
@@ -246,16 +254,16 @@ class Registry:
 
         if (known := self._version_of_key(name, key)) is not None:
             return known
-        self.client.log_artifacts(run_id, str(folder), _MODEL)
+        self.client.log_artifacts(run_id, str(folder), artifact_path)
         if not self.client.search_registered_models(f"name = '{name}'"):
             try:
                 self.client.create_registered_model(name)
-            except MlflowException as error:  # another night of the same name was faster
+            except MlflowException as error:  # another night of the same name created it
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
         version = self.client.create_model_version(
             name,
-            source=f"{self._run(run_id).info.artifact_uri}/{_MODEL}",
+            source=f"{self._run(run_id).info.artifact_uri}/{artifact_path}",
             run_id=run_id,
             tags={**tags, STAGE_KEY: key},
             description=description,
@@ -273,21 +281,21 @@ class Registry:
         if not self.client.search_registered_models(f"name = '{name}'"):
             return []
         aliases = self.client.get_registered_model(name).aliases
-        found = self.client.search_model_versions(f"name = '{name}'")
         versions = [
             Version(
                 number=int(version.version),
-                aliases=tuple(sorted(one for one in aliases if aliases[one] == version.version)),
+                aliases=tuple(
+                    sorted(alias for alias in aliases if aliases[alias] == version.version)
+                ),
                 tags=dict(version.tags),
             )
-            for version in found
+            for version in self.client.search_model_versions(f"name = '{name}'")
         ]
         return sorted(versions, key=lambda version: version.number)
 
     def version_of(self, name: str, alias: str) -> int | None:
-        """The version that an alias points to, None where it points nowhere."""
-        found = self.client.search_registered_models(f"name = '{name}'")
-        if not found:
+        """The version that an alias points to; None: there is no such alias."""
+        if not self.client.search_registered_models(f"name = '{name}'"):
             return None
         version = self.client.get_registered_model(name).aliases.get(alias)
         return None if version is None else int(version)
@@ -302,7 +310,7 @@ class Registry:
             self.client.set_model_version_tag(name, str(version), key, value)
 
     def download(self, name: str, version: int | str) -> Path:
-        """A version's files on this machine.
+        """A version's files on this machine, from wherever they were registered.
 
         Args:
             name: The registered model's name.
@@ -312,12 +320,12 @@ class Registry:
 
         if isinstance(version, str):
             version = int(self.client.get_model_version_by_alias(name, version).version)
-        # Not "models:/…": that is looked up in a store that is set for the whole process.
+        # "models:/…" would be looked up in a store that is set for the whole process.
         uri = self.client.get_model_version_download_uri(name, str(version))
         return Path(download_artifacts(uri, tracking_uri=self.uri))
 
     def load_student(self, name: str, version: int | str) -> "PyFuncModel":
-        """A registered version as everybody else loads it.
+        """A registered version as an MLflow pyfunc, as other programs load it.
 
         Args:
             name: The registered model's name.

@@ -1,14 +1,13 @@
-"""The teacher check: nothing is built on a teacher worse than popularity, or than the last one."""
+"""Check the teacher: the night stops if it ranks worse than popularity or the last teacher."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
+from recsys_core.artifacts import Artifact, is_finished
 from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
 from recsys_core.evaluation.baselines import popularity_ranker
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
@@ -17,25 +16,26 @@ from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.ensemble import AnyRecommender, load_recommender, member_folder
 from recsys_core.models.ranker import model_ranker
 from recsys_core.settings import Settings
+from tasks.contracts.network import Curve
+from tasks.contracts.teacher import Lineage, TeacherCheck, TeacherPlan
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.registry.store import Registry, RegistryConfig, teacher_name
+from tasks.registry.store import TEACHER_FILES, Registry, RegistryConfig, teacher_name
 from tasks.training.prepared import Prepared
-from tasks.training.teacher import LINEAGE
 
 
 class TeacherCheckConfig(Settings):
-    """What a teacher must show on validation events before labels are made of it."""
+    """What a teacher must reach on validation events before soft labels are written."""
 
-    enabled: bool = Field(default=True, description="Stop the night where the teacher fails")
+    enabled: bool = Field(default=True, description="Stop the night if the teacher fails")
     max_loss: float = Field(
         default=0.02,
         ge=0,
         le=1,
-        description="Share of the last teacher's NDCG@10 that it may be worse by; more is forgiven "
-        "where chance explains it",
+        description="Allowed loss against the last teacher, as a share of its NDCG@10; a larger "
+        "loss passes if chance can explain it",
     )
     max_cases: int = Field(
-        default=50_000, ge=1, description="Held-out events that are ranked, at most about so many"
+        default=50_000, ge=1, description="About the most held-out events that are ranked"
     )
     n_resamples: int = Field(
         default=1000, ge=100, le=100_000, description="Bootstrap samples of the users"
@@ -61,17 +61,17 @@ def check_teacher(
     """Compare the teacher, register it with its lineage, write `check.json`.
 
     Args:
-        run: Where and how.
+        run: Folders and key.
         config: The bounds.
         registry: Where teachers are registered, as `<name>-teacher`.
         name: The night's name.
         run_date: The night's date.
         prepared: The validation events.
         teacher_plan: `plan.json` names the last teacher.
-        teacher: Tonight's.
+        teacher: Tonight's teacher.
 
     Raises:
-        TeacherRefusedError: It does not rank better than popularity, or worse than the last one.
+        TeacherRefusedError: It ranks no better than popularity, or worse than the last teacher.
     """
     data = Prepared(prepared)
     rankers: dict[str, Ranker] = {
@@ -84,37 +84,43 @@ def check_teacher(
     if last is not None:
         rankers["last teacher"] = widened(load_recommender(last.folder), len(data.items))
     values = _ndcg_by_user(data, rankers, config.max_cases)
-    figures: dict[str, Any] = {name: float(of.mean()) for name, of in values.items()}
+    means = {ranker: float(by_user.mean()) for ranker, by_user in values.items()}
     objections = list(_objections(values, config))
-    lineage = read_json(teacher.file(LINEAGE))
-    facts = {"ndcg_at_10": figures, "objections": objections, "lineage": lineage}
     if objections and config.enabled:
         raise TeacherRefusedError(_refusal(objections))
-    facts["version"] = _registered(run, registry, name, run_date, teacher, facts)
-    write_json(run.out / "check.json", facts)
-    return {"version": facts["version"], "ndcg_at_10": figures, "objections": objections}
+    lineage = Lineage.load(teacher)
+    check = TeacherCheck(
+        ndcg_at_10=means,
+        objections=objections,
+        lineage=lineage,
+        version=_register(run, registry, name, run_date, teacher, lineage, means),
+    )
+    check.save(run.out)
+    return check.model_dump(include={"version", "ndcg_at_10", "objections"})
 
 
 def widened(model: AnyRecommender, n_items: int) -> Ranker:
-    """An earlier night's model over tonight's items: those that it lacks it never recommends."""
+    """An earlier night's model over tonight's items; items that it lacks score -inf."""
     rank, n_known = model_ranker(model), model.n_items
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        known = rank(_within(histories, n_known))
-        lacking = np.full((len(known), n_items - n_known), -np.inf, np.float32)
-        return np.concatenate([known, lacking], axis=1)
+        known = rank(_known_items(histories, n_known))
+        new = np.full((len(known), n_items - n_known), -np.inf, np.float32)
+        return np.concatenate([known, new], axis=1)
 
     return score
 
 
-def _within(histories: Sequence[NDArray[np.int32]], n_known: int) -> Sequence[NDArray[np.int32]]:
+def _known_items(
+    histories: Sequence[NDArray[np.int32]], n_known: int
+) -> Sequence[NDArray[np.int32]]:
     if isinstance(histories, CaseHistories):
         return histories.where(lambda items: items <= n_known)
     return [history[history <= n_known] for history in histories]
 
 
 def _last_teacher(teacher: Artifact, teacher_plan: Artifact) -> Artifact | None:
-    key = read_json(teacher_plan.file("plan.json"))["last"]
+    key = TeacherPlan.load(teacher_plan).last
     if key is None:
         return None
     folder = teacher.folder.with_name(key)
@@ -124,7 +130,7 @@ def _last_teacher(teacher: Artifact, teacher_plan: Artifact) -> Artifact | None:
 def _ndcg_by_user(
     data: Prepared, rankers: Mapping[str, Ranker], max_cases: int
 ) -> dict[str, NDArray[np.float64]]:
-    """NDCG@10 on validation events, the mean of each user."""
+    """NDCG@10 on validation events by ranker: one mean per user."""
     candidates = candidate_mask(data.items, "validation")
     ranks: dict[str, list[NDArray[np.int64]]] = {name: [] for name in rankers}
     users: list[str] = []
@@ -138,8 +144,8 @@ def _ndcg_by_user(
         if len(users) >= max_cases:
             break
     return {
-        name: mean_per_user(ndcg_at_k(np.concatenate(found), 10), users)
-        for name, found in ranks.items()
+        name: mean_per_user(ndcg_at_k(np.concatenate(by_bucket), 10), users)
+        for name, by_bucket in ranks.items()
     }
 
 
@@ -163,56 +169,54 @@ def _objections(
 
 def _refusal(objections: Sequence[str]) -> str:
     return (
-        f"No labels are made of tonight's teacher: {'; '.join(objections)}. The champion stays. "
-        "Look at the curve of its training and at the new data; teacher.retraining.mode = 'full' "
-        "trains anew, teacher_check.max_loss says how much worse it may be, and "
-        "teacher_check.enabled = false lets it pass."
+        f"Tonight's teacher is refused: {'; '.join(objections)}. The night stops and the champion "
+        "does not change. Look at the teacher's learning curve and at the new data. "
+        "teacher.retraining.mode = 'full' trains in full, teacher_check.max_loss is the allowed "
+        "loss, and teacher_check.enabled = false turns this check off."
     )
 
 
-def _registered(
+def _register(
     run: StageRun,
     config: RegistryConfig,
     night_name: str,
     run_date: date,
     teacher: Artifact,
-    facts: Mapping[str, Any],
+    lineage: Lineage,
+    ndcg_at_10: Mapping[str, float],
 ) -> int:
-    """Keep the teacher's files in the registry, as a version with its lineage."""
+    """Store the teacher's files in the registry, as a version with its lineage."""
     registry, name = Registry(run.workspace, config), teacher_name(night_name)
     run_id = registry.open_run(night_name, f"{run_date} teacher", run.key)
-    metrics = {f"validation/{of}/ndcg_at_10": value for of, value in facts["ndcg_at_10"].items()}
     registry.log_night(
         run_id,
         params={},
-        metrics={label.replace(" ", "_"): value for label, value in metrics.items()},
-        curves=dict(_curves(teacher)),
+        metrics={
+            f"validation/{ranker.replace(' ', '_')}/ndcg_at_10": value
+            for ranker, value in ndcg_at_10.items()
+        },
+        curves=_curve_metrics(teacher),
         artifacts=[],
     )
-    lineage = facts["lineage"]
-    tags = {f"lineage.{field}": str(value) for field, value in lineage.items()}
+    tags = {f"lineage.{field}": str(value) for field, value in lineage}
     version = registry.register_files(
         name,
         key=run.key,
         run_id=run_id,
         folder=teacher.folder,
+        artifact_path=TEACHER_FILES,
         tags={"run_date": run_date.isoformat(), "made_of.train_teacher": teacher.key, **tags},
-        description=f"Teacher of the night of {run_date}: {lineage['mode']} training.",
+        description=f"Teacher of the night of {run_date}: {lineage.mode} training.",
     )
     registry.finish_run(run_id)
     return version
 
 
-def _curves(teacher: Artifact) -> Iterator[tuple[str, list[tuple[int, float]]]]:
-    """`curve/teacher/loss` and so on, by epoch; of an ensemble `curve/teacher-1/loss` too."""
+def _curve_metrics(teacher: Artifact) -> dict[str, list[tuple[int, float]]]:
+    """`curve/teacher/loss` and so on, by epoch; of an ensemble also `curve/teacher-1/loss`."""
+    metrics: dict[str, list[tuple[int, float]]] = {}
     number = 0
-    while (path := member_folder(teacher.folder, number) / "curve.json").exists():
-        name = f"teacher-{number}" if number else "teacher"
-        points = read_json(path)
-        for metric in ("loss", "validation_ndcg_at_10"):
-            known = [(point["epoch"], point[metric]) for point in points]
-            yield (
-                f"curve/{name}/{metric}",
-                [(epoch, value) for epoch, value in known if value is not None],
-            )
+    while ((folder := member_folder(teacher.folder, number)) / Curve.file_name).exists():
+        metrics |= Curve.load(folder).as_metrics(f"teacher-{number}" if number else "teacher")
         number += 1
+    return metrics

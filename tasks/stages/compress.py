@@ -1,6 +1,6 @@
 """Compress the student: prune channels, recover, export, quantize, check parity.
 
-The output is the served model's folder: `model.onnx`, `item_ids.json`, `config.json`.
+The output is the folder that is served: `model.onnx`, `item_ids.json`, `config.json`.
 """
 
 import time
@@ -29,19 +29,19 @@ from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
-from tasks.training.network import TRAINING_LIBRARIES, training_set_of
+from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
 
 
 class CompressionConfig(Settings):
-    """How the student is made smaller, and how far it may move from what it was."""
+    """How the student is made smaller, and how much its ranking may change."""
 
     ffn_keep_share: float = Field(
-        default=0.75, gt=0, le=1, description="Share of the SwiGLU channels that are kept"
+        default=0.75, gt=0, le=1, description="Share of the SwiGLU channels to keep"
     )
     recovery: TrainingConfig = Field(
         default=TrainingConfig(epochs=2, validate_every=1, learning_rate=2e-4),
-        description="Training after pruning, under the distillation loss",
+        description="Training after pruning, with the distillation loss",
     )
     calibration_users: int = Field(
         default=256, ge=1, le=100_000, description="Histories for channel importance and parity"
@@ -50,7 +50,7 @@ class CompressionConfig(Settings):
         default=0.9,
         ge=0,
         le=1,
-        description="Share of the top 10 that the artefact must have in common with the network",
+        description="Smallest share of the network's top 10 that the artefact's top 10 must hold",
     )
 
 
@@ -89,9 +89,9 @@ def compress(
     write_json(run.out / "item_ids.json", active["item_id"].to_list())
     write_json(run.out / "config.json", _served_config(model, data, active, student))
     figures = parity(model, exact, run.out, calibration, active["item_idx"].to_list())
-    write_json(run.out / "parity.json", figures)
+    figures.save(run.out)
     check_parity(figures, min_overlap=config.min_overlap_at_10)
-    return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures}
+    return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}
 
 
 def _recover(
@@ -104,7 +104,7 @@ def _recover(
 ) -> None:
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
     training_set = training_set_of(data, model.max_length, config, labels=labels)
-    if model.content is not None:  # it alone makes the vectors of cold items: they stay
+    if model.content is not None:  # so that the vectors of cold items, content only, stay
         model.content.requires_grad_(False)
     curve = fit(
         model.to(run.device),
@@ -117,11 +117,11 @@ def _recover(
         clock=time.monotonic,
         progress=run.progress,
     )
-    write_json(run.out / "curve.json", [point._asdict() for point in curve])
+    save_curve(run.out, curve)
 
 
 def _calibration_histories(data: Prepared, n_users: int) -> list[np.ndarray[Any, Any]]:
-    """Training histories of the first users, which a hash of their ids has picked."""
+    """Training histories of the first users; users are in the order of a hash of their ids."""
     chosen: list[np.ndarray[Any, Any]] = []
     for bucket in data.buckets:
         histories = read_training_histories([bucket])

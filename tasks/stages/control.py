@@ -1,6 +1,6 @@
 """Train the control: the student's size and budget, without a teacher.
 
-What the student has over it is what distillation bought.
+The difference between the student and the control is the effect of distillation.
 """
 
 from recsys_core.artifacts import Artifact
@@ -21,5 +21,5 @@ from tasks.training.prepared import Prepared
     optional_libraries=FUSED_LOSS_LIBRARY,
 )
 def control(run: StageRun, config: NetworkConfig, *, prepared: Artifact) -> Summary:
-    """Write `model.safetensors`, `model.json` and `curve.json`."""
-    return train_without_teacher(run, config, Prepared(prepared))
+    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json`."""
+    return train_without_teacher(run, config, Prepared(prepared)).model_dump()

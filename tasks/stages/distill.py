@@ -1,4 +1,4 @@
-"""Train the student on what really came next and on the teacher's soft labels."""
+"""Train the student on the observed next items and on the teacher's soft labels."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ from tasks.training.prepared import Prepared
 
 
 class DistillationConfig(Settings):
-    """What the student takes from its teacher."""
+    """How the student learns from its teacher."""
 
     kd_weight: float = Field(
         default=1.0, ge=0, le=1000, description="Weight of the KL beside the hard cross-entropy"
@@ -54,14 +54,14 @@ def distill(
     teacher: Artifact,
     soft_labels: Artifact,
 ) -> Summary:
-    """Write `model.safetensors`, `model.json` and `curve.json` of the student."""
+    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of the student."""
     data = Prepared(prepared)
     model = build_network(data, student)
     if config.initialise == "teacher":
         initialise_from_teacher(model, load_recommender(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
     training_set = training_set_of(data, model.max_length, student.training, labels=labels)
-    return train_and_save(
+    summary = train_and_save(
         run,
         model,
         data,
@@ -71,10 +71,11 @@ def distill(
         loss=distilling_loss(labels, config, run.device),
         cold_items=find_cold_items(training_set, len(data.items)),
     )
+    return summary.model_dump()
 
 
 def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:
-    """Hard cross-entropy and forward KL to the stored teacher."""
+    """Cross-entropy on the observed items plus the forward KL to the stored teacher."""
     teacher_item_vectors = torch.from_numpy(labels.item_vectors()).to(device)
 
     def loss(
@@ -83,14 +84,16 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
         restricted: RestrictedBatch,
     ) -> Float[Tensor, ""]:
         batch, items = restricted.batch, restricted.items
-        assert batch.teacher_states is not None  # the training set was made with labels
-        known = teacher_item_vectors if items is None else teacher_item_vectors[items.to(device)]
+        assert batch.teacher_states is not None  # the training set has labels
+        teacher_rows = (
+            teacher_item_vectors if items is None else teacher_item_vectors[items.to(device)]
+        )
         return distillation_loss(
             states,
             item_vectors,
             batch.targets[batch.targets > 0].to(device),
             teacher_states=batch.teacher_states.to(device),
-            teacher_item_vectors=known,
+            teacher_item_vectors=teacher_rows,
             kd_weight=config.kd_weight,
             temperature=config.temperature,
             weights=None if batch.weights is None else batch.weights.to(device),

@@ -1,15 +1,16 @@
 """Evaluate: rank the full catalogue for every held-out event with every model of the night."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
 from recsys_core.evaluation.baselines import (
     cold_start_scores,
@@ -18,6 +19,12 @@ from recsys_core.evaluation.baselines import (
     popularity_ranker,
 )
 from recsys_core.evaluation.ranking import rank_targets
+from recsys_core.evaluation.results import (
+    ChampionNote,
+    EvaluationMetrics,
+    ModelResult,
+    SliceResult,
+)
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.models.checkpoint import WEIGHTS
@@ -27,6 +34,7 @@ from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
+from tasks.contracts.evaluation import Latencies, Latency
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import RegistryConfig, load_scorer
 from tasks.training.prepared import Prepared
@@ -35,14 +43,14 @@ _LATENCY_REQUESTS = 50
 
 
 class EvaluationConfig(Settings):
-    """What is evaluated, and how uncertain the figures are."""
+    """Which events are ranked, and how confidence intervals are computed."""
 
     split: Literal["validation", "test"] = Field(
         default="test",
         description="test for production nights; validation while comparing settings",
     )
     cold_user_events: int = Field(
-        default=10, ge=0, le=1000, description="A user with at most so many events is cold"
+        default=10, ge=0, le=1000, description="A user with at most this many events is cold"
     )
     n_resamples: int = Field(
         default=2000, ge=100, le=100_000, description="Bootstrap samples of the users"
@@ -70,48 +78,64 @@ def evaluate(
 ) -> Summary:
     """Write `ranks.parquet`, `metrics.json` and `latency.json`."""
     data = Prepared(prepared)
-    networks = {"teacher": teacher, "student": student, "control": control}
-    cold_start = np.append(np.float32(0), cold_start_scores(data.items))
-    rankers = {
-        name: model_ranker(load_recommender(made.folder), cold_start)
-        for name, made in networks.items()
+    trained = {"teacher": teacher, "student": student, "control": control}
+    models = _networks(data, trained) | {
+        "compressed": _served(data, Scorer(compressed.folder), compressed.folder)
     }
-    shipped = Scorer(compressed.folder)
-    item_ids = data.items["item_id"].to_list()
-    rankers["compressed"] = scorer_ranker(shipped, item_ids)
-    sizes = {
-        name: sum(path.stat().st_size for path in made.folder.rglob(WEIGHTS))
-        for name, made in networks.items()
-    }
-    sizes["compressed"] = served_bytes(compressed.folder)
-    champion_note = _why_no_champion(data, config, champion)
-    if champion is not None and champion_note is None:
+    not_compared = _why_no_champion(data, config, champion)
+    if champion is not None and not_compared is None:
         scorer, folder = load_scorer(run.workspace, registry, name, champion)
-        champion_note = _trained_on_test(scorer, data, config)
-        if champion_note is None:
-            rankers["champion"] = scorer_ranker(scorer, item_ids)
-            sizes["champion"] = served_bytes(folder)
-    rankers |= baselines(data)
-    ranks, dropped = _rank(run, config, data, rankers)
+        not_compared = _trained_on_window(scorer, data, config)
+        if not_compared is None:
+            models["champion"] = _served(data, scorer, folder)
+    models |= {name: _Model(ranker) for name, ranker in baselines(data).items()}
+    ranks, dropped = _rank(run, config, data, models)
     ranks.write_parquet(run.out / "ranks.parquet", compression="zstd")
-    metrics = {
-        "split": config.split,
-        "n_cases": len(ranks),
-        "n_users": ranks["user_id"].n_unique(),
-        "dropped": dropped,
-        "champion": {"version": champion, "not_compared_because": champion_note},
-        "models": _summaries(ranks, list(rankers), sizes, config),
-    }
-    write_json(run.out / "metrics.json", metrics)
-    write_json(run.out / "latency.json", _latencies(data, rankers))
+    metrics = EvaluationMetrics(
+        split=config.split,
+        n_cases=len(ranks),
+        n_users=ranks["user_id"].n_unique(),
+        dropped=dropped,
+        champion=ChampionNote(version=champion, not_compared_because=not_compared),
+        models=_results(ranks, models, config),
+    )
+    metrics.save(run.out)
+    _latencies(data, models).save(run.out)
     return {
         "split": config.split,
         "n_cases": len(ranks),
         "ndcg_at_10": {
-            name: model["slices"]["all"]["ndcg_at_10"]["mean"]
-            for name, model in metrics["models"].items()
+            name: model.slices["all"].ndcg_at_10.mean for name, model in metrics.models.items()
         },
     }
+
+
+class _Model(NamedTuple):
+    """What is evaluated of a model: its ranker, and its bytes on disk if it has files."""
+
+    ranker: Ranker
+    size_bytes: int | None = None
+
+
+_Models = dict[str, _Model]
+
+
+def _networks(data: Prepared, trained: Mapping[str, Artifact]) -> _Models:
+    """The night's networks; the size is that of their weights."""
+    cold_start = np.append(np.float32(0), cold_start_scores(data.items))
+    return {
+        name: _Model(
+            model_ranker(load_recommender(artifact.folder), cold_start),
+            sum(path.stat().st_size for path in artifact.folder.rglob(WEIGHTS)),
+        )
+        for name, artifact in trained.items()
+    }
+
+
+def _served(data: Prepared, scorer: Scorer, folder: Path) -> _Model:
+    """A compressed student; the size is that of all files that serving needs."""
+    item_ids = data.items["item_id"].to_list()
+    return _Model(scorer_ranker(scorer, item_ids), served_bytes(folder))
 
 
 def _why_no_champion(data: Prepared, config: EvaluationConfig, champion: int | None) -> str | None:
@@ -122,8 +146,8 @@ def _why_no_champion(data: Prepared, config: EvaluationConfig, champion: int | N
     return None
 
 
-def _trained_on_test(scorer: Scorer, data: Prepared, config: EvaluationConfig) -> str | None:
-    """Nothing is evaluated on a window that starts before it was trained through."""
+def _trained_on_window(scorer: Scorer, data: Prepared, config: EvaluationConfig) -> str | None:
+    """The reason not to compare a champion whose training may cover the window's start."""
     window_start = data.split.window_start(config.split)
     trained_through = scorer.config["trained_through"]
     if trained_through is None:
@@ -148,9 +172,9 @@ def baselines(data: Prepared) -> dict[str, Ranker]:
 
 
 def _rank(
-    run: StageRun, config: EvaluationConfig, data: Prepared, rankers: dict[str, Ranker]
+    run: StageRun, config: EvaluationConfig, data: Prepared, models: _Models
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """A row a case: its slices and each model's rank of the target."""
+    """One row per case: its slices and each model's rank of the target; dropped cases by reason."""
     candidates = candidate_mask(data.items, config.split)
     frames: list[pl.DataFrame] = []
     dropped: dict[str, int] = {}
@@ -162,61 +186,67 @@ def _rank(
             "user_id": pl.Series(cases.user_id, dtype=pl.String),
             "position": cases.positions,
             "target": cases.targets,
-            "history_length": np.array([len(h) for h in cases.histories], np.int32),
+            "history_length": np.array([len(history) for history in cases.histories], np.int32),
             **{f"slice_{name}": mask for name, mask in slices.items()},
         }
-        for j, (name, ranker) in enumerate(rankers.items()):
+        for j, (name, model) in enumerate(models.items()):
             columns[f"rank_{name}"] = rank_targets(
-                ranker, cases, candidates, exclude_seen=data.exclude_seen
+                model.ranker, cases, candidates, exclude_seen=data.exclude_seen
             )
-            done = (i + (j + 1) / len(rankers)) / len(data.buckets)
+            done = (i + (j + 1) / len(models)) / len(data.buckets)
             run.progress(done, f"{name}, bucket {i + 1} of {len(data.buckets)}")
         frames.append(pl.DataFrame(columns))
     ranks = pl.concat(frames)
     if ranks.is_empty():
         msg = (
             f"The {config.split} window holds no event that could be recommended (dropped: "
-            f"{dropped}), so no model can be judged. Make the window longer or check run_date."
+            f"{dropped}), so no model can be evaluated. Make the window longer or check run_date."
         )
         raise ValueError(msg)
     return ranks, dropped
 
 
-def _summaries(
-    ranks: pl.DataFrame, models: list[str], sizes: dict[str, int], config: EvaluationConfig
-) -> dict[str, Any]:
+def _results(
+    ranks: pl.DataFrame, models: _Models, config: EvaluationConfig
+) -> dict[str, ModelResult]:
+    """Metrics and sizes of the models, by slice."""
     masks = {"all": pl.lit(value=True)} | {
         column.removeprefix("slice_"): pl.col(column)
         for column in ranks.columns
         if column.startswith("slice_")
     }
-    by_slice = {}
+    by_slice: dict[str, dict[str, dict[str, Any]]] = {}
     for name, mask in masks.items():
-        chosen = ranks.filter(mask)
+        cases = ranks.filter(mask)
         by_slice[name] = summarise(
-            {model: chosen[f"rank_{model}"].to_numpy() for model in models},
-            chosen["user_id"].to_numpy(),
+            {model: cases[f"rank_{model}"].to_numpy() for model in models},
+            cases["user_id"].to_numpy(),
             n_resamples=config.n_resamples,
             seed=config.seed,
         )
     return {
-        model: {
-            "size_bytes": sizes.get(model),
-            "slices": {name: summary[model] for name, summary in by_slice.items()},
-        }
-        for model in models
+        name: ModelResult(
+            size_bytes=model.size_bytes,
+            slices={
+                slice_name: SliceResult.model_validate(summaries[name])
+                for slice_name, summaries in by_slice.items()
+            },
+        )
+        for name, model in models.items()
     }
 
 
-def _latencies(data: Prepared, rankers: dict[str, Ranker]) -> dict[str, dict[str, float]]:
-    """Median milliseconds of scoring the catalogue for one user, as measured in this process."""
+def _latencies(data: Prepared, models: _Models) -> Latencies:
+    """Latencies of scoring the catalogue for one user, measured in this process."""
     users = pl.scan_parquet(data.buckets).head(_LATENCY_REQUESTS).collect()
     histories = CaseHistories.whole(users)
     requests = [histories[user : user + 1] for user in range(len(histories))]
-    return {
-        name: {"latency_ms_p50": _median_milliseconds(ranker, requests)}
-        for name, ranker in rankers.items()
-    }
+    return Latencies(
+        models={
+            name: Latency(latency_ms_p50=_median_milliseconds(model.ranker, requests))
+            for name, model in models.items()
+        }
+    )
 
 
 def _median_milliseconds(ranker: Ranker, requests: Sequence[CaseHistories]) -> float:

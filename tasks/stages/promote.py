@@ -1,9 +1,10 @@
-"""Promote: the champion's alias moves to the night's version, if the gate lets it pass."""
+"""Promote: move the champion's alias to the night's version if the gate passed it."""
 
 from pathlib import Path
-from typing import Any
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact
+from recsys_core.evaluation.results import Verdict
+from tasks.contracts.registry import AuditEntry, Promotion, Registered, audit_entries, audit_path
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import CHAMPION, Registry, RegistryConfig
 
@@ -20,59 +21,66 @@ def promote(
     registered: Artifact,
     verdict: Artifact,
 ) -> Summary:
-    """Carry out the gate's verdict, keep it in the audit trail, write `promotion.json`.
+    """Carry out the gate's verdict, write the audit entry and `promotion.json`.
 
-    The audit entry is written first and never changed: a repeated attempt finds what the first one
-    decided. It does not move the alias again once another version has become champion since.
+    The audit entry is written first and never changed, so a repeated attempt follows the first
+    decision. The alias does not move again if another version has become champion since.
 
     Args:
-        run: Where and how.
+        run: The workspace, the output's folder and key.
         config: Where the registry is.
-        champion: Version of the champion that the student was compared with, None for none.
+        champion: Version of the champion that the student was compared with; None: there was none.
         registered: `registered.json`.
         verdict: `verdict.json`.
     """
     registry = Registry(run.workspace, config)
-    facts = read_json(registered.file("registered.json"))
-    decided = read_json(verdict.file("verdict.json"))
-    name, version = facts["name"], facts["version"]
-    champion_now = registry.version_of(name, CHAMPION)
-    path = run.workspace / "audit" / f"{name}-{version:06d}-{run.key}.json"
-    if not path.exists():
-        if champion_now not in (champion, version):
-            decided |= {"passed": False, "sentence": _overtaken(champion, champion_now)}
-        entry = {
-            "name": name,
-            "version": version,
-            "decision": "promoted" if decided["passed"] else "refused",
-            "champion_before": champion_now,
-            **decided,
-        }
-        write_json(path, entry)
-    entry = read_json(path)
-    if entry["decision"] == "promoted" and champion_now == entry["champion_before"]:
-        registry.set_alias(name, CHAMPION, version)
-        champion_now = version
+    student = Registered.load(registered)
+    entry = _audit_entry(run, registry, student, champion, Verdict.load(verdict))
+    champion_now = registry.version_of(student.name, CHAMPION)
+    if entry.decision == "promoted" and champion_now == entry.champion_before:
+        registry.set_alias(student.name, CHAMPION, student.version)
+        champion_now = student.version
     registry.tag_version(
-        name,
-        version,
-        {
-            "decision": entry["decision"],
-            "decision.reason": entry["sentence"][:_DESCRIPTION_LIMIT],
-        },
+        student.name,
+        student.version,
+        {"decision": entry.decision, "decision.reason": entry.sentence[:_DESCRIPTION_LIMIT]},
     )
-    promotion = {
-        "name": name,
-        "version": version,
-        "decision": entry["decision"],
-        "champion": champion_now,
-        "previous_champion": previous_champion(run.workspace, name, champion_now),
-    }
-    write_json(run.out / "promotion.json", promotion)
-    return promotion
+    promotion = Promotion(
+        name=student.name,
+        version=student.version,
+        decision=entry.decision,
+        champion=champion_now,
+        previous_champion=previous_champion(run.workspace, student.name, champion_now),
+    )
+    promotion.save(run.out)
+    return promotion.model_dump()
 
 
-def _overtaken(compared: int | None, champion: int | None) -> str:
+def _audit_entry(
+    run: StageRun, registry: Registry, student: Registered, compared: int | None, verdict: Verdict
+) -> AuditEntry:
+    """The decision of the first attempt, which this one makes and writes if there was none."""
+    path = audit_path(run.workspace, student.name, student.version, run.key)
+    if path.exists():
+        return AuditEntry.load(path)
+    champion = registry.version_of(student.name, CHAMPION)
+    passed, sentence = verdict.passed, verdict.sentence
+    if champion not in (compared, student.version):
+        passed, sentence = False, _other_champion(compared, champion)
+    entry = AuditEntry(
+        name=student.name,
+        version=student.version,
+        decision="promoted" if passed else "refused",
+        champion_before=champion,
+        passed=passed,
+        sentence=sentence,
+        rules=verdict.rules,
+    )
+    entry.save(path)
+    return entry
+
+
+def _other_champion(compared: int | None, champion: int | None) -> str:
     return (
         f"The champion changed since this night began (from version {compared} to {champion}), so "
         "the student was never compared with it."
@@ -85,17 +93,13 @@ def previous_champion(workspace: Path, name: str, champion: int | None) -> int |
     Args:
         workspace: Folder of everything that nights write.
         name: The registered model's name.
-        champion: The champion that it was before.
+        champion: The champion whose predecessor is wanted.
     """
     if champion is None:
         return None
-    entries: list[dict[str, Any]] = [
-        read_json(path)
-        for path in sorted((workspace / "audit").glob(f"{name}-{champion:06d}-*.json"))
-    ]
     before = [
-        entry["champion_before"]
-        for entry in entries
-        if entry["decision"] == "promoted" and entry["champion_before"] != champion
+        entry.champion_before
+        for entry in audit_entries(workspace, name, champion)
+        if entry.decision == "promoted" and entry.champion_before != champion
     ]
     return before[-1] if before else None

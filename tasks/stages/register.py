@@ -7,9 +7,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys_core.artifacts import Artifact, digest, read_json, write_json
+from recsys_core.artifacts import Artifact, digest, read_json
+from recsys_core.evaluation.results import EvaluationMetrics, UserMean
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
+from tasks.contracts.network import Curve
+from tasks.contracts.registry import Registered
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.card import model_card
 from tasks.registry.store import CHALLENGER, Registry, RegistryConfig, student_name
@@ -21,7 +24,7 @@ _SMOKE_K = 10
 
 
 class SmokeTestError(RuntimeError):
-    """What was loaded back from the registry is not what was registered."""
+    """The version that was loaded back from the registry differs from what was registered."""
 
 
 @stage(output="registered", version=1, libraries=("onnxruntime",))
@@ -40,36 +43,36 @@ def register(
     """Log the night, register the compressed student, load it back, write `registered.json`.
 
     Args:
-        run: Where and how.
+        run: Folders, key and the night's settings.
         config: Where the registry is.
         name: The night's name.
         run_date: The night's date.
         teacher: `curve.json`.
-        student: See teacher.
-        control: See teacher.
+        student: `curve.json`.
+        control: `curve.json`.
         compressed: The served model's folder.
         evaluated: `metrics.json`.
 
     Raises:
-        SmokeTestError: The version answers otherwise than the folder that it was made of.
+        SmokeTestError: The version's recommendations differ from those of the compressed student.
     """
     registry = Registry(run.workspace, config)
     model_name = student_name(name)
     trained = {"teacher": teacher, "student": student, "control": control}
-    made = {**trained, "compressed": compressed, "evaluated": evaluated}
-    lineage = {output: artifact.key for output, artifact in made.items()}
-    metrics = read_json(evaluated.file("metrics.json"))
+    inputs = {**trained, "compressed": compressed, "evaluated": evaluated}
+    lineage = {output: artifact.key for output, artifact in inputs.items()}
+    metrics = EvaluationMetrics.load(evaluated)
     served = read_json(compressed.file("config.json"))
     card = model_card(model_name, served, metrics, lineage)
     folder = _model_folder(run.scratch, compressed, evaluated, card)
-    # Logged settings can't change, and not all of them are part of the stage's key.
+    # MLflow refuses changed settings in a run, and the stage's key does not cover all of them.
     run_id = registry.open_run(name, run_date.isoformat(), digest([run.key, run.settings]))
     registry.log_night(
         run_id,
         params=_flat(run.settings),
-        metrics=_figures(metrics),
-        curves=_curves(trained),
-        artifacts=[folder / "metrics.json", folder / "model_card.md"],
+        metrics=_flat_metrics(metrics),
+        curves=_curve_metrics(trained),
+        artifacts=[folder / EvaluationMetrics.file_name, folder / "model_card.md"],
     )
     version = registry.register_student(
         model_name,
@@ -87,30 +90,28 @@ def register(
     _smoke_test(registry.load_student(model_name, version), Scorer(compressed.folder))
     registry.set_alias(model_name, CHALLENGER, version)
     registry.finish_run(run_id)
-    facts = {
-        "name": model_name,
-        "version": version,
-        "run_id": run_id,
-        "tracking_uri": registry.uri,
-    }
-    write_json(run.out / "registered.json", facts)
-    return facts
+    registered = Registered(
+        name=model_name, version=version, run_id=run_id, tracking_uri=registry.uri
+    )
+    registered.save(run.out)
+    return registered.model_dump()
 
 
 def _model_folder(scratch: Path, compressed: Artifact, evaluated: Artifact, card: str) -> Path:
-    """The served files, with the figures that the gate sees and the model card beside them."""
+    """The served files, the metrics and the model card in one folder."""
     folder = scratch / "model"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in SERVED_FILES:
         shutil.copyfile(compressed.file(file), folder / file)
-    shutil.copyfile(evaluated.file("metrics.json"), folder / "metrics.json")
+    metrics = EvaluationMetrics.file_name
+    shutil.copyfile(evaluated.file(metrics), folder / metrics)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     return folder
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names; lists as JSON."""
+    """Settings by dotted name; lists become JSON."""
     flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -120,51 +121,48 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """`test/compressed/all/ndcg_at_10` and so on; what could not be computed is left out."""
-    figures: dict[str, float] = {}
-    for model, facts in metrics["models"].items():
-        if facts["size_bytes"] is not None:
-            figures[f"size_bytes/{model}"] = facts["size_bytes"]
-        for part, values in facts["slices"].items():
-            for metric, value in values.items():
-                mean = value["mean"] if isinstance(value, Mapping) else value
+def _flat_metrics(metrics: EvaluationMetrics) -> dict[str, float]:
+    """`test/compressed/all/ndcg_at_10` and so on, without metrics that have no value."""
+    flat: dict[str, float] = {}
+    for model, result in metrics.models.items():
+        if result.size_bytes is not None:
+            flat[f"size_bytes/{model}"] = result.size_bytes
+        for slice_name, on_slice in result.slices.items():
+            for metric, value in on_slice:
+                mean = value.mean if isinstance(value, UserMean) else value
                 if mean is not None:
-                    figures[f"{metrics['split']}/{model}/{part}/{metric}"] = mean
-    return figures
+                    flat[f"{metrics.split}/{model}/{slice_name}/{metric}"] = mean
+    return flat
 
 
-def _curves(trained: Mapping[str, Artifact]) -> dict[str, list[tuple[int, float]]]:
+def _curve_metrics(trained: Mapping[str, Artifact]) -> dict[str, list[tuple[int, float]]]:
     """`curve/student/loss` and so on, by epoch."""
-    curves: dict[str, list[tuple[int, float]]] = {}
+    metrics: dict[str, list[tuple[int, float]]] = {}
     for model, artifact in trained.items():
-        points = read_json(artifact.file("curve.json"))
-        for metric in ("loss", "validation_ndcg_at_10"):
-            curves[f"curve/{model}/{metric}"] = [
-                (point["epoch"], point[metric]) for point in points if point[metric] is not None
-            ]
-    return curves
+        metrics |= Curve.load(artifact).as_metrics(model)
+    return metrics
 
 
 def _smoke_test(loaded: "PyFuncModel", scorer: Scorer) -> None:
-    """Ask the version and the folder the same: short, long, empty and unknown histories."""
+    """Compare recommendations after short, long, empty and unknown histories."""
     import pandas as pd
 
     ids = scorer.item_ids
     histories = [ids[:3], ids[-1:], ids[: 2 * scorer.max_length], [], ["no such item"]]
     k = min(_SMOKE_K, len(ids))
-    found = loaded.predict(
+    loaded_answers = loaded.predict(
         pd.DataFrame({"history": histories}), params={"k": k, "exclude_seen": False}
     )
     expected = scorer.recommend(histories, k=k, exclude_seen=False)
     for history, item_ids, scores, answer in zip(
-        histories, found["item_ids"], found["scores"], expected, strict=True
+        histories, loaded_answers["item_ids"], loaded_answers["scores"], expected, strict=True
     ):
         if list(item_ids) != answer.item_ids or not _close(scores, answer.scores):
             msg = (
-                f"The version that was loaded back from the registry answers {list(item_ids)[:3]} "
-                f"after a history of {len(history)} items, the folder that it was made of "
-                f"{answer.item_ids[:3]}. It stays without an alias; check the registry's artifacts."
+                f"After a history of {len(history)} items, the version loaded back from the "
+                f"registry recommends {list(item_ids)[:3]}, but the compressed student recommends "
+                f"{answer.item_ids[:3]}. The version stays without an alias; check the registry's "
+                "artifacts."
             )
             raise SmokeTestError(msg)
 

@@ -1,4 +1,4 @@
-"""Report: the night on one page that needs no network, no script and no server."""
+"""Report: the night on one HTML page that needs no network, no script and no server."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,9 +7,20 @@ from typing import Any
 
 from markupsafe import Markup
 
-from recsys_core.artifacts import Artifact, read_json, read_manifest
+from recsys_core.artifacts import Artifact, read_manifest
+from recsys_core.evaluation.results import (
+    MODELS,
+    EvaluationMetrics,
+    RuleOutcome,
+    SliceResult,
+    UserMean,
+    Verdict,
+)
 from recsys_core.units import format_bytes
+from tasks.contracts.evaluation import Latencies, artefact_figures
 from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
+from tasks.contracts.network import Curve
+from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
 from tasks.contracts.validation import ValidationReport
 from tasks.engine.stage import StageRun, Summary, stage
@@ -22,11 +33,10 @@ from tasks.html.plots import (
     slice_plot,
 )
 from tasks.html.render import FINDING_BADGES, render
-from tasks.stages.gate import artefact_figures
 
 MAX_FILES = 50
 
-MODELS = {
+DESCRIPTIONS: dict[str, str] = {
     "teacher": "the large model",
     "student": "distilled from the teacher",
     "control": "the student without distillation",
@@ -44,7 +54,7 @@ SLICES = {
     "mid": ("Mid", "items with the next 40 %"),
     "tail": ("Tail", "all other items"),
 }
-OUTCOMES = {
+OUTCOMES: dict[RuleOutcome, str] = {
     "pass": "holds",
     "fail": "fails",
     "insufficient_n": "too few users",
@@ -73,28 +83,27 @@ def report(
     verdict: Artifact,
     promoted: Artifact,
 ) -> Summary:
-    """Write `report.html` from what the stages left.
+    """Write `report.html` from the outputs of all stages.
 
     Args:
-        run: Where.
+        run: The output's folder.
         run_date: The night's date.
         ingested: `ingest.json`.
         validated: `validation.json`.
         prepared: `split.json`.
         teacher_plan: Listed under provenance, as every output is.
-        teacher: `curve.json`; so also student and control.
+        teacher: `curve.json`.
         teacher_check: Listed under provenance.
         soft_labels: Listed under provenance.
-        student: See teacher.
-        control: See teacher.
+        student: `curve.json`.
+        control: `curve.json`.
         compressed: Listed under provenance.
         evaluated: `metrics.json`, `latency.json`.
-        registered: Its summary is shown.
+        registered: `registered.json`.
         verdict: `verdict.json`.
         promoted: Listed under provenance.
     """
-    trained = {"teacher": teacher, "student": student, "control": control}
-    decided = read_json(verdict.file("verdict.json"))
+    decided = Verdict.load(verdict)
     artifacts = [
         *(ingested, validated, prepared, teacher_plan, teacher, teacher_check, soft_labels),
         *(student, control, compressed, evaluated, registered, verdict, promoted),
@@ -107,27 +116,27 @@ def report(
         **_data(IngestResult.load(ingested), Split.load(prepared)),
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
-        "registered": _facts(registered.summary),
+        "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
-    curves = _curves(trained)
+    curves = _curves({"teacher": teacher, "student": student, "control": control})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
-    return {"passed": decided["passed"], "bytes": len(page.encode())}
+    return {"passed": decided.passed, "bytes": len(page.encode())}
 
 
 def _quality(evaluated: Artifact) -> dict[str, Any]:
     """Tables and plots of the evaluation."""
-    metrics = read_json(evaluated.file("metrics.json"))
-    figures = artefact_figures(metrics, evaluated)
-    names = [name for name in MODELS if name in metrics["models"]]
-    by_slice = {name: metrics["models"][name]["slices"] for name in names}
-    reference = by_slice.get("teacher", {}).get("all", {}).get("ndcg_at_10", {}).get("mean")
-    models = [_model_row(name, by_slice[name]["all"], figures[name], reference) for name in names]
-    known = [name for name in SLICES if any(name in found for found in by_slice.values())]
+    metrics = EvaluationMetrics.load(evaluated)
+    figures = artefact_figures(metrics, Latencies.load(evaluated))
+    names = [name for name in MODELS if name in metrics.models]
+    by_slice = {name: metrics.models[name].slices for name in names}
+    teacher = by_slice["teacher"]["all"].ndcg_at_10.mean if "teacher" in by_slice else None
+    models = [_model_row(name, by_slice[name]["all"], figures[name], teacher) for name in names]
+    known = [name for name in SLICES if any(name in slices for slices in by_slice.values())]
     overall = _estimates(by_slice, "all")
-    sizes = {name: figures[name].get("size_bytes") or 0 for name in names}
+    sizes = {name: figures[name]["size_bytes"] or 0 for name in names}
     plots = {
         "quality": quality_plot(overall),
         "size": size_plot(overall, sizes) if any(sizes.values()) else "",
@@ -150,58 +159,71 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
 
 
 def _model_row(
-    name: str, overall: Mapping[str, Any], figures: Mapping[str, Any], reference: float | None
+    name: str,
+    overall: SliceResult,
+    figures: Mapping[str, float | None],
+    teacher_ndcg: float | None,
 ) -> dict[str, Any]:
-    size, mean = figures.get("size_bytes"), overall["ndcg_at_10"]["mean"]
+    size, ndcg = figures["size_bytes"], overall.ndcg_at_10.mean
     return {
         "name": name,
         "label": LOOKS[name].label,
-        "what": MODELS[name],
-        **{metric: overall[metric] for metric in ("ndcg_at_10", "recall_at_10", "mrr")},
-        "of_teacher": mean / reference if reference and mean is not None else None,
+        "what": DESCRIPTIONS[name],
+        **overall.metrics(),
+        "of_teacher": ndcg / teacher_ndcg if teacher_ndcg and ndcg is not None else None,
         "size": format_bytes(size) if size else "–",
-        "latency_ms": figures.get("latency_ms_p50"),
+        "latency_ms": figures["latency_ms_p50"],
     }
 
 
-def _slice_row(name: str, by_slice: Mapping[str, Any]) -> dict[str, Any]:
+_BySlice = Mapping[str, Mapping[str, SliceResult]]
+
+
+def _slice_row(name: str, by_slice: _BySlice) -> dict[str, Any]:
     label, what = SLICES[name]
-    empty = {"ndcg_at_10": {"mean": None}}
     return {
         "label": label,
         "what": what,
         "n_users": _n_users(by_slice, name),
-        "means": [found.get(name, empty)["ndcg_at_10"]["mean"] for found in by_slice.values()],
+        "means": [
+            slices[name].ndcg_at_10.mean if name in slices else None for slices in by_slice.values()
+        ],
     }
 
 
-def _n_users(by_slice: Mapping[str, Any], name: str) -> int:
-    return max(found[name]["n_users"] for found in by_slice.values() if name in found)
+def _n_users(by_slice: _BySlice, name: str) -> int:
+    return max(slices[name].n_users for slices in by_slice.values() if name in slices)
 
 
-def _estimates(by_slice: Mapping[str, Any], name: str) -> dict[str, Estimate]:
-    """NDCG@10 of the models that have a figure on the slice."""
-    found = {
-        model: slices[name]["ndcg_at_10"] for model, slices in by_slice.items() if name in slices
-    }
+def _estimates(by_slice: _BySlice, name: str) -> dict[str, Estimate]:
+    """NDCG@10 of the models that have users on the slice."""
     return {
-        model: Estimate(**figure) for model, figure in found.items() if figure["mean"] is not None
+        model: estimate
+        for model, slices in by_slice.items()
+        if name in slices and (estimate := _estimate(slices[name].ndcg_at_10))
     }
+
+
+def _estimate(value: UserMean) -> Estimate | None:
+    if value.mean is None or value.low is None or value.high is None:
+        return None
+    return Estimate(value.mean, value.low, value.high)
 
 
 def _headline_tiles(
-    models: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any]
+    models: Iterable[Mapping[str, Any]], metrics: EvaluationMetrics
 ) -> list[dict[str, str]]:
-    ships = next((model for model in models if model["name"] == "compressed"), None)
-    if ships is None:
+    shipped = next((model for model in models if model["name"] == "compressed"), None)
+    if shipped is None:
         return []
-    mean, share, latency = ships["ndcg_at_10"]["mean"], ships["of_teacher"], ships["latency_ms"]
+    mean, share = shipped["ndcg_at_10"].mean, shipped["of_teacher"]
+    latency = shipped["latency_ms"]
     return [
         _tile("NDCG@10", "–" if mean is None else f"{mean:.4f}", "of the compressed student"),
         _tile("Of the teacher", "–" if share is None else f"{100 * share:.1f} %", "of its NDCG@10"),
-        _tile("Size on disk", ships["size"], "model, item ids, configuration"),
+        _tile("Size on disk", shipped["size"], "model, item ids, configuration"),
         _tile("Latency", "–" if latency is None else f"{latency:.3g} ms", "median, one request"),
-        _tile("Evaluated on", f"{metrics['n_users']:,}", f"users, {metrics['n_cases']:,} cases"),
+        _tile("Evaluated on", f"{metrics.n_users:,}", f"users, {metrics.n_cases:,} cases"),
     ]
 
 
@@ -232,7 +254,7 @@ def _tile(label: str, value: str, note: str) -> dict[str, str]:
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values in words; what is unset is left out."""
+    """Names and values in words, without values that are None."""
     return [
         (name.replace("_", " "), _in_words(value))
         for name, value in sorted(values.items())
@@ -252,10 +274,10 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _curves(trained: Mapping[str, Artifact]) -> dict[str, list[dict[str, Any]]]:
-    """Learning curves of the models that were trained here."""
-    found = {name: read_json(artifact.file("curve.json")) for name, artifact in trained.items()}
-    return {name: points for name, points in found.items() if points}
+def _curves(networks: Mapping[str, Artifact]) -> dict[str, Curve]:
+    """Learning curves of the networks that this night trained."""
+    curves = {name: Curve.load(artifact) for name, artifact in networks.items()}
+    return {name: curve for name, curve in curves.items() if curve.epochs}
 
 
 def _provenance(artifacts: Iterable[Artifact]) -> dict[str, Any]:

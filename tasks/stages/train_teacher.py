@@ -1,39 +1,36 @@
-"""Train the teacher: one large network or several, anew or from last night's."""
+"""Train the teacher: one large network or several, in full or from an earlier teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
-from recsys_core.artifacts import Artifact, is_finished, read_json, write_json
+from recsys_core.artifacts import Artifact, is_finished
 from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.ensemble import load_recommender, member_folder
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import part
 from recsys_core.training.batching import Recent
 from recsys_core.training.retraining import RetrainingPolicy
+from tasks.contracts.network import NetworkSummary
+from tasks.contracts.teacher import Lineage, TeacherPlan
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import (
     FUSED_LOSS_LIBRARY,
     TRAINING_LIBRARIES,
     NetworkConfig,
     build_network,
+    n_parameters,
+    save_curve,
     train_without_teacher,
 )
 from tasks.training.prepared import Prepared
-from tasks.training.teacher import (
-    LINEAGE,
-    TeacherConfig,
-    TransferError,
-    networks_digest,
-    transfer_source,
-)
+from tasks.training.teacher import TeacherConfig, TransferError, networks_digest, transfer_source
 
 
 class LostParentError(RuntimeError):
-    """The plan names a teacher that is no longer there."""
+    """The parent that the plan names was deleted or damaged."""
 
 
 @stage(
@@ -45,52 +42,55 @@ class LostParentError(RuntimeError):
 def train_teacher(
     run: StageRun, config: TeacherConfig, *, prepared: Artifact, teacher_plan: Artifact
 ) -> Summary:
-    """Write `model.safetensors`, `model.json`, `curve.json` and `lineage.json`.
+    """Write `model.safetensors`, `model.json`, `curve.json`, `summary.json` and `lineage.json`.
 
-    Of an ensemble the first member's files lie there and the others' in `member-1/` and so on. A
-    rerun after a kill goes on with the member that was being trained.
+    The first member of an ensemble is in the output's folder, the others are in `member-1/` and so
+    on. A rerun after a kill continues with the member that was being trained.
 
     Args:
-        run: Where and how.
+        run: Folders, device and progress.
         config: The networks.
         prepared: Tonight's data.
-        teacher_plan: `plan.json`: train anew, warm-start from a parent, or reuse it.
+        teacher_plan: `plan.json`: full training, a warm start from a parent, or its reuse.
 
     Raises:
-        LostParentError: The parent was deleted since the plan was made.
-        TransferError: The teacher in `transfer_from` does not fit, is damaged, or is another one
-            than when the night was planned.
+        LostParentError: The parent was deleted or damaged after the plan was written.
+        TransferError: The teacher in `transfer_from` does not fit, is damaged, or has changed since
+            the plan was written.
     """
-    plan = read_json(teacher_plan.file("plan.json"))
-    if plan["parent"] is None and plan["transferred_from"] != transfer_source(config):
-        raise TransferError(_exchanged(run, config, teacher_plan))
+    plan = TeacherPlan.load(teacher_plan)
+    if plan.parent is None and plan.transferred_from != transfer_source(config):
+        raise TransferError(_changed_source(run, config, teacher_plan))
     data = Prepared(prepared)
-    parent = None if plan["parent"] is None else _parent(run, plan["parent"], teacher_plan)
+    parent = None if plan.parent is None else _parent(run, plan.parent, teacher_plan)
     members = config.members()
-    summaries: list[Summary] = []
+    summaries: list[NetworkSummary] = []
     for number, member in enumerate(members):
         member_run = _member_run(run, number, len(members))
-        finished = member_run.out / "summary.json"
-        if finished.exists():
-            summaries.append(read_json(finished))
+        if (member_run.out / NetworkSummary.file_name).exists():
+            summaries.append(NetworkSummary.load(member_run.out))
         elif parent is None:
-            model = _fresh(member, data, config.transfer_from, number)
+            model = _initial(member, data, config.transfer_from, number)
             summaries.append(train_without_teacher(member_run, member, data, model=model))
+        elif plan.mode == "reuse" or plan.since is None:
+            summaries.append(_reuse(member_run, member, data, member_folder(parent, number)))
         else:
             folder = member_folder(parent, number)
-            since = None if plan["mode"] == "reuse" else plan["since"]
             summaries.append(
-                _taken_over(member_run, member, data, folder, config.retraining, since)
+                _warm_start(member_run, member, data, folder, config.retraining, plan.since)
             )
-    _write_lineage(run, config, data, plan, parent)
+    _lineage(config, data, plan, parent).save(run.out)
     if len(members) == 1:
-        return {"mode": plan["mode"], **summaries[0]}
+        return {"mode": plan.mode, **summaries[0].model_dump()}
     validate = data.validator(config.training.validation_cases)
-    return {"mode": plan["mode"], **_together(summaries, validate(load_recommender(run.out)))}
+    ndcg = validate(load_recommender(run.out))
+    return {"mode": plan.mode, **_ensemble_summary(summaries, ndcg)}
 
 
-def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: int) -> Recommender:
-    """A member to be trained in full, with initial weights or those learned on other data."""
+def _initial(
+    network: NetworkConfig, data: Prepared, source: Path | None, number: int
+) -> Recommender:
+    """A member before full training, with initial weights or with weights from other data."""
     model = build_network(data, network)
     if source is None:
         return model
@@ -103,41 +103,46 @@ def _fresh(network: NetworkConfig, data: Prepared, source: Path | None, number: 
     return model
 
 
-def _exchanged(run: StageRun, config: TeacherConfig, teacher_plan: Artifact) -> str:
+def _changed_source(run: StageRun, config: TeacherConfig, teacher_plan: Artifact) -> str:
     return (
         f"teacher.transfer_from: the weights in {config.transfer_from} are others than those that "
-        f"tonight's plan names. Put those back, or delete {teacher_plan.folder}, {run.out} and "
-        f"{run.scratch} and run the night again: it plans and trains anew."
+        f"tonight's plan names. Restore them, or delete {teacher_plan.folder}, {run.out} and "
+        f"{run.scratch} and run the night again: it makes a new plan and trains in full."
     )
 
 
-def _taken_over(
+def _warm_start(
     run: StageRun,
     network: NetworkConfig,
     data: Prepared,
     parent: Path,
     policy: RetrainingPolicy,
-    since: int | None,
-) -> Summary:
-    """Go on from a parent with what is new since a moment; None: leave it as it is."""
+    since: int,
+) -> NetworkSummary:
+    """Continue the parent's training with the events after `since`, in microseconds since 1970."""
     model = build_network(data, network)
     model.warm_start_from(load_model(parent))
-    if since is not None:
-        rate = network.training.learning_rate * policy.warm_learning_rate_share
-        changes = {"epochs": policy.warm_epochs, "learning_rate": rate, "validate_every": 1}
-        training = network.training.model_copy(update=changes)
-        recent = Recent(since, policy.replay_share)
-        warm = network.model_copy(update={"training": training})
-        return train_without_teacher(run, warm, data, model=model, recent=recent)
+    rate = network.training.learning_rate * policy.warm_learning_rate_share
+    changes = {"epochs": policy.warm_epochs, "learning_rate": rate, "validate_every": 1}
+    training = network.training.model_copy(update=changes)
+    recent = Recent(since, policy.replay_share)
+    warm = network.model_copy(update={"training": training})
+    return train_without_teacher(run, warm, data, model=model, recent=recent)
+
+
+def _reuse(run: StageRun, network: NetworkConfig, data: Prepared, parent: Path) -> NetworkSummary:
+    """Save the parent's weights over tonight's items, without training."""
+    model = build_network(data, network)
+    model.warm_start_from(load_model(parent))
     save_model(run.out, model.eval())
-    summary = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "epochs": 0,
-        "best_epoch": 0,
-        "validation_ndcg_at_10": data.validator(network.training.validation_cases)(model),
-    }
-    write_json(run.out / "curve.json", [])
-    write_json(run.out / "summary.json", summary)
+    save_curve(run.out, [])
+    summary = NetworkSummary(
+        parameters=n_parameters(model),
+        epochs=0,
+        best_epoch=0,
+        validation_ndcg_at_10=data.validator(network.training.validation_cases)(model),
+    )
+    summary.save(run.out)
     return summary
 
 
@@ -145,8 +150,9 @@ def _parent(run: StageRun, key: str, teacher_plan: Artifact) -> Path:
     folder = run.out.parent / key
     if not is_finished(folder):
         msg = (
-            f"Tonight's plan goes on from the teacher {key}, which is no longer whole in "
-            f"{folder.parent}. Delete {teacher_plan.folder} and run the night again: it plans anew."
+            f"Tonight's plan starts from the teacher {key}, which is missing or damaged in "
+            f"{folder.parent}. Delete {teacher_plan.folder} and run the night again: it makes a "
+            "new plan."
         )
         raise LostParentError(msg)
     return folder
@@ -160,34 +166,28 @@ def _member_run(run: StageRun, number: int, n_parts: int) -> StageRun:
     return replace(run, out=out, scratch=run.scratch / f"member-{number}", progress=progress)
 
 
-def _write_lineage(
-    run: StageRun,
-    config: TeacherConfig,
-    data: Prepared,
-    plan: Mapping[str, Any],
-    parent: Path | None,
-) -> None:
-    """What later nights have to know to go on from this teacher."""
-    mode = plan["mode"]
+def _lineage(
+    config: TeacherConfig, data: Prepared, plan: TeacherPlan, parent: Path | None
+) -> Lineage:
+    """What later nights have to know to start from this teacher."""
     through = data.split.trained_through
-    before = None if parent is None else read_json(parent / LINEAGE)
-    lineage = {
-        "mode": mode,
-        "parent": None if parent is None else parent.name,
-        "trained_through": before["trained_through"] if before and mode == "reuse" else through,
-        "full_trained_through": before["full_trained_through"] if before else through,
-        "transferred_from": (before or plan).get("transferred_from"),
-        "networks": networks_digest(config, data),
-        "n_items": data.split.n_items,
-        "item_index_sha256": data.split.item_index_sha256,
-    }
-    write_json(run.out / LINEAGE, lineage)
+    before = None if parent is None else Lineage.load(parent)
+    return Lineage(
+        mode=plan.mode,
+        parent=None if parent is None else parent.name,
+        trained_through=before.trained_through if before and plan.mode == "reuse" else through,
+        full_trained_through=before.full_trained_through if before else through,
+        transferred_from=(before or plan).transferred_from,
+        networks=networks_digest(config, data),
+        n_items=data.split.n_items,
+        item_index_sha256=data.split.item_index_sha256,
+    )
 
 
-def _together(summaries: Sequence[Summary], ndcg: float) -> Summary:
+def _ensemble_summary(members: Sequence[NetworkSummary], ndcg: float) -> Summary:
     return {
-        "parameters": sum(summary["parameters"] for summary in summaries),
-        "epochs": sum(summary["epochs"] for summary in summaries),
-        "members": [summary["validation_ndcg_at_10"] for summary in summaries],
+        "parameters": sum(member.parameters for member in members),
+        "epochs": sum(member.epochs for member in members),
+        "members": [member.validation_ndcg_at_10 for member in members],
         "validation_ndcg_at_10": ndcg,
     }

@@ -1,4 +1,4 @@
-"""Write the teacher's opinion of every training position to Parquet, bucket by bucket."""
+"""Write the teacher's soft label of every training position to Parquet, bucket by bucket."""
 
 from pydantic import Field
 
@@ -12,15 +12,15 @@ from tasks.training.prepared import Prepared
 
 
 class SoftLabelConfig(Settings):
-    """Which positions are labelled."""
+    """Which positions get a soft label."""
 
     newest: int | None = Field(
         default=None,
         ge=1,
-        description="Label each user's newest positions only, this many; empty: all",
+        description="Label only this many of each user's newest positions; empty: all",
     )
     batch_size: int = Field(
-        default=128, ge=1, le=65536, description="Windows read by the teacher at once"
+        default=128, ge=1, le=65536, description="Windows that the teacher reads at once"
     )
 
 
@@ -34,7 +34,7 @@ def write_soft_labels(
 ) -> Summary:
     """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
 
-    A rerun after a kill goes on at the first bucket without a file.
+    A rerun after a kill continues at the first bucket without a file.
     """
     data = Prepared(prepared)
     model = load_recommender(teacher.folder).to(run.device)

@@ -1,7 +1,8 @@
 """Shared by the training stages: build a network, train it, save it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys_core.artifacts import write_json
 from recsys_core.data.soft_labels import SoftLabels
 from recsys_core.models.checkpoint import save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
 from recsys_core.training.batching import Recent, TrainingSet
+from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 from recsys_core.training.negative_sampling import CandidateSet
-from tasks.engine.stage import StageRun, Summary
+from tasks.contracts.network import Curve, Epoch, NetworkSummary
+from tasks.engine.stage import StageRun
 from tasks.training.prepared import Prepared
 
 
@@ -40,11 +42,10 @@ class NetworkConfig(Settings):
 TRAINING_LIBRARIES = ("numpy", "polars", "torch")
 """Their versions decide a trained network's weights."""
 
-
 FUSED_LOSS_LIBRARY: Mapping[str, Callable[[NetworkConfig], bool]] = {
     "liger-kernel": lambda config: config.training.fused_loss
 }
-"""The fused loss's, where it is configured."""
+"""The library of the fused loss, if that is configured."""
 
 
 def build_network(data: Prepared, config: NetworkConfig) -> Recommender:
@@ -65,7 +66,7 @@ def train_without_teacher(
     *,
     model: Recommender | None = None,
     recent: Recent | None = None,
-) -> Summary:
+) -> NetworkSummary:
     """Train a network on the events that came next.
 
     Args:
@@ -73,7 +74,7 @@ def train_without_teacher(
         config: The network.
         data: Holds the training events.
         model: Training starts from its weights; None: from those of `build_network`.
-        recent: The users of a warm start; None: all users.
+        recent: Selects the users of a warm start; None: all users.
     """
     model = model or build_network(data, config)
     training_set = training_set_of(
@@ -82,7 +83,7 @@ def train_without_teacher(
     candidates = candidate_set_of(training_set.item_counts(len(data.items)), config.training)
     loss = next_item_loss(config.training, candidates)
     cold_items = find_cold_items(training_set, len(data.items))
-    if recent is not None:  # an item whose events are gone keeps the id that they taught it
+    if recent is not None:  # an item whose events were deleted keeps the id learned from them
         cold_items = cold_items[~model.has_id_embedding(cold_items)]
     return train_and_save(
         run,
@@ -126,8 +127,8 @@ def train_and_save(
     candidates: CandidateSet,
     loss: Loss,
     cold_items: NDArray[np.int32],
-) -> Summary:
-    """Train, then fit the content of cold items; checkpoints lie in the stage's scratch folder.
+) -> NetworkSummary:
+    """Train, then fit the content of cold items; checkpoints are in the stage's scratch folder.
 
     Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
     """
@@ -154,18 +155,28 @@ def train_and_save(
         progress=run.progress,
     )
     save_model(run.out, model)
-    write_json(run.out / "curve.json", [point._asdict() for point in curve])
+    save_curve(run.out, curve)
     validated = {
         point.validation_ndcg_at_10: point.epoch
         for point in reversed(curve)
         if point.validation_ndcg_at_10 is not None
     }
     best = max(validated)
-    summary = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "epochs": len(curve),
-        "best_epoch": validated[best],
-        "validation_ndcg_at_10": validate(model) if has_changed else best,
-    }
-    write_json(run.out / "summary.json", summary)
+    summary = NetworkSummary(
+        parameters=n_parameters(model),
+        epochs=len(curve),
+        best_epoch=validated[best],
+        validation_ndcg_at_10=validate(model) if has_changed else best,
+    )
+    summary.save(run.out)
     return summary
+
+
+def save_curve(folder: Path, points: Sequence[CurvePoint]) -> None:
+    """Write `curve.json`."""
+    Curve(epochs=[Epoch(**point._asdict()) for point in points]).save(folder)
+
+
+def n_parameters(model: Recommender) -> int:
+    """Number of weights."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,21 +1,20 @@
-"""The teacher's settings, and the teachers of earlier nights."""
+"""The teacher's settings and the teachers of earlier nights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
-from recsys_core.artifacts import MANIFEST, digest, is_finished, read_json, sha256_file
+from recsys_core.artifacts import MANIFEST, digest, is_finished, sha256_file
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import SHAPE, WEIGHTS
 from recsys_core.models.ensemble import member_folder
 from recsys_core.training.retraining import Parent, RetrainingPolicy
+from tasks.contracts.teacher import Lineage
 from tasks.training.network import NetworkConfig
 from tasks.training.prepared import Prepared
 
-LINEAGE = "lineage.json"
 _SEED_STEP = 1000  # between the members' seeds, so that teachers with seeds 1, 2, … share no seed
 _DAY = timedelta(days=1)
 
@@ -53,14 +52,14 @@ def _with_seed(network: NetworkConfig, seed: int) -> NetworkConfig:
 
 
 class TransferError(ValueError):
-    """`transfer_from` names no teacher that this one can start from."""
+    """`transfer_from` holds no teacher that training can start from."""
 
 
 def transfer_source(config: TeacherConfig) -> list[str] | None:
     """Checksums of the weights that full training starts from, by member; None: random weights.
 
     Raises:
-        TransferError: `transfer_from` lacks the weights of a member.
+        TransferError: `transfer_from` lacks the files of a member.
     """
     if config.transfer_from is None:
         return None
@@ -95,39 +94,41 @@ class EarlierTeacher:
 
     def __init__(self, folder: Path) -> None:
         self.key = folder.name
-        self._facts: Mapping[str, Any] = read_json(folder / LINEAGE)
-        through = self._facts["trained_through"]
-        self.trained_through = None if through is None else datetime.fromisoformat(through)
+        self._lineage = Lineage.load(folder)
+        self.trained_through = _time(self._lineage.trained_through)
 
     def precedes(self, data: Prepared) -> bool:
-        """Whether it saw no event after tonight's training events, and a prefix of its items."""
+        """Whether its events end before tonight's do, and its items are a prefix of tonight's."""
         tonight = data.split.trained_through
         if self.trained_through is None or tonight is None:
             return False
-        prefix = data.items["item_id"].head(self._facts["n_items"]).to_list()
+        prefix = data.items["item_id"].head(self._lineage.n_items).to_list()
         return (
             self.trained_through < datetime.fromisoformat(tonight)
-            and self._facts["n_items"] <= len(data.items)
-            and self._facts["item_index_sha256"] == index_prefix_sha256(prefix)
+            and self._lineage.n_items <= len(data.items)
+            and self._lineage.item_index_sha256 == index_prefix_sha256(prefix)
         )
 
     def has_networks(self, networks: str) -> bool:
         """Whether a warm start can use its weights; see `networks_digest`."""
-        return self._facts["networks"] == networks
+        return self._lineage.networks == networks
 
     def as_parent(self, data: Prepared) -> Parent:
         """As a parent, with its ages at the end of tonight's training events."""
-        assert data.split.trained_through is not None, "it precedes tonight's training events"
-        tonight = datetime.fromisoformat(data.split.trained_through)
-        age, full_age = (
-            (tonight - datetime.fromisoformat(self._facts[name])) / _DAY
-            for name in ("trained_through", "full_trained_through")
-        )
-        return Parent(self.key, age, full_age)
+        tonight = _time(data.split.trained_through)
+        trained, fully_trained = self.trained_through, _time(self._lineage.full_trained_through)
+        assert tonight is not None, "no teacher precedes a night without a time"
+        assert trained is not None, "a teacher without a time precedes no other"
+        assert fully_trained is not None, "full training came first, at a known time"
+        return Parent(self.key, (tonight - trained) / _DAY, (tonight - fully_trained) / _DAY)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def earlier_teachers(folder: Path, data: Prepared) -> list[EarlierTeacher]:
-    """The stage outputs that precede tonight's teacher, the newest `trained_through` first."""
+    """The teachers that precede tonight's, the newest `trained_through` first."""
     preceding = [teacher for teacher in _finished(folder) if teacher.precedes(data)]
     return sorted(
         preceding, key=lambda teacher: (str(teacher.trained_through), teacher.key), reverse=True
@@ -136,5 +137,5 @@ def earlier_teachers(folder: Path, data: Prepared) -> list[EarlierTeacher]:
 
 def _finished(folder: Path) -> Iterator[EarlierTeacher]:
     for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-        if is_finished(manifest.parent) and manifest.with_name(LINEAGE).exists():
+        if is_finished(manifest.parent) and manifest.with_name(Lineage.file_name).exists():
             yield EarlierTeacher(manifest.parent)

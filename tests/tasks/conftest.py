@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import Artifact
+from recsys_core.evaluation.results import (
+    ChampionNote,
+    EvaluationMetrics,
+    ModelResult,
+    SliceResult,
+    UserMean,
+)
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.training.loop import TrainingConfig
+from tasks.contracts.network import Curve, Epoch
+from tasks.contracts.teacher import TeacherPlan
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.registry.store import Registry, RegistryConfig
@@ -39,15 +48,33 @@ def _run(folder: Path) -> StageRun:
 
 
 @pytest.fixture(scope="session")
+def full_training() -> TeacherPlan:
+    """The plan of a first night."""
+    return TeacherPlan(
+        mode="full",
+        parent=None,
+        reasons=("There is no earlier teacher that fits.",),
+        since=None,
+        last=None,
+        drift=0.0,
+        full_events=100,
+        warm_events=0,
+        transferred_from=None,
+    )
+
+
+@pytest.fixture(scope="session")
 def trained_teacher(
-    obvious_world: Artifact, tiny_network: NetworkConfig, tmp_path_factory: pytest.TempPathFactory
+    obvious_world: Artifact,
+    tiny_network: NetworkConfig,
+    full_training: TeacherPlan,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("teacher")
     body = train_teacher.body
     config = TeacherConfig.model_validate(tiny_network.model_dump())
-    plan = {"mode": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
     planned = Artifact("plan_teacher", "plan-key", tmp_path_factory.mktemp("plan"))
-    write_json(planned.folder / "plan.json", plan)
+    full_training.save(planned.folder)
     body(_run(folder), config=config, prepared=obvious_world, teacher_plan=planned)
     return Artifact("train_teacher", "teacher-key", folder)
 
@@ -91,33 +118,34 @@ def made(served_folder: Path, tmp_path: Path) -> Callable[[str], Artifact]:
         folder = tmp_path / stage
         if stage == "compressed":
             shutil.copytree(served_folder, folder, dirs_exist_ok=True)
-            write_json(folder / "parity.json", {"overlap_at_10": 0.98})
         elif stage == "evaluated":
-            write_json(folder / "metrics.json", _metrics())
+            _metrics().save(folder)
         else:
-            curve = [
-                {"epoch": 1, "loss": 3.5, "validation_ndcg_at_10": None},
-                {"epoch": 2, "loss": 3.25, "validation_ndcg_at_10": 0.125},
-            ]
-            write_json(folder / "curve.json", curve)
+            first = Epoch(epoch=1, loss=3.5, validation_ndcg_at_10=None)
+            second = Epoch(epoch=2, loss=3.25, validation_ndcg_at_10=0.125)
+            Curve(epochs=[first, second]).save(folder)
         return Artifact(stage, f"key-{stage}", folder)
 
     return make
 
 
-def _metrics() -> dict[str, object]:
-    figures = {"mean": 0.25, "low": 0.125, "high": 0.5}
-    cold = {"mean": None, "low": None, "high": None}
+def _metrics() -> EvaluationMetrics:
+    value = UserMean(mean=0.25, low=0.125, high=0.5)
+    no_value = UserMean(mean=None, low=None, high=None)
     slices = {
-        "all": {"n_users": 7, "ndcg_at_10": figures, "recall_at_10": figures},
-        "cold_users": {"n_users": 0, "ndcg_at_10": cold, "recall_at_10": cold},
+        "all": SliceResult(n_users=7, ndcg_at_10=value, recall_at_10=value, mrr=value),
+        "cold_users": SliceResult(
+            n_users=0, ndcg_at_10=no_value, recall_at_10=no_value, mrr=no_value
+        ),
     }
-    return {
-        "split": "test",
-        "n_cases": 1234,
-        "n_users": 7,
-        "models": {
-            "compressed": {"size_bytes": 4096, "slices": slices},
-            "popularity": {"size_bytes": None, "slices": slices},
+    return EvaluationMetrics(
+        split="test",
+        n_cases=1234,
+        n_users=7,
+        dropped={},
+        champion=ChampionNote(version=None, not_compared_because="There is no champion yet."),
+        models={
+            "compressed": ModelResult(size_bytes=4096, slices=slices),
+            "popularity": ModelResult(size_bytes=None, slices=slices),
         },
-    }
+    )

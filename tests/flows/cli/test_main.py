@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,8 @@ import pytest
 from flows.cli import main as cli
 from flows.datasets.archives import md5_file
 from flows.pipeline import PIPELINE
-from recsys_core.artifacts import write_json
+from tasks.contracts.night import ModelRow, NightSummary
+from tasks.contracts.registry import Registered
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -99,20 +101,29 @@ def test_report_shows_the_newest_night(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    row = {"model": "teacher", "ndcg_at_10": 0.25, "recall_at_10": 0.5}
-    summary = {
-        "run_date": "2026-03-31",
-        "models": [{**row, "size_bytes": 1234567, "latency_ms_p50": 0.5}],
-        "split": "test",
-        "n_cases": 12,
-        "passed": False,
-        "verdict": "One rule failed.",
-        "registered": {"name": "x-student", "version": 3, "tracking_uri": "sqlite:///x.db"},
-        "report": "/somewhere/report.html",
-        "ran": [],
-        "skipped": ["ingest"],
-    }
-    write_json(tmp_path / "workspace/nights/one/summary.json", summary)
+    summary = NightSummary(
+        run_date=date(2026, 3, 31),
+        models=[
+            ModelRow(
+                model="teacher",
+                ndcg_at_10=0.25,
+                recall_at_10=0.5,
+                size_bytes=1234567,
+                latency_ms_p50=0.5,
+            )
+        ],
+        split="test",
+        n_cases=12,
+        passed=False,
+        verdict="One rule failed.",
+        registered=Registered(
+            name="x-student", version=3, run_id="r", tracking_uri="sqlite:///x.db"
+        ),
+        report="/somewhere/report.html",
+        ran=[],
+        skipped=["ingest"],
+    )
+    summary.save(tmp_path / "workspace/nights/one")
 
     assert run(monkeypatch, "report") == 0
 
@@ -122,7 +133,7 @@ def test_report_shows_the_newest_night(
     assert "nothing had to run again" in shown
 
     assert run(monkeypatch, "report", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == summary
+    assert json.loads(capsys.readouterr().out) == summary.model_dump(mode="json")
 
 
 def test_synthetic_writes_and_extends_a_world(

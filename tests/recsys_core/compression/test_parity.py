@@ -21,10 +21,10 @@ def test_a_faithful_graph_agrees(
     model: Recommender, graph: Path, active: list[int], histories: list[np.ndarray]
 ) -> None:
     figures = graph_parity(model, graph, active=active, histories=histories)
-    assert figures["n_histories"] == sum(bool(set(h) & set(active)) for h in histories)
-    assert figures["max_abs_difference"] < 1e-4
-    assert figures["correlation"] == pytest.approx(1)
-    assert figures["overlap_at_10"] == pytest.approx(1, abs=0.01)
+    assert figures.n_histories == sum(bool(set(h) & set(active)) for h in histories)
+    assert figures.max_abs_difference < 1e-4
+    assert figures.correlation == pytest.approx(1)
+    assert figures.overlap_at_10 == pytest.approx(1, abs=0.01)
 
 
 def test_a_served_model_is_compared_beside_the_graph_that_it_was_made_of(
@@ -36,7 +36,7 @@ def test_a_served_model_is_compared_beside_the_graph_that_it_was_made_of(
 ) -> None:
     quantize(graph, tmp_path / "model.onnx")
     figures = parity(model, graph, tmp_path, histories, active)
-    assert figures["exact_max_abs_difference"] < 1e-4 < figures["max_abs_difference"]
+    assert figures.exact_max_abs_difference < 1e-4 < figures.max_abs_difference
     check_parity(figures, min_overlap=0.9)
 
 
@@ -47,15 +47,15 @@ def test_the_graph_of_another_model_does_not(
     histories: list[np.ndarray],
 ) -> None:
     figures = graph_parity(make_model(), graph, active=active, histories=histories)
-    assert figures["overlap_at_10"] < 0.6
-    assert figures["correlation"] < 0.9
+    assert figures.overlap_at_10 < 0.6
+    assert figures.correlation < 0.9
 
 
 def test_the_order_of_the_items_matters(
     model: Recommender, graph: Path, active: list[int], histories: list[np.ndarray]
 ) -> None:
     figures = graph_parity(model, graph, active=active[::-1], histories=histories)
-    assert figures["max_abs_difference"] > 0.1
+    assert figures.max_abs_difference > 0.1
 
 
 def test_bounds_and_missing_figures() -> None:
@@ -64,9 +64,8 @@ def test_bounds_and_missing_figures() -> None:
         check_parity(GOOD, min_overlap=0.98)
     with pytest.raises(ParityError, match=r"differs .* by 1e-05.*less than 1e-06"):
         check_parity(GOOD, min_overlap=0.9, max_exact_difference=1e-6)
-    no_overlap, no_difference = GOOD.copy(), GOOD.copy()
-    no_overlap["overlap_at_10"] = no_difference["exact_max_abs_difference"] = float("nan")
-    for figures in (no_overlap, no_difference):
+    for field in ("overlap_at_10", "exact_max_abs_difference"):
+        figures = GOOD.model_copy(update={field: float("nan")})
         with pytest.raises(ParityError, match="nan"):
             check_parity(figures, min_overlap=0.0, max_exact_difference=1.0)
 

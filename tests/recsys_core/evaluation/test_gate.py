@@ -8,13 +8,14 @@ from pydantic import ValidationError
 
 from recsys_core.evaluation.gate import evaluate_rules
 from recsys_core.evaluation.gate_config import GateConfig, GateRule
+from recsys_core.evaluation.results import EvaluationMetrics
 from recsys_core.evaluation.statistics import summarise
 
 N_USERS = 200
 
 
 def evidence(**ranks):
-    """`metrics.json` and `ranks.parquet` of these models; half of the users are cold."""
+    """Content of `metrics.json`, and `ranks.parquet`, of these models; half the users are cold."""
     frame = pl.DataFrame(
         {
             "user_id": [f"u{user:03}" for user in range(N_USERS)],
@@ -30,10 +31,21 @@ def evidence(**ranks):
         for name, part in (("all", frame), ("cold_users", cold))
     }
     models = {
-        model: {"slices": {name: figures[model] for name, figures in by_slice.items()}}
+        model: {
+            "size_bytes": None,
+            "slices": {name: figures[model] for name, figures in by_slice.items()},
+        }
         for model in ranks
     }
-    return {"models": models, "champion": {"not_compared_because": None}}, frame
+    metrics = {
+        "split": "test",
+        "n_cases": N_USERS,
+        "n_users": N_USERS,
+        "dropped": {},
+        "champion": {"version": None, "not_compared_because": None},
+        "models": models,
+    }
+    return metrics, frame
 
 
 def constant(rank):
@@ -48,13 +60,13 @@ def mixed(share_of_hits, seed=0):
 def outcome(rule, metrics, ranks, figures=None, champion_exists=True):
     verdict = evaluate_rules(
         GateConfig(rules=(rule,), n_resamples=500),
-        metrics,
+        EvaluationMetrics.model_validate(metrics),
         ranks,
         figures or {},
         champion_exists=champion_exists,
     )
     assert verdict.passed == (verdict.rules[0].outcome == "pass")
-    assert json.dumps(verdict.as_json(), allow_nan=False)
+    assert json.dumps(verdict.model_dump(mode="json"), allow_nan=False)
     return verdict.rules[0]
 
 
@@ -155,12 +167,14 @@ def test_a_figure_of_another_model_does_not_help():
     assert "no latency_ms_p50 of compressed" in found.sentence
 
 
-NOT_COMPARED = {"not_compared_because": "It was trained on the window."}
+NOT_COMPARED = {"version": 3, "not_compared_because": "It was trained on the window."}
+WITHOUT_REASON = {"version": 3, "not_compared_because": None}
+NO_CHAMPION = {"version": None, "not_compared_because": None}
 
 
 @pytest.mark.parametrize(
     ("champion", "reason"),
-    [(NOT_COMPARED, "It was trained on the window."), ({}, "There is no champion.")],
+    [(NOT_COMPARED, "It was trained on the window."), (NO_CHAMPION, "There is no champion.")],
 )
 def test_rules_relative_to_the_champion_are_skipped_where_there_is_none(champion, reason):
     metrics, ranks = evidence(compressed=constant(1))
@@ -170,14 +184,14 @@ def test_rules_relative_to_the_champion_are_skipped_where_there_is_none(champion
     assert found.sentence == reason
 
 
-@pytest.mark.parametrize("champion", [NOT_COMPARED, {"version": 3}, {}])
+@pytest.mark.parametrize("champion", [NOT_COMPARED, WITHOUT_REASON, NO_CHAMPION])
 def test_a_champion_without_figures_fails(champion):
     metrics, ranks = evidence(compressed=constant(1))
     metrics["champion"] = champion
     found = outcome(relative(relative_to="champion"), metrics, ranks)
     assert found.outcome == "fail"
     assert "no rank_champion." in found.sentence
-    assert champion.get("not_compared_because", "") in found.sentence
+    assert (champion["not_compared_because"] or "") in found.sentence
 
 
 def test_a_missing_slice_fails():
@@ -225,6 +239,7 @@ def test_metrics_without_the_model_fail():
 
 def verdict_of(rules):
     metrics, ranks = evidence(compressed=constant(2), teacher=constant(3))
+    metrics = EvaluationMetrics.model_validate(metrics)
     return evaluate_rules(GateConfig(rules=rules), metrics, ranks, {}, champion_exists=False)
 
 

@@ -2,6 +2,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from recsys_core.evaluation.results import MODELS
+from tasks.contracts.network import Curve, Epoch
 from tasks.html.plots import (
     LOOKS,
     Estimate,
@@ -16,10 +18,12 @@ ESTIMATES = {
     "compressed": Estimate(0.15, 0.14, 0.16),
     "popularity": Estimate(0.02, 0.02, 0.03),
 }
-CURVE = [
-    {"epoch": 1, "loss": 7.1, "validation_ndcg_at_10": None},
-    {"epoch": 2, "loss": 6.0, "validation_ndcg_at_10": 0.1},
-]
+CURVE = Curve(
+    epochs=[
+        Epoch(epoch=1, loss=7.1, validation_ndcg_at_10=None),
+        Epoch(epoch=2, loss=6.0, validation_ndcg_at_10=0.1),
+    ]
+)
 
 
 def drawn():
@@ -76,3 +80,7 @@ def test_labels_are_text_not_markup_or_formulas():
 def test_nothing_to_show_is_no_error():
     for svg in (quality_plot({}), size_plot({}, {}), slice_plot({}), curve_plot({})):
         assert texts(svg)
+
+
+def test_every_evaluated_model_has_a_look() -> None:
+    assert tuple(LOOKS) == MODELS

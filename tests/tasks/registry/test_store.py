@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.serving.scorer import Scorer
 from tasks.engine.night import Night
 from tasks.registry.store import (
     CHAMPION,
+    TEACHER_FILES,
     Registry,
     RegistryConfig,
     champion_version,
@@ -137,6 +139,28 @@ def test_a_registered_scorer_is_the_one_that_was_registered(
     assert (folder / "model.onnx").read_bytes() == (served_folder / "model.onnx").read_bytes()
     history = [["i3", "i17"]]
     assert scorer.recommend(history) == Scorer(served_folder).recommend(history)
+
+
+def test_teachers_have_a_path_of_their_own(registry: Registry, run_id: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "files" / "model.json", {"n_items": 40})
+    fields = {"run_id": run_id, "folder": tmp_path / "files", "tags": {}, "description": "-"}
+    registry.register_files("test-teacher", key="k1", artifact_path=TEACHER_FILES, **fields)
+    paths = {file.path for file in registry.client.list_artifacts(run_id)}
+    assert paths == {"teacher"}
+    assert read_json(registry.download("test-teacher", 1) / "model.json") == {"n_items": 40}
+
+
+def test_teachers_under_the_students_path_still_load(
+    registry: Registry, run_id: str, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "files" / "model.json", {"n_items": 40})
+    fields = {"run_id": run_id, "folder": tmp_path / "files", "tags": {}, "description": "-"}
+    registry.register_files("test-teacher", key="old", artifact_path="student", **fields)
+    again = registry.register_files(
+        "test-teacher", key="old", artifact_path=TEACHER_FILES, **fields
+    )
+    assert again == 1
+    assert read_json(registry.download("test-teacher", 1) / "model.json") == {"n_items": 40}
 
 
 def test_passwords_do_not_belong_into_settings() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact, write_json
 from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
+from tasks.contracts.network import Curve, Epoch
+from tasks.contracts.teacher import Lineage, TeacherCheck, TeacherPlan
 from tasks.engine.stage import StageRun
 from tasks.registry.store import Registry, RegistryConfig
 from tasks.stages.check_teacher import (
@@ -22,9 +24,8 @@ from tasks.stages.check_teacher import (
     check_teacher,
     widened,
 )
-from tasks.training.teacher import LINEAGE
 
-Check = Callable[..., dict[str, Any]]
+Check = Callable[..., TeacherCheck]
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def untrained(trained_teacher: Artifact, tmp_path: Path) -> Artifact:
     folder.mkdir(parents=True)
     content = trained.content and trained.content.features
     save_model(folder, Recommender(trained.n_items, trained.config, content))
-    for name in ("curve.json", LINEAGE):
+    for name in (Curve.file_name, Lineage.file_name):
         (folder / name).write_bytes(trained_teacher.file(name).read_bytes())
     return Artifact("train_teacher", "untrained", folder)
 
@@ -47,15 +48,16 @@ def check(
     obvious_world: Artifact,
     workspace: Path,
     tmp_path: Path,
+    full_training: TeacherPlan,
 ) -> Check:
-    """Run the stage; returns what `check.json` says."""
+    """Run the stage and return its `check.json`."""
     assert workspace.exists()
 
-    def run_stage(teacher: Artifact, last: Artifact | None = None, **changes: Any) -> Any:
+    def run_stage(teacher: Artifact, last: Artifact | None = None, **changes: Any) -> TeacherCheck:
         run = make_run("check")
         plan = tmp_path / "plan"
-        plan.mkdir(exist_ok=True)
-        write_json(plan / "plan.json", {"last": None if last is None else last.key})
+        key = None if last is None else last.key
+        full_training.model_copy(update={"last": key}).save(plan)
         check_teacher.body(
             run,
             config=TeacherCheckConfig(**changes),
@@ -66,7 +68,7 @@ def check(
             teacher_plan=Artifact("plan_teacher", "plan", plan),
             teacher=teacher,
         )
-        return read_json(run.out / "check.json")
+        return TeacherCheck.load(run.out)
 
     return run_stage
 
@@ -83,19 +85,18 @@ def _beside(teacher: Artifact, other: Artifact) -> Artifact:
 def test_a_good_teacher_is_registered_with_its_lineage(
     check: Check, trained_teacher: Artifact, workspace: Path
 ) -> None:
-    facts = check(trained_teacher)
-    figures = facts["ndcg_at_10"]
-    assert figures["teacher"] > 0.9 > figures["popularity"]
-    assert facts["objections"] == []
+    checked = check(trained_teacher)
+    assert checked.ndcg_at_10["teacher"] > 0.9 > checked.ndcg_at_10["popularity"]
+    assert checked.objections == []
     registry = Registry(workspace, RegistryConfig())
     (version,) = registry.versions("test-teacher")
-    assert version.number == facts["version"] == 1
+    assert version.number == checked.version == 1
     assert version.tags["made_of.train_teacher"] == "teacher-key"
     assert version.tags["lineage.mode"] == "full"
     model = load_model(registry.download("test-teacher", 1))
     expected = load_model(trained_teacher.folder)
     torch.testing.assert_close(model.item_vectors(), expected.item_vectors(), atol=0, rtol=0)
-    assert check(trained_teacher)["version"] == 1, "a rerun registers nothing twice"
+    assert check(trained_teacher).version == 1, "a rerun registers nothing twice"
 
 
 def test_the_curves_of_all_members_are_logged(
@@ -104,8 +105,8 @@ def test_the_curves_of_all_members_are_logged(
     folder = tmp_path / "train_teacher" / "two"
     shutil.copytree(trained_teacher.folder, folder)
     shutil.copytree(trained_teacher.folder, folder / "member-1")
-    points = [{"epoch": 1, "loss": 2.5, "validation_ndcg_at_10": None}]
-    write_json(folder / "member-1" / "curve.json", points)
+    curve = Curve(epochs=[Epoch(epoch=1, loss=2.5, validation_ndcg_at_10=None)])
+    curve.save(folder / "member-1")
     check(Artifact("train_teacher", "two", folder))
     client = Registry(workspace, RegistryConfig()).client
     run_id = client.get_model_version("test-teacher", "1").run_id
@@ -122,7 +123,7 @@ def test_a_teacher_below_popularity_stops_the_night(
     with pytest.raises(TeacherRefusedError, match=r"recent popularity alone at 0\.\d+"):
         check(untrained)
     assert Registry(workspace, RegistryConfig()).versions("test-teacher") == []
-    assert check(untrained, enabled=False)["objections"]
+    assert check(untrained, enabled=False).objections
 
 
 def test_a_teacher_that_is_worse_than_the_last_one_stops_the_night(
@@ -137,16 +138,16 @@ def test_a_teacher_as_good_as_the_last_one_passes(
     check: Check, untrained: Artifact, trained_teacher: Artifact
 ) -> None:
     same = _beside(untrained, trained_teacher)
-    facts = check(same, same)
-    assert facts["ndcg_at_10"]["last teacher"] == facts["ndcg_at_10"]["teacher"]
-    assert facts["objections"] == []
+    checked = check(same, same)
+    assert checked.ndcg_at_10["last teacher"] == checked.ndcg_at_10["teacher"]
+    assert checked.objections == []
 
 
 def test_a_last_teacher_that_was_deleted_is_not_compared_with(
     check: Check, trained_teacher: Artifact
 ) -> None:
     gone = Artifact("train_teacher", "gone", trained_teacher.folder)
-    assert "last teacher" not in check(trained_teacher, gone)["ndcg_at_10"]
+    assert "last teacher" not in check(trained_teacher, gone).ndcg_at_10
 
 
 def test_what_an_earlier_model_does_not_know_it_never_recommends() -> None:

@@ -16,7 +16,7 @@ from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.serving.folder import SERVED_FILES
 from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
-from tasks.registry.store import Registry, RegistryConfig
+from tasks.registry.store import STUDENT_FILES, Registry, RegistryConfig
 from tasks.stages.evaluate import EvaluationConfig, evaluate
 from tests.conftest import User
 
@@ -110,7 +110,13 @@ def register_champion(
         write_json(model / "config.json", config)
         run_id = registry.open_run("test", "2026-03-10", "night-key")
         return registry.register_files(
-            "test-student", key="k1", run_id=run_id, folder=package, tags={}, description=""
+            "test-student",
+            key="k1",
+            run_id=run_id,
+            folder=package,
+            artifact_path=STUDENT_FILES,
+            tags={},
+            description="",
         )
 
     return register

@@ -2,9 +2,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact, read_json
 from recsys_core.evaluation.gate_config import GateConfig, GateRule
+from recsys_core.evaluation.results import (
+    ChampionNote,
+    EvaluationMetrics,
+    ModelResult,
+    SliceResult,
+)
 from recsys_core.evaluation.statistics import summarise
+from tasks.contracts.evaluation import Latencies, Latency
 from tasks.engine.stage import StageRun
 from tasks.stages.gate import gate
 
@@ -23,12 +30,20 @@ def evaluated(tmp_path):
         {"user_id": users, **{f"rank_{model}": column for model, column in ranks.items()}}
     ).write_parquet(folder / "ranks.parquet")
     models = {
-        model: {"size_bytes": SIZES.get(model), "slices": {"all": figures}}
+        model: ModelResult(
+            size_bytes=SIZES.get(model), slices={"all": SliceResult.model_validate(figures)}
+        )
         for model, figures in summarise(ranks, users).items()
     }
-    champion = {"version": None, "not_compared_because": "There is no champion yet."}
-    write_json(folder / "metrics.json", {"models": models, "champion": champion})
-    write_json(folder / "latency.json", {"compressed": {"latency_ms_p50": 0.5}})
+    EvaluationMetrics(
+        split="test",
+        n_cases=N_USERS,
+        n_users=N_USERS,
+        dropped={},
+        champion=ChampionNote(version=None, not_compared_because="There is no champion yet."),
+        models=models,
+    ).save(folder)
+    Latencies(models={"compressed": Latency(latency_ms_p50=0.5)}).save(folder)
     return Artifact("evaluate", "k1", folder)
 
 

@@ -1,4 +1,4 @@
-"""Which earlier teacher a night goes on from, and what it takes over."""
+"""Which earlier teacher a night starts from, and what it inherits."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 import torch
 
-from recsys_core.artifacts import Artifact, publish, read_json, sha256_file, write_json
+from recsys_core.artifacts import Artifact, publish, sha256_file
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Progress, silent
+from tasks.contracts.network import Curve
 from tasks.contracts.split import Split
+from tasks.contracts.teacher import Lineage, TeacherPlan
 from tasks.engine.stage import StageRun
 from tasks.stages.plan_teacher import plan_teacher
 from tasks.stages.train_teacher import LostParentError, train_teacher
@@ -89,25 +91,28 @@ def night_of(
     return run_night
 
 
-def test_a_second_night_goes_on_from_the_first(night_of: Nights, teacher: TeacherConfig) -> None:
+def test_a_second_night_starts_from_the_first(night_of: Nights, teacher: TeacherConfig) -> None:
     first, plan = night_of(5, teacher)
     assert (plan["mode"], plan["parent"]) == ("full", None)
-    told: list[str] = []
+    messages: list[str] = []
     second, plan = night_of(
-        6, teacher, n_new_items=2, progress=lambda _, message: told.append(message)
+        6, teacher, n_new_items=2, progress=lambda _, message: messages.append(message)
     )
-    assert told[-1].startswith("fitting 2 cold items, step ")
+    assert messages[-1].startswith("fitting 2 cold items, step ")
     assert (plan["mode"], plan["parent"], plan["last"]) == ("warm", "day-5", "day-5")
     assert plan["warm_events"] < plan["full_events"]
     assert load_model(second.out).n_items == load_model(first.out).n_items + 2
-    assert len(read_json(second.out / "curve.json")) == teacher.retraining.warm_epochs
-    assert read_json(second.out / "lineage.json") == read_json(first.out / "lineage.json") | {
-        "mode": "warm",
-        "parent": "day-5",
-        "trained_through": "1970-01-07T00:00:00+00:00",
-        "n_items": 18,
-        "item_index_sha256": read_json(second.out / "lineage.json")["item_index_sha256"],
-    }
+    assert len(Curve.load(second.out).epochs) == teacher.retraining.warm_epochs
+    lineage = Lineage.load(second.out)
+    assert lineage == Lineage.load(first.out).model_copy(
+        update={
+            "mode": "warm",
+            "parent": "day-5",
+            "trained_through": "1970-01-07T00:00:00+00:00",
+            "n_items": 18,
+            "item_index_sha256": lineage.item_index_sha256,
+        }
+    )
 
 
 def test_the_parent_is_the_newest_by_training_and_never_from_the_future(
@@ -149,9 +154,9 @@ def test_reuse_takes_weights_over_without_training(
     old, new = load_recommender(first.out), load_recommender(second.out)
     with torch.inference_mode():
         torch.testing.assert_close(new.item_vectors()[:17], old.item_vectors(), atol=0.02, rtol=0.1)
-    assert read_json(second.out / "curve.json") == []
-    through = read_json(second.out / "lineage.json")["trained_through"]
-    assert through == "1970-01-06T00:00:00+00:00", "it has learnt nothing of the new day"
+    assert Curve.load(second.out).epochs == []
+    through = Lineage.load(second.out).trained_through
+    assert through == "1970-01-06T00:00:00+00:00", "it was not trained on the new day"
     assert night_of(7, config)[1]["mode"] == "warm"
 
 
@@ -161,13 +166,13 @@ def test_a_damaged_teacher_is_no_parent(night_of: Nights, teacher: TeacherConfig
     assert night_of(6, teacher)[1]["parent"] is None
 
 
-def test_a_parent_that_was_deleted_since_is_said(
-    night_of: Nights, teacher: TeacherConfig, tmp_path: Path
+def test_a_parent_that_was_deleted_since_the_plan_is_an_error(
+    night_of: Nights, teacher: TeacherConfig, full_training: TeacherPlan, tmp_path: Path
 ) -> None:
     run, _ = night_of(5, teacher)
-    plan = {"mode": "warm", "parent": "no-such-key", "since": 0, "last": None}
-    write_json(run.scratch / "plan.json", plan)
-    with pytest.raises(LostParentError, match="no-such-key, which is no longer whole"):
+    changes = {"mode": "warm", "parent": "no-such-key", "since": 0}
+    full_training.model_copy(update=changes).save(run.scratch)
+    with pytest.raises(LostParentError, match="no-such-key, which is missing or damaged"):
         train_teacher.body(
             run,
             config=teacher,
@@ -186,14 +191,13 @@ def test_full_training_begins_with_what_was_learned_elsewhere(
     fresh.out.rename(tmp_path / "fresh")
     second, plan = night_of(6, teacher.model_copy(update={"transfer_from": source}), name="second")
     assert plan["mode"] == "full"
-    losses = [read_json(of / "curve.json")[0]["loss"] for of in (tmp_path / "fresh", second.out)]
+    losses = [Curve.load(at).epochs[0].loss for at in (tmp_path / "fresh", second.out)]
     assert losses[1] < 0.9 * losses[0]
-    lineage = read_json(second.out / "lineage.json")
-    assert lineage["transferred_from"] == [sha256_file(source / "model.safetensors")]
+    transferred = Lineage.load(second.out).transferred_from
+    assert transferred == [sha256_file(source / "model.safetensors")]
     third, plan = night_of(7, teacher)
     assert plan["mode"] == "warm"
-    transferred = read_json(third.out / "lineage.json")["transferred_from"]
-    assert transferred == lineage["transferred_from"]
+    assert Lineage.load(third.out).transferred_from == transferred
 
 
 def test_what_can_not_be_transferred_is_said(

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact, read_json
+from recsys_core.evaluation.results import RuleResult, Verdict
+from tasks.contracts.registry import AuditEntry, Registered
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.registry.store import CHAMPION, Registry, RegistryConfig
@@ -38,11 +40,9 @@ def promote_version(
     ) -> dict[str, Any]:
         champion = begun_with or registry.version_of(NAME, CHAMPION)
         folder = tmp_path / f"inputs-{version}-{passed}-{key}"
-        write_json(folder / "registered.json", {"name": NAME, "version": version})
+        Registered(name=NAME, version=version, run_id="r", tracking_uri=registry.uri).save(folder)
         sentence = "All rules hold." if passed else "small: size_bytes is 999, at most 100 allowed."
-        rules = [{"rule": "small", "outcome": "pass" if passed else "fail"}]
-        verdict = {"passed": passed, "sentence": sentence, "rules": rules}
-        write_json(folder / "verdict.json", verdict)
+        Verdict(passed=passed, sentence=sentence, rules=(rule_result(passed),)).save(folder)
         artifact = Artifact("x", "x", folder)
         stage_run = make_run(f"promote-{version}-{passed}-{key}")
         summary = promote.body(
@@ -53,6 +53,10 @@ def promote_version(
         return summary
 
     return run
+
+
+def rule_result(passed: bool) -> RuleResult:
+    return RuleResult(rule="small", outcome="pass" if passed else "fail", sentence="It is small.")
 
 
 def tags(registry: Registry, version: int) -> dict[str, str]:
@@ -91,9 +95,9 @@ def test_a_failed_gate_promotes_nothing_and_says_why(
     assert tags(registry, 2)["decision"] == "refused"
     assert "size_bytes is 999, at most 100" in tags(registry, 2)["decision.reason"]
     (path,) = night.workspace.glob("audit/test-student-000002-*.json")
-    entry = read_json(path)
-    assert entry["champion_before"] == 1
-    assert entry["rules"] == [{"rule": "small", "outcome": "fail"}]
+    entry = AuditEntry.load(path)
+    assert entry.champion_before == 1
+    assert entry.rules == (rule_result(passed=False),)
 
 
 def test_without_a_champion_a_refusal_leaves_none(

@@ -9,6 +9,7 @@ import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.serving.scorer import Scorer
+from tasks.contracts.registry import Registered
 from tasks.engine.stage import StageRun
 from tasks.registry.store import CHALLENGER, Registry, RegistryConfig
 from tasks.stages.register import SmokeTestError, register
@@ -34,7 +35,7 @@ def test_a_student_is_registered_as_challenger(
     run: StageRun, made: Made, registry: Registry, served_folder: Path
 ) -> None:
     summary = register_body(run, made)
-    assert summary == read_json(run.out / "registered.json")
+    assert Registered.model_validate(summary) == Registered.load(run.out)
     assert (summary["name"], summary["version"]) == ("test-student", 1)
     assert summary["tracking_uri"] == registry.uri
     assert registry.version_of("test-student", CHALLENGER) == 1

@@ -1,4 +1,3 @@
-import json
 import re
 from datetime import date
 
@@ -10,13 +9,23 @@ from recsys_core.artifacts import Artifact, digest, publish, write_json
 from recsys_core.data.histories.targets import TargetConfig
 from recsys_core.evaluation.gate import evaluate_rules
 from recsys_core.evaluation.gate_config import GateConfig, GateRule
+from recsys_core.evaluation.results import (
+    MODELS,
+    ChampionNote,
+    EvaluationMetrics,
+    ModelResult,
+    SliceResult,
+)
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.json_file import JsonFile
+from tasks.contracts.evaluation import Latencies, Latency
 from tasks.contracts.ingest import FileResult, IngestResult, total_reasons
+from tasks.contracts.network import Curve, Epoch
+from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
 from tasks.contracts.validation import ExpectationOutcome, ExpectationResult, ValidationReport
 from tasks.engine.stage import StageRun
-from tasks.stages.report import report
+from tasks.stages.report import DESCRIPTIONS, report
 from tests.html_page import HtmlPage, words
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}{2}$'
@@ -50,18 +59,17 @@ class World:
             "validate": {"validation.json": validation_report()},
             "prepare": {"split.json": split()},
             "plan_teacher": {"plan.json": {}},
-            "train_teacher": {"curve.json": curve(40, 0.17)},
+            "train_teacher": {Curve.file_name: curve(40, 0.17)},
             "check_teacher": {"check.json": {}},
             "write_soft_labels": {"labels.json": {}},
-            "distill": {"curve.json": curve(30, 0.155)},
-            "control": {"curve.json": curve(30, 0.135)},
+            "distill": {Curve.file_name: curve(30, 0.155)},
+            "control": {Curve.file_name: curve(30, 0.135)},
             "compress": {"model.onnx": "x", "item_ids.json": ["1"], "config.json": {}},
             "evaluate": {"metrics.json": METRICS, "latency.json": latencies()},
             "gate": {"verdict.json": verdict()},
-            "register": {"registered.json": {}},
+            "register": {"registered.json": registered()},
             "promote": {"promotion.json": {}},
         }
-        self.summaries = {"register": {"name": "demo-student", "version": 7, "smoke_test": True}}
 
     def render(self):
         made = {stage: self._publish(stage) for stage in self.files}
@@ -102,7 +110,7 @@ class World:
             "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
             "device": "cpu",
         }
-        publish(artifact, parts, self.summaries.get(stage, {}))
+        publish(artifact, parts, {})
         return artifact
 
 
@@ -137,21 +145,24 @@ def made_up_evaluation():
         )
         for name, mask in {"all": np.ones(n_users, bool), **slices}.items()
     }
-    metrics = {
-        "split": "test",
-        "n_cases": n_users,
-        "n_users": n_users,
-        "dropped": {"seen": 212, "not_candidate": 9},
-        "champion": {"version": 6, "not_compared_because": None},
-        "models": {
-            model: {
-                "size_bytes": SIZES[model],
-                "slices": {name: figures[name][model] for name in figures},
-            }
+    metrics = EvaluationMetrics(
+        split="test",
+        n_cases=n_users,
+        n_users=n_users,
+        dropped={"seen": 212, "not_candidate": 9},
+        champion=ChampionNote(version=6, not_compared_because=None),
+        models={
+            model: ModelResult(
+                size_bytes=SIZES[model],
+                slices={
+                    name: SliceResult.model_validate(by_model[model])
+                    for name, by_model in figures.items()
+                },
+            )
             for model in ranks
         },
-    }
-    return json.loads(json.dumps(metrics)), frame
+    )
+    return metrics, frame
 
 
 METRICS, RANKS = made_up_evaluation()
@@ -159,7 +170,12 @@ METRICS, RANKS = made_up_evaluation()
 
 def latencies():
     measured = {"teacher": 2.31, "student": 0.74, "control": 0.74, "compressed": 0.312}
-    return {model: {"latency_ms_p50": latency} for model, latency in measured.items()}
+    models = {model: Latency(latency_ms_p50=latency) for model, latency in measured.items()}
+    return Latencies(models=models)
+
+
+def registered(name="demo-student"):
+    return Registered(name=name, version=7, run_id="4f2a", tracking_uri="sqlite:///mlflow.db")
 
 
 def verdict(*extra_rules):
@@ -171,18 +187,20 @@ def verdict(*extra_rules):
     )
     figures = {"compressed": {"size_bytes": 311_840}}
     config = GateConfig(rules=rules)
-    return evaluate_rules(config, METRICS, RANKS, figures, champion_exists=True).as_json()
+    return evaluate_rules(config, METRICS, RANKS, figures, champion_exists=True)
 
 
 def curve(epochs, best):
-    return [
-        {
-            "epoch": epoch,
-            "loss": 5.2 + 2.4 * np.exp(-epoch / 8),
-            "validation_ndcg_at_10": best * (1 - np.exp(-epoch / 9)) if epoch % 2 == 0 else None,
-        }
-        for epoch in range(1, epochs + 1)
-    ]
+    return Curve(
+        epochs=[
+            Epoch(
+                epoch=epoch,
+                loss=5.2 + 2.4 * np.exp(-epoch / 8),
+                validation_ndcg_at_10=best * (1 - np.exp(-epoch / 9)) if epoch % 2 == 0 else None,
+            )
+            for epoch in range(1, epochs + 1)
+        ]
+    )
 
 
 def file(source, rows_in=90, reasons=None, duplicates=0):
@@ -296,8 +314,8 @@ def test_the_report_tells_the_whole_night(world):
     assert page.open == []
     assert summary == {"passed": True, "bytes": len(html.encode())}
     assert "Promoted: the compressed student becomes champion" in text
-    ndcg = METRICS["models"]["compressed"]["slices"]["all"]["ndcg_at_10"]
-    assert f"{ndcg['mean']:.4f} [{ndcg['low']:.4f}, {ndcg['high']:.4f}]" in text
+    ndcg = METRICS.models["compressed"].slices["all"].ndcg_at_10
+    assert f"{ndcg.mean:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]" in text
     for expected in (
         "Item-kNN", "4.81 MB", "2.31 ms", "too few users", "not worse than the champion",
         "events/2026-02-28.csv", "48,211", "item_id is missing", "2026-02-27T00:00:00+00:00",
@@ -326,7 +344,7 @@ def test_nothing_is_fetched_and_nothing_runs(world):
 
 
 def test_foreign_text_is_escaped_everywhere(world):
-    world.summaries["register"] = {"name": HOSTILE}
+    world.files["register"]["registered.json"] = registered(name=HOSTILE)
     world.files["gate"]["verdict.json"] = verdict(GateRule(name=HOSTILE, at_least=0.01))
     world.files["ingest"]["ingest.json"] = ingest_result([file(HOSTILE, reasons={HOSTILE: 3})])
     world.files["prepare"]["split.json"] = split(event_types=(HOSTILE,))
@@ -347,16 +365,17 @@ def test_equal_nights_give_equal_bytes(tmp_path):
 
 
 def test_a_first_night_with_little_to_show(world):
-    metrics = json.loads(json.dumps(METRICS))
-    for model in ("champion", "control"):
-        del metrics["models"][model]
-    for model in metrics["models"].values():
-        model["size_bytes"] = None
-    world.files["evaluate"] = {"metrics.json": metrics, "latency.json": {}}
+    models = {
+        name: result.model_copy(update={"size_bytes": None})
+        for name, result in METRICS.models.items()
+        if name not in ("champion", "control")
+    }
+    metrics = METRICS.model_copy(update={"models": models})
+    world.files["evaluate"] = {"metrics.json": metrics, "latency.json": Latencies(models={})}
     world.files["validate"]["validation.json"] = validation_report([])
     world.files["ingest"]["ingest.json"] = ingest_result([])
     for stage in ("train_teacher", "distill", "control"):
-        world.files[stage] = {"curve.json": []}
+        world.files[stage] = {Curve.file_name: Curve(epochs=[])}
     text = words(HtmlPage(world.render()[1]))
     assert "Nothing was new this night" in text
     assert "No row was quarantined" in text
@@ -370,3 +389,7 @@ def test_many_files_are_counted_not_listed(world):
     assert "day-049.csv" in text
     assert "day-050.csv" not in text
     assert "And 80 more files." in text
+
+
+def test_every_evaluated_model_is_described():
+    assert tuple(DESCRIPTIONS) == MODELS

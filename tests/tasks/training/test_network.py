@@ -11,10 +11,12 @@ import polars as pl
 import pytest
 import torch
 
-from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.artifacts import Artifact
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
+from tasks.contracts.network import Curve
+from tasks.contracts.teacher import TeacherPlan
 from tasks.engine.stage import StageRun
 from tasks.stages.control import control
 from tasks.stages.distill import DistillationConfig, distill
@@ -23,7 +25,6 @@ from tasks.training.network import NetworkConfig, build_network, train_without_t
 from tasks.training.prepared import Prepared
 from tasks.training.teacher import TeacherConfig
 
-FULL = {"mode": "full", "parent": None, "since": None, "last": None, "transferred_from": None}
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
 
@@ -42,6 +43,7 @@ def train(
     trained_teacher: Artifact,
     soft_labels: Artifact,
     tiny_network: NetworkConfig,
+    full_training: TeacherPlan,
 ) -> Callable[..., tuple[StageRun, dict[str, Any]]]:
     """Run one of the training stages by name."""
 
@@ -63,7 +65,7 @@ def train(
                 return run, body(run, config=network, prepared=obvious_world)
             config = TeacherConfig.model_validate(network.model_dump() | teacher)
             planned = Artifact("plan_teacher", "plan", run.scratch)
-            write_json(planned.folder / "plan.json", FULL)
+            full_training.save(planned.folder)
             return run, body(run, config=config, prepared=obvious_world, teacher_plan=planned)
         body = distill.body
         summary = body(
@@ -96,15 +98,15 @@ def test_a_stage_writes_the_model_that_it_summarises(
     assert sorted(_bytes(run)) == sorted([*FILES, *lineage])
     model = load_model(run.out)
     assert model.config == _narrow(tiny_network).model
-    curve = read_json(run.out / "curve.json")
-    assert [point["epoch"] for point in curve] == list(range(1, 11))
-    best = max(curve, key=lambda point: point["validation_ndcg_at_10"] or 0)
+    epochs = Curve.load(run.out).epochs
+    assert [epoch.epoch for epoch in epochs] == list(range(1, 11))
+    best = max(epochs, key=lambda epoch: epoch.validation_ndcg_at_10 or 0)
     assert summary.pop("mode", "full") == "full"
     assert summary == {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": 10,
-        "best_epoch": best["epoch"],
-        "validation_ndcg_at_10": best["validation_ndcg_at_10"],
+        "best_epoch": best.epoch,
+        "validation_ndcg_at_10": best.validation_ndcg_at_10,
     }
     assert _ndcg(run.out, obvious_world) == summary["validation_ndcg_at_10"] > 0.9
 
@@ -123,7 +125,7 @@ def test_a_kill_changes_no_byte(
         train(stage, "killed", progress=kill)
     resumed: list[float] = []
     killed, again = train(stage, "killed", progress=lambda fraction, _: resumed.append(fraction))
-    assert min(resumed) >= 0.5, "goes on behind the last checkpoint"
+    assert min(resumed) >= 0.5, "it continues after the last checkpoint"
     assert _bytes(killed) == _bytes(undisturbed)
     assert again == summary
 
