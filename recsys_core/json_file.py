@@ -50,6 +50,14 @@ class JsonFile(BaseModel):
             )
             raise ValueError(msg) from error
 
+    @classmethod
+    def of_earlier(cls, folder: Path) -> Self | None:
+        """The file of another night's output; None if there is none or another version wrote it."""
+        try:
+            return cls.load(folder)
+        except (FileNotFoundError, ValueError):
+            return None
+
     def save(self, folder: Path) -> None:
         """Write the file, whole or not at all."""
         write_json(folder / self.file_name, self.model_dump(mode="json"))

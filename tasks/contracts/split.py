@@ -1,7 +1,6 @@
 """What prepare says of the histories: how they are split, and what they were made of."""
 
-from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from recsys_core.data.histories.splits import SplitKind
 from recsys_core.data.histories.targets import TargetConfig
@@ -51,14 +50,6 @@ class Split(JsonFile):
     train_events: int
     validation_events: int
     test_events: int
-
-    @classmethod
-    def of_earlier(cls, folder: Path) -> Self | None:
-        """The split of another night's output; None if a version with other fields wrote it."""
-        try:
-            return cls.load(folder)
-        except ValueError:
-            return None
 
     def window_start(self, window: Literal["validation", "test"]) -> str | None:
         """Begin of a window, ISO 8601; None if the split is by order."""

@@ -92,10 +92,10 @@ class EarlierTeacher:
         trained_through: All its training events were before this time; None: unknown.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.key = folder.name
-        self._lineage = Lineage.load(folder)
-        self.trained_through = _time(self._lineage.trained_through)
+    def __init__(self, key: str, lineage: Lineage) -> None:
+        self.key = key
+        self._lineage = lineage
+        self.trained_through = _time(lineage.trained_through)
 
     def precedes(self, data: Prepared) -> bool:
         """Whether its events end before tonight's do, and its items are a prefix of tonight's."""
@@ -137,5 +137,6 @@ def earlier_teachers(folder: Path, data: Prepared) -> list[EarlierTeacher]:
 
 def _finished(folder: Path) -> Iterator[EarlierTeacher]:
     for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-        if is_finished(manifest.parent) and manifest.with_name(Lineage.file_name).exists():
-            yield EarlierTeacher(manifest.parent)
+        lineage = Lineage.of_earlier(manifest.parent)
+        if lineage is not None and is_finished(manifest.parent):
+            yield EarlierTeacher(manifest.parent.name, lineage)

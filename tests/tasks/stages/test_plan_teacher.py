@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from recsys_core.artifacts import Artifact, publish, sha256_file
+from recsys_core.artifacts import Artifact, publish, read_json, sha256_file, write_json
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import load_recommender
@@ -163,6 +163,16 @@ def test_reuse_takes_weights_over_without_training(
 def test_a_damaged_teacher_is_no_parent(night_of: Nights, teacher: TeacherConfig) -> None:
     first, _ = night_of(5, teacher)
     (first.out / "model.safetensors").unlink()
+    assert night_of(6, teacher)[1]["parent"] is None
+
+
+def test_a_teacher_of_another_release_is_no_parent(
+    night_of: Nights, teacher: TeacherConfig
+) -> None:
+    first, _ = night_of(5, teacher)
+    lineage = read_json(first.out / "lineage.json")
+    write_json(first.out / "lineage.json", {**lineage, "way": lineage["mode"]})
+    publish(Artifact("train_teacher", "day-5", first.out), {}, {})
     assert night_of(6, teacher)[1]["parent"] is None
 
 
