@@ -1,1 +1,1 @@
-"""What runs: the nightly flow, its configuration and the command line."""
+"""The flows (night and backfill), their configuration, the services and the command line."""

@@ -1,4 +1,4 @@
-"""The backfill flow: the files of some dates once more, from the source to a validated lake."""
+"""The backfill flow: reads the source files of some dates again and validates their rows."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -27,22 +27,22 @@ def backfill(
     last_date: date,
     config: NightlyConfig = NightlyConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Read the files again that brought events of some dates, and those not read yet; validate.
+    """Read again the files that brought events of some dates, read new files, validate the rows.
 
-    What a file brought before is replaced by what it brings now, in one commit; its rows of other
-    dates too. Nothing is trained: the next night takes it up.
+    The new rows of a file replace all its earlier rows in one commit, those of other dates too.
+    Nothing is trained; the next night uses the rows.
 
     Args:
-        first_date: The first date, by the clock of the source's time zone.
-        last_date: The last one.
+        first_date: The first date of events, UTC.
+        last_date: The last date.
         config: All settings.
 
     Returns:
-        What the ingest stage says of it.
+        The summary of the ingest stage.
 
     Raises:
-        SourceError: No file is there, or one can't be read.
-        WorkspaceOwnedError: The workspace is that of other data.
+        SourceError: There is no file, or one can't be read.
+        WorkspaceOwnedError: The workspace belongs to another name or source.
     """
     if last_date < first_date:
         msg = f"The last date, {last_date}, comes before the first, {first_date}."
@@ -53,33 +53,35 @@ def backfill(
         sources = fingerprint_sources(night, config)
         lake = Lake(night.lake)
         again = files_of(lake, first_date, last_date, sources)
-        get_run_logger().info("Reading again: %s", ", ".join(again) or "only what is new")
+        get_run_logger().info("Reading again: %s", ", ".join(again) or "new files only")
         read_again = ReadAgain(files=tuple(again), lake_version=lake.version(INTERACTIONS.name))
         night = replace(night, sources=sources, read_again=read_again)
         return PIPELINE.run(night, config, through=validate)[ingest].summary
 
 
-def files_of(lake: Lake, first_date: date, last_date: date, there: Collection[str]) -> list[str]:
+def files_of(
+    lake: Lake, first_date: date, last_date: date, available: Collection[str]
+) -> list[str]:
     """Names of the files that brought events of these dates, sorted.
 
     Args:
-        lake: Whose records.
+        lake: The lake, whose ingest log lists the files.
         first_date: The first date.
-        last_date: The last one.
-        there: Names of the files that are there.
+        last_date: The last date.
+        available: Names of the source files that exist now.
 
     Raises:
-        SourceError: A file that brought some is gone, so that its rows could not be replaced.
+        SourceError: A file that brought such events is gone, so its rows can't be replaced.
     """
     wanted = [
         name
-        for name, record in read_ingest_log(lake).items()
-        if record.is_interactions and any(first_date <= day <= last_date for day in record.dates)
+        for name, file in read_ingest_log(lake).items()
+        if file.is_interactions and any(first_date <= day <= last_date for day in file.dates)
     ]
-    if gone := [name for name in wanted if name not in there]:
+    if gone := [name for name in wanted if name not in available]:
         msg = (
-            f"{gone[0]} brought events of these dates and is not there any more. Put it back, or "
-            "choose other dates: its rows stay as they are."
+            f"{gone[0]} brought events of these dates and no longer exists. Put it back, or "
+            "choose other dates; its rows stay as they are."
         )
         raise SourceError(msg)
     return sorted(wanted)

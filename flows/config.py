@@ -1,4 +1,4 @@
-"""The configuration of a night: every stage's settings in one form, loaded from TOML."""
+"""The configuration of a night: the settings of all stages, loaded from a TOML file."""
 
 import tomllib
 from datetime import date
@@ -42,7 +42,7 @@ class SyntheticSource(Settings):
     world: WorldConfig = Field(default=WorldConfig(), description="The world's size and parameters")
 
     def source(self) -> SourceConfig:
-        """How the world's files are read."""
+        """The source settings that read the world's files."""
         return SourceConfig(
             format="parquet",
             interactions=self.folder / "interactions",
@@ -65,7 +65,7 @@ class NightlyConfig(Settings):
     )
     run_date: date | None = Field(
         default=None,
-        description="Fixed date of all nights, for data that have ended; empty: the scheduled date",
+        description="Fixed date of all nights, for data that has ended; empty: the scheduled date",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Device for training; auto uses a GPU if there is one"

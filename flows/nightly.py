@@ -1,4 +1,4 @@
-"""The nightly flow: from source files to a registered, judged and reported student."""
+"""The nightly flow: from source files to a registered student and a report."""
 
 from dataclasses import replace
 from datetime import date, datetime
@@ -29,7 +29,7 @@ from tasks.stages.validate import validate
 
 
 def run_name() -> str:
-    """A run is called by its night's date, whoever gave it."""
+    """The name of a run is the date of its night."""
     given = flow_run.parameters
     config = NightlyConfig.model_validate(given.get("config") or {})
     return str(given.get("run_date") or config.run_date or scheduled_date(config))
@@ -37,12 +37,12 @@ def run_name() -> str:
 
 @flow(name="nightly", flow_run_name=run_name, persist_result=False)
 def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = None) -> Path:  # noqa: B008 - frozen
-    """Run one night; what is finished already is skipped.
+    """Run one night; finished stages are skipped.
 
     Args:
         config: All settings. The defaults make a night on a synthetic world.
-        run_date: The night's date; only what happened before it exists. Empty: that of the
-            configuration, or the date of the scheduled start in the time zone of the source.
+        run_date: The night's date; only events before it are used. Empty: the date in the
+            configuration, or else that of the scheduled start in the time zone of the source.
     """
     day = run_date or config.run_date or scheduled_date(config)
     with workspace_lock(config.workspace):
@@ -70,15 +70,15 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
 
 
 def plan(config: NightlyConfig, run_date: date) -> Outcome:
-    """What a night would do and why, and where its outputs are or would be; nothing runs."""
+    """Which stages a night would run and why, and where their outputs are or would be."""
     return PIPELINE.plan(open_night(config, run_date, pin=False), config)
 
 
 def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Night:
-    """Pin the world that this night sees, or see again what it saw when it began.
+    """Pin the champion and the sources of a night, or read those that it pinned before.
 
-    The champion is that of the first start. The sources are too, once they have passed
-    validation; until then a corrected file is taken up.
+    The champion is that of the first start. So are the sources, once they have passed validation;
+    until then the next attempt reads a corrected file.
 
     Args:
         config: All settings.
@@ -102,7 +102,7 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
         device=_device(config),
     )
     if not pinned or not _validated(night, config):
-        sources = {} if _lacks_its_world(config) else fingerprint_sources(night, config)
+        sources = {} if _lacks_synthetic_world(config) else fingerprint_sources(night, config)
         night = replace(night, sources=sources)
     if pin:
         manifest.write(night)
@@ -110,7 +110,7 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
 
 
 def claim(config: NightlyConfig) -> None:
-    """Make the workspace that of the configured name and source; see `claim_workspace`."""
+    """Record that the workspace belongs to the configured name and source, or check it."""
     source = config.events.model_dump(mode="json", include={"format", "interactions", "items"})
     claim_workspace(config.workspace, name=config.name, source=source)
 
@@ -122,13 +122,13 @@ def scheduled_date(config: NightlyConfig) -> date:
 
 
 def fingerprint_sources(night: Night, config: NightlyConfig) -> dict[str, str]:
-    """The source files that are there now, and the fingerprint of each."""
+    """The current source files and the fingerprint of each."""
     known = known_files(Lake(night.lake)) if night.lake.exists() else {}
     return source_fingerprint(config.events, known)
 
 
-def _lacks_its_world(config: NightlyConfig) -> bool:
-    """Whether the synthetic world is yet to be made, as before the first night."""
+def _lacks_synthetic_world(config: NightlyConfig) -> bool:
+    """Whether the synthetic world is the source and has not been written yet."""
     return config.source is None and not (config.synthetic.folder / "world.json").exists()
 
 

@@ -1,8 +1,8 @@
 """The night as data: its stages in order, and which settings each of them gets.
 
-A stage's other parameters are named after what they are: an earlier stage's output, or a fact of
-the night. So this list is the only place that says how stages are wired; `recdistill nightly
---plan`, the chart in docs/architecture.md and the tests of kills read it too.
+A stage's other parameters have the name of an earlier stage's output or of a fact of the night, so
+this list is the only place that defines how stages are connected. `recdistill nightly --plan`, the
+chart in docs/architecture.md and the tests of kills read it too.
 """
 
 import inspect
@@ -36,7 +36,7 @@ FACTS = ("name", "run_date", "champion", "sources", "read_again")
 
 
 class WiringError(TypeError):
-    """A stage wants what neither an earlier stage, nor the night, nor the settings give it."""
+    """A parameter of a stage has no source, or a setting has no parameter."""
 
 
 class Step:
@@ -54,10 +54,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was decided about each stage of a night, in order.
+    """The decision about each stage of a night, in order.
 
     Attributes:
-        decisions: Of all stages that were reached.
+        decisions: Decision of each stage up to the last one that was asked for.
     """
 
     decisions: Mapping[Stage, Decision]
@@ -76,7 +76,7 @@ class Pipeline:
         steps: Each may use the outputs of those before it.
 
     Raises:
-        WiringError: A parameter of a stage is given by nobody, or a setting goes to no parameter.
+        WiringError: A parameter of a stage has no source, or a setting has no parameter.
     """
 
     def __init__(self, *steps: Step) -> None:
@@ -101,7 +101,7 @@ class Pipeline:
         return self._walk(night, config, through, carry_out=True)
 
     def plan(self, night: Night, config: NightlyConfig, *, through: Stage | None = None) -> Outcome:
-        """Say what `run` would do, and why; nothing runs."""
+        """Decide which stages `run` would run, and why, without running them."""
         return self._walk(night, config, through, carry_out=False)
 
     def _walk(
@@ -126,14 +126,14 @@ class Pipeline:
 def _check(step: Step, outputs: set[str]) -> None:
     parameters = step.stage.parameters
     if unknown := sorted(set(step.settings) - set(parameters)):
-        msg = f"{step.stage.name} has no parameter {unknown[0]!r} that a setting could go to."
+        msg = f"{step.stage.name} has no parameter {unknown[0]!r}, which its step gives a setting."
         raise WiringError(msg)
     for name, parameter in parameters.items():
         known = outputs if name in step.stage.artifacts else {*step.settings, *FACTS}
         if name not in known and parameter.default is inspect.Parameter.empty:
             msg = (
-                f"{step.stage.name} wants {name!r}, which is no output of a stage before it, no "
-                f"fact of the night and no setting. There are: {', '.join(sorted(known))}."
+                f"{step.stage.name} has the parameter {name!r}, which is no output of an earlier "
+                f"stage, no fact of the night and no setting. Known: {', '.join(sorted(known))}."
             )
             raise WiringError(msg)
 

@@ -70,7 +70,7 @@ def fetch(
         typer.Option(help="Archive that you have downloaded; the network is not used."),
     ] = None,
     accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="Accept the owner's terms without being asked.")
+        bool, typer.Option("--accept-licence", help="Accept the owner's terms without a question.")
     ] = False,
 ) -> None:
     """Download a public data set, check it and unpack it for nights."""
@@ -84,7 +84,7 @@ def fetch(
     dataset = find_dataset(name)
     folder = to or Path("data") / name
     if is_there(dataset, folder):
-        say(f"{folder} holds {name} already: nothing to do.")
+        say(f"{folder} already holds {name}; nothing to do.")
     else:
         say(licence_notice(dataset))
         _require(
@@ -92,7 +92,7 @@ def fetch(
         )
         with _byte_bar(f"{name}.zip") as progress:
             bring(dataset, folder, archive=file, progress=progress)
-        say(f"{folder} holds {name} now; its checksum is right.")
+        say(f"{folder} now holds {name}; the checksum is right.")
     say(how_to_read(folder))
 
 
@@ -107,11 +107,11 @@ def status(
     from flows.cli.status import print_status
     from recsys_core.data.lake.status import lake_status
 
-    found = lake_status(resolved.workspace / "lake")
+    lake = lake_status(resolved.workspace / "lake")
     if as_json:
-        typer.echo(json.dumps(found.facts(), indent=2))
+        typer.echo(json.dumps(lake.facts(), indent=2))
         return
-    print_status(found, resolved.workspace / "lake")
+    print_status(lake, resolved.workspace / "lake")
 
 
 @data_app.command()
@@ -166,7 +166,7 @@ def forget(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what is stored about the user; change nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without a question.")] = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -175,17 +175,20 @@ def forget(
     from flows.cli.forget import forget as erase
     from flows.cli.forget import look
 
-    found = look(resolved, user)
-    for line in found.in_words():
+    traces = look(resolved, user)
+    for line in traces.in_words():
         say(line)
     if dry_run:
         return
     _require(
-        "Erase this, and refuse what files may still bring?", yes, "Nothing was erased", "--yes"
+        "Erase this user, and refuse the user's rows in source files from now on?",
+        yes,
+        "Nothing was erased",
+        "--yes",
     )
     with share_bar("erasing") as progress:
         record = erase(resolved, user, progress=progress)
-    say(f"Erased; what was found is noted in {record} (with a hash for the user).")
+    say(f"Erased. {record} lists what was found; it names the user by a hash.")
 
 
 def _print_datasets() -> None:
@@ -205,7 +208,7 @@ def _require(question: str, given: bool, otherwise: str, option: str) -> None:
     """
     if given or (sys.stdin.isatty() and typer.confirm(question)):
         return
-    msg = f"{otherwise}: {option} was not given, and nobody said yes."
+    msg = f"{otherwise}: {option} was not given and the question was not answered with yes."
     raise ValueError(msg)
 
 

@@ -1,6 +1,6 @@
-"""Forgetting a user of a configured workspace.
+"""Erasing a user from a configured workspace.
 
-No Prefect flow: the id would be kept among the parameters of the run.
+This is no Prefect flow, because Prefect would store the id among the parameters of the run.
 """
 
 from pathlib import Path
@@ -18,28 +18,28 @@ from tasks.privacy.user_id_key import user_id_key
 
 
 def look(config: NightlyConfig, user_id: str) -> UserTraces:
-    """What the workspace holds of a user.
+    """The rows and models that the workspace has of a user.
 
     Args:
-        config: Names the workspace, the registry and the key for user ids.
+        config: Gives the workspace, the registry and the key for user ids.
         user_id: As the source spells it.
 
     Raises:
-        NoLakeError: Nothing was ingested yet.
-        PseudonymError: The key for user ids is missing, or not the lake's.
+        NoLakeError: Nothing has been ingested yet.
+        PseudonymError: The key for user ids is missing, or it is not the lake's key.
     """
     known_as = _known_as(config, user_id)
     return find_user(config.workspace, known_as, name=config.name, registry=config.registry)
 
 
 def forget(config: NightlyConfig, user_id: str, *, progress: Progress = silent) -> Path:
-    """Erase a user; see `tasks.privacy.forget.forget_user`. Raises as `look` does.
+    """Erase a user, see `tasks.privacy.forget.forget_user`; also raises the errors of `look`.
 
     Returns:
-        The record of what was found.
+        Path of the record of the user's traces.
 
     Raises:
-        WorkspaceBusyError: A night is at work.
+        WorkspaceBusyError: A night is running.
     """
     known_as = _known_as(config, user_id)
     with workspace_lock(config.workspace):
@@ -54,7 +54,7 @@ def forget(config: NightlyConfig, user_id: str, *, progress: Progress = silent) 
 
 
 def _known_as(config: NightlyConfig, user_id: str) -> str:
-    """The user as the lake spells it."""
+    """The user's id as the lake stores it: hashed if the lake holds hashed ids."""
     lake = config.workspace / "lake"
     require_lake(lake)
     key = user_id_key(config.events.hash_user_ids)

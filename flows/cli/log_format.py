@@ -1,4 +1,4 @@
-"""What a terminal shows of a night: Prefect's log without tracebacks."""
+"""The log of a night on a terminal: Prefect's log without tracebacks."""
 
 import copy
 import logging
@@ -7,7 +7,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 
 class WithoutTraceback(logging.Formatter):
-    """Another formatter's lines without tracebacks.
+    """Formats records as another formatter does, without tracebacks.
 
     Other handlers of the same record, such as the one for the Prefect UI, keep theirs.
     """
@@ -17,14 +17,14 @@ class WithoutTraceback(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line that the other formatter makes of the record without its exception."""
+        """The other formatter's line for the record without its exception."""
         plain = copy.copy(record)
         plain.exc_info = plain.exc_text = None
         return self._inner.format(plain)
 
 
 def keep_tracebacks_off_the_console() -> None:
-    """Let the terminal show sentences; tracebacks stay in the Prefect UI."""
+    """Hide tracebacks on the terminal; the Prefect UI still shows them."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler) and handler.formatter:
             handler.setFormatter(WithoutTraceback(handler.formatter))

@@ -1,4 +1,4 @@
-"""Options that commands share, and the configuration that follows from them."""
+"""Options that several commands share, and how they select the configuration."""
 
 import tomllib
 from pathlib import Path

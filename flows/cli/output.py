@@ -1,4 +1,4 @@
-"""What commands print with."""
+"""Helpers for the output of commands."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,23 +13,23 @@ console = Console()
 
 
 def say(line: str) -> None:
-    """A line that is neither wrapped nor coloured, so that addresses and paths can be copied."""
+    """Print a line without wrapping or colour, so that addresses and paths can be copied."""
     console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def numbers(*names: str) -> list[Column]:
-    """Columns of figures."""
+    """Right-aligned table columns with these headings."""
     return [Column(name, justify="right") for name in names]
 
 
 def today(timezone: str) -> date:
-    """The date now, in a zone."""
+    """Today's date in a time zone."""
     return datetime.now(ZoneInfo(timezone)).date()
 
 
 @contextmanager
 def share_bar(title: str) -> Iterator[Callable[[float, str], None]]:
-    """A bar for work that reports its share done and what it does; none outside a terminal."""
+    """A progress bar for work that reports a fraction and a message; hidden outside a terminal."""
     from rich.progress import Progress
 
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bars:

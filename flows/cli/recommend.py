@@ -1,4 +1,4 @@
-"""Ask the registered champion, with titles from the lake."""
+"""Recommendations of the registered champion, with titles from the lake."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from tasks.registry.store import CHAMPION, Registry, champion_version, student_n
 
 
 class NoChampionError(RuntimeError):
-    """Nothing has been promoted yet."""
+    """No model has been promoted yet."""
 
 
 def recommend(
@@ -20,13 +20,14 @@ def recommend(
     """The champion's recommendations.
 
     Args:
-        config: Says where the registry and the lake are.
+        config: Gives the workspace and the registry.
         history: Item ids, oldest first.
-        k: How many.
+        k: Number of items.
         explain: Add the history item that contributed most to each score.
 
     Returns:
-        Rank, item id, title, score and, if asked for, the item behind it.
+        Rank, item id, title and score; with `explain` also the title of the item that contributed
+        most.
 
     Raises:
         NoChampionError: No night has promoted a model yet.

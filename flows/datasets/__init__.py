@@ -1,1 +1,1 @@
-"""Public data sets: where they are and how they are fetched."""
+"""Public data sets: addresses, licences, download and conversion."""

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 
 class ArchiveError(ValueError):
-    """An archive can't be used; the message says what was found and what to do."""
+    """An archive can't be used; the message says why and what to do."""
 
 
 def md5_file(path: Path) -> str:
@@ -26,13 +26,13 @@ def extract(archive: Path, names: Sequence[str], folder: Path, *, largest_bytes:
 
     Args:
         archive: The zip file.
-        names: Members to unpack, as they are named inside, for example `ml-1m/ratings.dat`.
-        folder: Where to; it exists.
-        largest_bytes: The most that these members may have together once unpacked.
+        names: Members to unpack, for example `ml-1m/ratings.dat`.
+        folder: Existing folder to unpack to.
+        largest_bytes: Largest total size of these members, unpacked.
 
     Raises:
-        ArchiveError: It is no zip file, is damaged, lacks a member, is larger than allowed, or has
-            any member that is a link or leads out of its folder.
+        ArchiveError: The file is no zip file, is damaged, lacks a member, is larger than allowed,
+            or has a member that is a link or leads out of its folder.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -41,16 +41,16 @@ def extract(archive: Path, names: Sequence[str], folder: Path, *, largest_bytes:
             _refuse_large(archive, members, largest_bytes)
             for member in members:
                 _unpack(opened, member, folder / member.filename.rpartition("/")[2])
-    # Python says RuntimeError of a password and of an unknown way to compress.
+    # Python raises RuntimeError for a password and for an unknown compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         msg = f"{archive} can't be unpacked as a zip file ({error}). Download it again."
         raise ArchiveError(msg) from error
 
 
 def _refuse_dangerous(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse the whole archive for one bad member: nobody publishes such data sets by accident."""
+    """Refuse the whole archive for one dangerous member, which is no accident."""
     for member in members:
-        path = PureWindowsPath(member.filename)  # knows both kinds of slashes, and drives
+        path = PureWindowsPath(member.filename)  # handles both kinds of slashes, and drives
         if path.drive or path.root or ".." in path.parts:
             problem = "leads out of the folder that it would be unpacked to"
         elif stat.S_ISLNK(member.external_attr >> 16):
@@ -77,7 +77,7 @@ def _choose(archive: Path, opened: zipfile.ZipFile, names: Sequence[str]) -> lis
 
 
 def _refuse_large(archive: Path, members: Sequence[zipfile.ZipInfo], largest_bytes: int) -> None:
-    """Judge by the stated sizes: the zip module never unpacks more of a member than it states."""
+    """Refuse by the stated sizes; the zip module never unpacks more of a member than stated."""
     total = sum(member.file_size for member in members)
     if total > largest_bytes:
         msg = (

@@ -1,4 +1,4 @@
-"""Files from the web: within a size, over https where that was asked for, or not at all."""
+"""Downloads with a bound on the size; an https address is never left for an unencrypted one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Fetch a public data set: download, check, unpack, publish in a folder that a night can read."""
+"""Fetching a public data set: download, check and unpack it into a folder that a night can read."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from flows.datasets.registry import Dataset, DatasetError
 from recsys_core.artifacts import read_json, write_json
 
 MARKER = "dataset.json"
-"""Written last into a folder: which data set it holds. Without it, the folder holds none."""
+"""Names the data set in a folder. It is written last; a folder without it is incomplete."""
 _MOST_GROWTH = 4  # of a data set that its owner replaces, against the edition that is known
 _MOST_UNPACKED = 20  # times the archive's size; the real ones need about 4
 _CHECKSUM_FILE_BYTES = 4096
@@ -23,8 +23,8 @@ _WINDOW_SHARE = 0.05
 def how_to_read(folder: Path) -> str:
     """The configuration that reads the data set, and the command that uses it.
 
-    The data have ended and are sparse at their end, so the run date is fixed and the windows are
-    longer than for nightly data.
+    The data has an end and is sparse there, so the run date is fixed and the windows are longer
+    than for nightly data.
     """
     end, days = time_span(folder / "ratings.csv", newest_share=_WINDOW_SHARE)
     return (
@@ -46,15 +46,15 @@ def is_there(dataset: Dataset, folder: Path) -> bool:
     """Whether a folder holds the data set; False if the folder is free.
 
     Raises:
-        DatasetError: Something else is there.
+        DatasetError: The folder holds something else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    found = _held(folder)
+    held = _held(folder)
     lacking = [f"{table}.csv" for table in COLUMNS if not (folder / f"{table}.csv").is_file()]
-    if found == dataset.name and not lacking:
+    if held == dataset.name and not lacking:
         return True
-    what = f"{found} without {' and '.join(lacking)}" if found == dataset.name else found
+    what = f"{held} without {' and '.join(lacking)}" if held == dataset.name else held
     msg = (
         f"{folder} should become {dataset.name} and holds {what}. "
         "Choose another folder with --to, or remove this one."
@@ -63,19 +63,19 @@ def is_there(dataset: Dataset, folder: Path) -> bool:
 
 
 def fetch(dataset: Dataset, folder: Path, *, archive: Path | None, progress: Progress) -> bool:
-    """Bring a data set into a folder, checked and complete, or not at all.
+    """Download, check and unpack a data set into a folder; after a failure there is no folder.
 
     Args:
-        dataset: Which.
-        folder: The folder to make. Until it is whole it has a hidden name beside that.
-        archive: One that was downloaded by other means; then the network is not used.
+        dataset: The data set.
+        folder: The folder to create. Until it is complete it has a hidden name beside it.
+        archive: An archive that the user downloaded; the network is then not used.
         progress: Called while the archive is downloaded.
 
     Returns:
-        Whether anything had to be done.
+        False if the folder already holds the data set.
 
     Raises:
-        DatasetError: Something else is in the folder, the checksum is wrong or the disk is full.
+        DatasetError: The folder holds something else, the checksum is wrong or the disk is full.
         ArchiveError: The archive can't be unpacked safely.
         DownloadError: The download failed.
     """
@@ -109,14 +109,14 @@ def fetch(dataset: Dataset, folder: Path, *, archive: Path | None, progress: Pro
 
 
 def _held(folder: Path) -> str:
-    """Which data set is in a folder that is not empty."""
+    """The name of the data set in a folder that is not empty."""
     marker = folder / MARKER
     facts = read_json(marker) if marker.is_file() else None
     return str(facts.get("dataset")) if isinstance(facts, dict) else "something else"
 
 
 def _check_given(dataset: Dataset, archive: Path) -> str:
-    """The checksum of an archive that the user brought."""
+    """Check an archive that the user downloaded; returns its checksum."""
     if not archive.is_file():
         msg = f"There is no file {archive}. Give --file the archive {dataset.name}.zip."
         raise DatasetError(msg)
@@ -124,8 +124,8 @@ def _check_given(dataset: Dataset, archive: Path) -> str:
     expected = dataset.md5
     if dataset.changes and beside.is_file():
         expected = _parse_checksum(beside.read_text(errors="replace"), str(beside))
-    found = md5_file(archive)
-    if found != expected:
+    checksum = md5_file(archive)
+    if checksum != expected:
         edition = (
             f" If it is a newer edition, put its published checksum ({dataset.url}.md5) beside it "
             f"as {beside.name}."
@@ -133,11 +133,11 @@ def _check_given(dataset: Dataset, archive: Path) -> str:
             else ""
         )
         msg = (
-            f"{archive} has the MD5 checksum {found}, not {expected} as {dataset.name}.zip should: "
-            f"it is damaged or another file. Download {dataset.url} again.{edition}"
+            f"{archive} has the MD5 checksum {checksum}, not {expected} as {dataset.name}.zip "
+            f"should: it is damaged or another file. Download {dataset.url} again.{edition}"
         )
         raise DatasetError(msg)
-    return found
+    return checksum
 
 
 def _download(dataset: Dataset, archive: Path, progress: Progress) -> str:
@@ -148,27 +148,27 @@ def _download(dataset: Dataset, archive: Path, progress: Progress) -> str:
         expected = _parse_checksum(read_text(address, largest_bytes=_CHECKSUM_FILE_BYTES), address)
     largest = dataset.size_bytes * (_MOST_GROWTH if dataset.changes else 1)
     download(dataset.url, archive, largest_bytes=largest, progress=progress)
-    found = md5_file(archive)
-    if found != expected:
+    checksum = md5_file(archive)
+    if checksum != expected:
         msg = (
-            f"{dataset.url} came with the MD5 checksum {found}, not {expected} as was published; "
+            f"{dataset.url} came with the MD5 checksum {checksum}, not the published {expected}; "
             "the download was removed. Run the command again; if it comes out the same, the "
             "archive was replaced or is not the publisher's: don't use it."
         )
         raise DatasetError(msg)
-    return found
+    return checksum
 
 
 def _parse_checksum(text: str, origin: str) -> str:
     """The MD5 in a checksum file, in the form of either `md5sum` or `md5`."""
-    found = re.search(r"\b[0-9a-f]{32}\b", text.lower())
-    if found is None:
+    match = re.search(r"\b[0-9a-f]{32}\b", text.lower())
+    if match is None:
         msg = (
             f"{origin} holds no MD5 checksum (it begins with {text[:40]!r}), so the archive can't "
             "be checked. Try again later."
         )
         raise DatasetError(msg)
-    return found[0]
+    return match[0]
 
 
 def _unpack(dataset: Dataset, archive: Path, folder: Path) -> None:

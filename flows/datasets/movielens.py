@@ -1,4 +1,4 @@
-"""MovieLens files: the older ones as CSV like the newer ones, and where either end."""
+"""MovieLens files: conversion of the older format to CSV, and the time span of the ratings."""
 
 import csv
 import math
@@ -24,7 +24,7 @@ def convert_dat(source: Path, target: Path, *, encoding: str) -> None:
     Args:
         source: `ratings.dat` or `movies.dat`; its name decides which columns it has.
         target: The CSV file to write.
-        encoding: Of the source.
+        encoding: Encoding of the source.
 
     Raises:
         ValueError: A line has another number of fields.
@@ -49,11 +49,11 @@ def convert_dat(source: Path, target: Path, *, encoding: str) -> None:
 
 
 class TimeSpan(NamedTuple):
-    """Where the ratings end.
+    """The end of the ratings.
 
     Attributes:
         last_day: The UTC date of the newest rating.
-        newest_days: Days, at least 1, that the newest ratings took.
+        newest_days: Number of days of the newest ratings, at least 1.
     """
 
     last_day: date
@@ -61,11 +61,11 @@ class TimeSpan(NamedTuple):
 
 
 def time_span(ratings: Path, *, newest_share: float) -> TimeSpan:
-    """Where the ratings end, and how long the newest of them took.
+    """The last date of the ratings, and the number of days of the newest of them.
 
     Args:
         ratings: `ratings.csv`, with at least one row.
-        newest_share: Which of them count as the newest, between 0 and 1.
+        newest_share: Share of the ratings that counts as the newest, between 0 and 1.
     """
     times = pl.scan_csv(ratings).select(
         newest=pl.col("timestamp").max(),

@@ -1,6 +1,6 @@
 """Public data sets by name: address, owner, licence and checksum.
 
-Every checksum is the one that the owner publishes beside the archive, at its address plus `.md5`.
+The owner publishes each checksum beside the archive, at its address plus `.md5`.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ class Dataset:
     """A published archive.
 
     Attributes:
-        name: What users call it; its archive is `name`.zip.
-        title: What it is.
-        url: Of the archive; `url`.md5 is its published checksum.
+        name: Name on the command line; the archive is `name`.zip.
+        title: Description.
+        url: Address of the archive; `url`.md5 is its published checksum.
         licence_url: The publisher's text, which also describes the files.
-        redistribution: What the licence says of passing the data on, as a sentence.
-        md5: Of the archive, as published. Where `changes` is set, of the last edition known here.
-        size_bytes: Of that archive.
+        redistribution: The licence's terms for passing the data on, as a sentence.
+        md5: Published checksum of the archive. With `changes`, that of the last known edition.
+        size_bytes: Size of that archive.
         root: Folder inside the archive.
-        readme: File there that holds the licence.
-        dat_encoding: Of its `.dat` files; None where it has CSV files.
+        readme: File in that folder with the licence.
+        dat_encoding: Encoding of its `.dat` files; None for CSV files.
         changes: Whether the owner replaces the archive now and then. The checksum published beside
             it then shows that the download is whole, but not which edition it is.
     """
@@ -119,7 +119,7 @@ def find_dataset(name: str) -> Dataset:
     """The data set of that name.
 
     Raises:
-        DatasetError: There is none.
+        DatasetError: There is no such data set.
     """
     for dataset in DATASETS:
         if dataset.name == name:

@@ -1,1 +1,1 @@
-"""Prefect, MLflow and a worker on this machine."""
+"""Services on this machine: the Prefect server, the MLflow server and a worker."""

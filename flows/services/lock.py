@@ -1,4 +1,8 @@
-"""One night at a time in a workspace, whoever starts it."""
+"""The lock of a workspace: one run at a time, however it was started.
+
+It covers the whole run, with the files outside of the lake. Commits to the lake check the version
+as well, see `recsys_core.data.lake.commits`.
+"""
 
 import fcntl
 import os
@@ -8,12 +12,12 @@ from pathlib import Path
 
 
 class WorkspaceBusyError(RuntimeError):
-    """Another night is at work in the same workspace."""
+    """Another run holds the lock of the workspace."""
 
 
 @contextmanager
 def workspace_lock(workspace: Path) -> Iterator[None]:
-    """Hold the workspace; the operating system frees it when the process ends, however it ends.
+    """Hold the lock; the operating system releases it when the process ends, even after a kill.
 
     Raises:
         WorkspaceBusyError: Another process holds it.

@@ -50,7 +50,7 @@ def create_work_pool(client: SyncPrefectClient) -> None:
 
 
 def worker_online(client: SyncPrefectClient, name: str) -> bool:
-    """Whether the worker of this name asks for nights."""
+    """Whether the worker of this name is polling for runs."""
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
     workers = client.read_workers_for_work_pool(POOL, worker_filter=online)
     return name in {worker.name for worker in workers}
@@ -156,7 +156,7 @@ def deploy(
     )
     log.write_text(answer.stdout, encoding="utf-8")
     if answer.returncode:
-        msg = f"The deployments could not be made; {log} ends with:\n{answer.stdout[-2000:]}"
+        msg = f"The deployments could not be created; {log} ends with:\n{answer.stdout[-2000:]}"
         raise ServiceError(msg)
 
 

@@ -152,7 +152,7 @@ class Service:
         return read_json(self._file) if self._file.exists() else {}
 
     def _members(self) -> list[psutil.Process]:
-        """All processes that carry this service's mark, whoever their parent is by now."""
+        """All processes with this service's mark, also those whose parent has ended."""
         members = []
         for process in psutil.process_iter():
             try:

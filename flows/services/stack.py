@@ -73,26 +73,26 @@ def up(
     """
     workspace = config.workspace.resolve()
     prefect, mlflow, worker = all_services(workspace)
-    found = [service for service in (prefect, mlflow, worker) if service.running]
-    if prefect not in found:
+    already_running = [service for service in (prefect, mlflow, worker) if service.running]
+    if prefect not in already_running:
         require_free_port(prefect_port, title=_PREFECT, option="--prefect-port")
-    if mlflow not in found:
+    if mlflow not in already_running:
         require_free_port(mlflow_port, title=_MLFLOW, option="--mlflow-port")
     try:
-        if prefect not in found:
+        if prefect not in already_running:
             _start_prefect(prefect, prefect_port)
-        if mlflow not in found:
+        if mlflow not in already_running:
             _start_mlflow(mlflow, mlflow_port)
         prefect.wait(lambda: _answers(f"{prefect.url}/api/health"))
         crashed, night = _prepare_nights(config, cron, prefect, worker)
         mlflow.wait(lambda: _answers(f"{mlflow.url}/health"))
     except BaseException:
         for service in (worker, mlflow, prefect):
-            if service not in found:
+            if service not in already_running:
                 service.stop()
         raise
     statuses = [
-        Status(service.title, service.url, service.log, service not in found)
+        Status(service.title, service.url, service.log, service not in already_running)
         for service in (prefect, mlflow, worker)
     ]
     return Services(statuses, crashed, night)

@@ -110,7 +110,7 @@ def test_forgetting_needs_a_yes_and_a_dry_run_changes_nothing(
     assert _users(workspace) == {"u", "v"}
 
     assert run(monkeypatch, *about, "--yes") == 0
-    assert "Erased; what was found is noted in" in capsys.readouterr().out
+    assert "lists what was found" in capsys.readouterr().out
     assert _users(workspace) == {"v"}
 
     assert run(monkeypatch, "forget", "--user", "x", "--workspace", str(workspace), "--yes") == 0

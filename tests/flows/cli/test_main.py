@@ -181,12 +181,12 @@ def test_a_data_set_is_fetched_once_its_licence_is_accepted(
 
     assert run(monkeypatch, *command, "--accept-licence") == 0
     said = capsys.readouterr().out
-    assert "data/ml-latest-small holds ml-latest-small now" in said
+    assert "data/ml-latest-small now holds ml-latest-small" in said
     assert f'interactions = "{tmp_path}/data/ml-latest-small"' in said
 
     assert run(monkeypatch, *command) == 0
     said = capsys.readouterr().out
-    assert "already: nothing to do" in said
+    assert "nothing to do" in said
     assert "run_date = 2018-09-25" in said
 
 
