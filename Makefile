@@ -29,17 +29,17 @@ lint: $(VENV)/installed-dev
 	$(BIN)/python -m infra.stage_versions
 	$(BIN)/pyright
 
-format: $(VENV)/installed-dev  ## Format and mend what can be mended
+format: $(VENV)/installed-dev  ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-wheel: $(VENV)/bin/python  ## Build dist/recdistill-*.whl, which needs nothing of this folder
+wheel: $(VENV)/bin/python  ## Build dist/recdistill-*.whl, which runs without this folder
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 up: $(VENV)/installed  ## Start Prefect, MLflow and a worker on loopback, and deploy
 	$(BIN)/recdistill up
 
-down: $(VENV)/installed  ## Stop what up started
+down: $(VENV)/installed  ## Stop the services that `up` started
 	$(BIN)/recdistill down
 
 clean:  ## Remove the environment; workspace/ and data/ stay

@@ -1,8 +1,8 @@
 """Draw the pipeline into docs/architecture.md, from its declaration in flows/pipeline.py.
 
-    python -m infra.pipeline_chart            write the chart and the table of stages anew
+python -m infra.pipeline_chart            rewrite the chart and the table of stages
 
-A test fails where the document and the declaration differ.
+A test fails if the document and the declaration differ.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ END = "<!-- end of what it writes -->"
 
 
 def section(pipeline: Pipeline = PIPELINE) -> str:
-    """The chart and the table, with the marks around them."""
+    """The chart and the table between their marks."""
     chart = ["```mermaid", "flowchart TD", *_arrows(pipeline), "```"]
     header = [
         "| stage | reads the outputs of | facts of the night | settings |",
@@ -27,7 +27,7 @@ def section(pipeline: Pipeline = PIPELINE) -> str:
 
 
 def _arrows(pipeline: Pipeline) -> Iterator[str]:
-    """An arrow from each stage to those that read it, unless a longer way leads there too."""
+    """An arrow from each stage to those that read its output, unless a longer path leads there."""
     above: dict[str, set[str]] = {}
     for step in pipeline.steps:
         name = step.stage.name
@@ -48,7 +48,7 @@ def _row(pipeline: Pipeline, step: Step) -> str:
 
 
 def main() -> None:
-    """Write the section anew."""
+    """Rewrite the section."""
     text = DOCUMENT.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     DOCUMENT.write_text(before + section() + rest.split(END)[1], encoding="utf-8")

@@ -1,7 +1,7 @@
 """The source below a stage, as far as it can change what the stage writes.
 
-Comments, layout, docstrings, descriptions of settings, texts of exceptions and where a module lies
-do not count. Files that a module's source names, such as templates, do.
+Comments, layout, docstrings, descriptions of settings, texts of exceptions and the location of a
+module do not count. Files that a module's source names, such as templates, do.
 """
 
 import ast
@@ -15,12 +15,12 @@ from typing import Any
 
 PACKAGES = ("recsys_core", "tasks")
 ENGINE = "tasks.engine"
-"""Runs stages and decides nothing of what they write: what only it imports does not count."""
+"""Runs stages but does not affect their files, so modules that only it imports do not count."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """What of a module's source can change a stage's output.
+    """The part of a module's source that can change a stage's output.
 
     Attributes:
         body: Hash of its syntax tree, without its imports of `PACKAGES`.
@@ -37,7 +37,7 @@ class Module:
 
 
 def read_modules(root: Path, packages: Sequence[str] = PACKAGES) -> dict[str, Module]:
-    """All modules below a root, by dotted name; nothing is imported to find out.
+    """All modules below a root, by dotted name; reads the source and imports nothing.
 
     Args:
         root: Folder that holds the packages.
@@ -67,7 +67,7 @@ def read_modules(root: Path, packages: Sequence[str] = PACKAGES) -> dict[str, Mo
 
 
 def below(module: str, modules: Mapping[str, Module]) -> set[str]:
-    """Names of a module, of its packages and of all that they import; the engine's are left out."""
+    """Names of a module, its packages and everything that they import, without the engine."""
     reached: set[str] = set()
     waiting = [module]
     while waiting:
@@ -113,10 +113,10 @@ def _companions(path: Path, root: Path, packages: Sequence[str]) -> list[str]:
 
 
 class _WithoutProse(ast.NodeTransformer):
-    """Drops what a reader reads and no output shows."""
+    """Drops text that is for readers of the source and users only."""
 
     def visit(self, node: ast.AST) -> Any:
-        """Drop docstrings and type-checking imports, then go on below."""
+        """Drop docstrings and type-checking imports, then visit the children."""
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [  # pyright: ignore[reportAttributeAccessIssue]
@@ -127,7 +127,7 @@ class _WithoutProse(ast.NodeTransformer):
         return super().visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> Any:
-        """`msg = "..."`, as every exception here gets its text."""
+        """`msg = "..."`: the text of an exception."""
         is_message = [ast.unparse(target) for target in node.targets] == ["msg"]
         return None if is_message else self.generic_visit(node)
 
@@ -168,7 +168,7 @@ def _body(tree: ast.Module, own: Mapping[str, Path]) -> str:
 
 
 def _without_imports(tree: ast.Module, own: Mapping[str, Path]) -> ast.Module:
-    """A copy whose imports of our modules say which names they bring and not from where."""
+    """A copy whose imports of our modules keep the names but not the module."""
 
     class _Drop(ast.NodeTransformer):
         def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
@@ -178,7 +178,7 @@ def _without_imports(tree: ast.Module, own: Mapping[str, Path]) -> ast.Module:
 
 
 def _imports(tree: ast.AST, own: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """What is imported, from where, under which names: (module, "a as b")."""
+    """The imports as (module, "a as b")."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:

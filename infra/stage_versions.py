@@ -1,16 +1,16 @@
-"""Notice code that changed below a stage whose version did not.
+"""Report code that changed below a stage whose version did not.
 
     python -m infra.stage_versions                                   the check; part of `make lint`
     python -m infra.stage_versions --record                          after versions were raised
     python -m infra.stage_versions --neutral WHY [STAGE ...]         the outputs stay the same
 
-A stage's key holds its declared version and not its code, so that a mended sentence retrains no
-teacher. This check keeps that honest. It walks the source below each stage and compares it with
-stage_versions.json, which is committed: code that changed wants a higher `version`, or a sentence
-that says why the files that the stage writes are the same.
+A stage's key holds its declared version and not its code, so that a corrected typo retrains no
+teacher. This check finds forgotten versions: it walks the source below each stage and compares it
+with stage_versions.json, which is committed. Changed code needs a higher `version`, or a sentence
+that explains why the stage's files stay the same.
 
-What can change no output does not count; see `infra.stage_code`. A library that a stage's code
-imports has to be among the stage's `libraries`, unless it only carries the work (`CARRIERS`).
+Code that can't change an output does not count, see `infra.stage_code`. A library that a stage's
+code imports must be among the stage's `libraries`, unless it decides no byte (`CARRIERS`).
 """
 
 import argparse
@@ -27,21 +27,21 @@ from infra.stage_code import Module, below, digest, read_modules
 CARRIERS = {
     "jaxtyping": "annotations, checked in tests only",
     "markupsafe": "escapes text",
-    "mlflow-skinny": "keeps what is registered; its own formats carry their version",
+    "mlflow-skinny": "stores registered models; its formats carry their own version",
     "prefect": "shows and logs",
     "psutil": "measures",
     "pydantic": "checks settings, whose values are in the key",
     "rich": "shows progress",
-    "safetensors": "keeps numbers as they are",
+    "safetensors": "stores numbers unchanged",
 }
-"""Libraries that carry the work and decide no byte of an output, and why."""
+"""Libraries that decide no byte of an output, and why."""
 
 NOT_USED = {
     "plan_teacher": {"liger-kernel": "nothing is trained"},
     "check_teacher": {
         "liger-kernel": "nothing is trained",
         "onnxruntime": "scores students only",
-        "pandas": "asks students only",
+        "pandas": "queries students only",
         "scipy": "the similarities of item-kNN only",
     },
     "train_teacher": {"scipy": "the drift that plan_teacher measures only"},
@@ -59,7 +59,7 @@ NOT_USED = {
     },
     "report": {"polars": "reads no table"},
 }
-"""Stage → libraries that code below it imports and the stage does not use, and why."""
+"""Stage → libraries that the code below it imports but the stage does not use, and why."""
 
 RECORD_IT = "python -m infra.stage_versions --record"
 HINT = f"""Where a stage may write other files than before, raise `version` in
@@ -70,12 +70,12 @@ RECORD = Path(__file__).with_name("stage_versions.json")
 
 @dataclass(frozen=True)
 class StageFacts:
-    """A stage as it is declared.
+    """The declaration of a stage.
 
     Attributes:
-        module: Where it is defined.
+        module: Module that defines it.
         version: Its version.
-        libraries: The distributions that it declares, optional ones included.
+        libraries: The distributions that it declares, with optional ones.
     """
 
     module: str
@@ -86,7 +86,7 @@ class StageFacts:
 def problems(
     stages: Mapping[str, StageFacts], modules: Mapping[str, Module], record: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What has to be done before the record and the code agree, a sentence each."""
+    """One sentence for each difference between the record and the code, with the remedy."""
     known = set(record["modules"].values())
     for name, stage in stages.items():
         reached = below(stage.module, modules)
@@ -100,8 +100,8 @@ def problems(
             where = ", ".join(changed) or "what is imported from where, or a template"
             yield f"{name}, version {stage.version}: the code below it changed ({where})."
         used = {library for module in reached for library in modules[module].libraries}
-        fine = {*stage.libraries, *CARRIERS, *NOT_USED.get(name, ())}
-        if missing := sorted(_distributions(used) - fine):
+        declared = {*stage.libraries, *CARRIERS, *NOT_USED.get(name, ())}
+        if missing := sorted(_distributions(used) - declared):
             yield (
                 f"{name}: its code imports {', '.join(missing)}, which its `libraries` lack. A "
                 "version that changes has to change the key."
@@ -118,14 +118,14 @@ def recorded(
     neutral: str | None = None,
     only: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The record with what is new.
+    """The updated record.
 
     Args:
-        stages: As declared.
-        modules: Their source.
-        record: Until now.
-        neutral: Why the files of stages stay the same though code below them changed.
-        only: Those stages; none for all.
+        stages: The declared stages.
+        modules: Source of the modules.
+        record: The present record.
+        neutral: Why the files of stages stay the same although code below them changed.
+        only: Stages to which `neutral` applies; empty: all.
 
     Raises:
         SystemExit: The code below a stage changed, and neither its version nor `neutral` says so.
@@ -163,7 +163,7 @@ def declared_stages() -> dict[str, StageFacts]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the check, or record."""
+    """Run the check, or update the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="with --neutral: only these")
     parser.add_argument("--record", action="store_true", help="write stage_versions.json anew")
@@ -176,12 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         new = recorded(stages, modules, record, neutral=given.neutral, only=given.stages)
         RECORD.write_text(json.dumps(new, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return
-    if found := list(problems(stages, modules, record)):
-        sys.exit("\n".join([*found, "", HINT]))
+    if differences := list(problems(stages, modules, record)):
+        sys.exit("\n".join([*differences, "", HINT]))
 
 
 class _AsWritten(argparse.RawDescriptionHelpFormatter):
-    """The docstring's own lines."""
+    """Help text that keeps the line breaks of the docstring."""
 
 
 def _code(reached: set[str], modules: Mapping[str, Module]) -> str:
@@ -189,10 +189,10 @@ def _code(reached: set[str], modules: Mapping[str, Module]) -> str:
 
 
 def _distributions(names: set[str]) -> set[str]:
-    """The distributions that bring top-level names; those of the standard library bring none."""
-    brought = packages_distributions()
-    found = (brought[name][0] for name in names if name in brought)
-    return {name.lower().replace("_", "-") for name in found}
+    """The distributions that provide these top-level names; the standard library has none."""
+    providers = packages_distributions()
+    distributions = (providers[name][0] for name in names if name in providers)
+    return {name.lower().replace("_", "-") for name in distributions}
 
 
 if __name__ == "__main__":

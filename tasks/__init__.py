@@ -1,1 +1,1 @@
-"""One stage of a night a file: thin Prefect tasks around recsys_core."""
+"""Tasks: the stages of a night, the engine that runs them, and the rooms that serve them."""

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.telemetry import TELEMETRY_OFF
+
 
 def default_environment(workspace: Path) -> Mapping[str, str]:
     """Variables that switch telemetry off, keep files in the workspace and detect crashed runs.
@@ -12,11 +14,7 @@ def default_environment(workspace: Path) -> Mapping[str, str]:
         workspace: Folder of everything that nights write.
     """
     return {
-        "DO_NOT_TRACK": "true",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GX_ANALYTICS_ENABLED": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **TELEMETRY_OFF,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PREFECT_HOME": str(workspace.resolve() / "prefect"),
         # A busy machine may take longer to start a server than the 20 s that Prefect waits.

@@ -1,1 +1,1 @@
-"""Prefect tasks around a night that are no stages."""
+"""What a night does besides stages: synthetic data, waiting for sources, retention, summary."""

@@ -45,7 +45,7 @@ class RetentionConfig(Settings):
 
 @dataclass(frozen=True)
 class RetentionPlan:
-    """What retention deletes, or would delete.
+    """The data that retention deletes or, in a dry run, would delete.
 
     Attributes:
         expired_events: Number of interactions past the retention period; they leave the lake's
@@ -63,7 +63,7 @@ class RetentionPlan:
     lake_bytes: int
 
     def in_words(self) -> str:
-        """The plan as a line of text."""
+        """The plan as one line of text."""
         return (
             f"{self.expired_events:,} interactions past the retention period, "
             f"{len(self.stages)} stage outputs ({format_bytes(self.stage_bytes)}), "
@@ -95,7 +95,7 @@ def apply_retention(workspace: Path, config: RetentionConfig, *, today: date) ->
         today: Date from which the days of interactions count back.
 
     Returns:
-        What was deleted.
+        The plan that was carried out.
     """
     cutoff, lake = _cutoff(config, today), workspace / "lake"
     n_expired = delete_events_before(Lake(lake), cutoff) if cutoff and lake.exists() else 0

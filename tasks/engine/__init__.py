@@ -1,1 +1,1 @@
-"""What runs stages: keys, manifests, the night, progress."""
+"""The engine: keys and skipping of stages, the facts of a night, stage outputs, progress."""

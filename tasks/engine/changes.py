@@ -1,4 +1,4 @@
-"""What changed between two keys, in words for `recdistill nightly --plan`."""
+"""The differences between two keys, as text for `recdistill nightly --plan`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,11 +8,11 @@ _LONGEST = 32
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What differs between the parts of two keys; empty where nothing does.
+    """The differences between the parts of two keys; empty if they are equal.
 
     Args:
         before: `parts` of a manifest.
-        after: Those of the key that is wanted now.
+        after: Parts of the new key.
 
     Example:
         >>> changes({"version": 1, "config": {"k": 1}}, {"version": 1, "config": {"k": 2}})

@@ -1,4 +1,4 @@
-"""A night: the facts that it sees, and the manifest that pins them."""
+"""A night: its facts, and the manifest that pins them."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -10,12 +10,12 @@ from recsys_core.settings import Settings
 
 
 class ReadAgain(Settings):
-    """Files that a backfill reads once more though nothing about them has changed.
+    """Files that a backfill reads again although they have not changed.
 
     Attributes:
-        files: Their names.
-        lake_version: Version of the interactions before. A second backfill of the same files finds
-            another version, so it is other work.
+        files: Names of the files.
+        lake_version: Version of the interactions before the backfill. It gives a second backfill of
+            the same files another key.
     """
 
     files: tuple[str, ...]
@@ -29,9 +29,9 @@ class Night:
     Attributes:
         workspace: Folder of everything that nights write.
         name: Prefix of the registered names: `name` + "-student".
-        run_date: The night's date. Only what happened before it exists.
+        run_date: The night's date. Only events before it are used.
         config: The resolved configuration, as JSON.
-        champion: Version of the champion when the night first began, None if there was none.
+        champion: Version of the champion at the first start of the night; None: there was none.
         sources: The source files and the fingerprint of each.
         device: "cpu" or "cuda".
         read_again: What a backfill reads again; None in a night.
@@ -54,7 +54,7 @@ class Night:
 
 @dataclass(frozen=True)
 class NightManifest:
-    """The file that pins the world that a night sees; date and configuration decide its name."""
+    """The file that pins the facts of a night; its path follows from date and configuration."""
 
     path: Path
 
@@ -65,7 +65,7 @@ class NightManifest:
         return cls(workspace / "nights" / folder / "night.json")
 
     def read(self) -> dict[str, Any] | None:
-        """What was pinned, or None for a night that never began."""
+        """The pinned facts; None if the night has never started."""
         return read_json(self.path) if self.path.exists() else None
 
     def write(self, night: Night) -> None:
@@ -84,16 +84,16 @@ class NightManifest:
 
 
 class WorkspaceOwnedError(ValueError):
-    """The workspace holds the nights of another name or of other data."""
+    """The workspace belongs to another name or another source."""
 
 
 def claim_workspace(workspace: Path, *, name: str, source: dict[str, Any]) -> None:
-    """Make a workspace that of one name and one source, so that no lake mixes two.
+    """Record the name and source that a workspace belongs to, so that no lake mixes two sources.
 
     Args:
         workspace: Folder of everything that nights write.
         name: Prefix of the registered names.
-        source: What tells the source from others: format and paths.
+        source: Identity of the source: format and paths.
 
     Raises:
         WorkspaceOwnedError: It belongs to another name or source.

@@ -1,4 +1,4 @@
-"""The stage outputs in a workspace, whatever nights they are of."""
+"""The stage outputs in a workspace, of all nights."""
 
 import os
 from collections.abc import Iterator
@@ -20,23 +20,23 @@ class Output:
 
     @property
     def name(self) -> str:
-        """Its stage and its key."""
+        """Stage and key, as `stage/key`."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
     def finished_at(self) -> float:
-        """When it was finished, in seconds since 1970."""
+        """Time of its manifest, in seconds since 1970."""
         return (self.folder / MANIFEST).stat().st_mtime
 
     @property
     def inputs(self) -> set[str]:
-        """Keys of the outputs that it was made of, and other inputs."""
+        """Keys of the outputs that its stage read, and other inputs that are text."""
         given = read_manifest(self.folder)["parts"]["inputs"].values()
         return {value for value in given if isinstance(value, str)}
 
     @property
     def files(self) -> list[Path]:
-        """The files of its manifest."""
+        """The files that its manifest lists."""
         return [self.folder / name for name in read_manifest(self.folder)["files"]]
 
 
@@ -47,7 +47,7 @@ def outputs(workspace: Path) -> list[Output]:
 
 
 def remains(workspace: Path) -> Iterator[Path]:
-    """What stages have left that did not finish: their outputs so far, their scratch."""
+    """Folders of stages that did not finish: partial outputs and scratch."""
     for folder in sorted(workspace.glob("stages/*/*")):
         if folder.is_dir() and not is_finished(folder):
             yield folder

@@ -14,11 +14,11 @@ AnyLogger = Logger | LoggerAdapter[Any]
 
 
 class StageProgress:
-    """A `recsys_core.settings.Progress` that shows itself wherever somebody may be looking.
+    """A `recsys_core.settings.Progress` that shows a bar, log lines and a Prefect artifact.
 
     Args:
         stage: Name shown beside the bar.
-        logger: Gets a line every `log_seconds`.
+        logger: Logger for a line every `log_seconds`.
         log_seconds: At most one log line in this time.
         artifact_seconds: At most one artifact update in this time, the first one included, so
             that short stages make none.

@@ -1,4 +1,4 @@
-"""What all stages share: keys, skipping finished work, publishing, progress.
+"""The stage decorator: keys, skipping finished work, publishing, progress.
 
 A stage is a function that writes files into `run.out` and returns a summary:
 
@@ -8,8 +8,8 @@ A stage is a function that writes files into `run.out` and returns a summary:
     prepared = prepare(night, config.prepare, ingested=ingested)
 
 Its key is a hash of `version`, the settings, the inputs' keys, the versions of `libraries` and the
-device class. Raise `version` whenever the code below a stage may write other files than before;
-`python -m infra.stage_versions`, a part of `make lint`, notices where that was forgotten.
+device class. Raise `version` if the code below a stage may write other files than before;
+`python -m infra.stage_versions`, a part of `make lint`, reports a forgotten version.
 """
 
 import errno
@@ -51,15 +51,15 @@ StageBody = Callable[..., Summary]
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a running stage may use. None of it decides what the stage writes.
+    """The surroundings of a running stage. They do not affect the content of its output.
 
     Attributes:
         workspace: Folder of everything that nights write.
         device: "cpu" or "cuda".
-        settings: The night's whole configuration, to be kept on record.
+        settings: The night's whole configuration, for the record.
         key: The output's key.
-        out: Where the output goes. A rerun after a kill finds what the killed run left.
-        scratch: For checkpoints; deleted once the output is published.
+        out: Folder of the output. After a kill it still holds the files of the killed run.
+        scratch: Folder for checkpoints; deleted once the output is published.
         progress: Called with the finished fraction of a long computation.
         logger: The Prefect run logger.
     """
@@ -77,12 +77,12 @@ class StageRun:
     def bare(
         cls, workspace: Path, out: Path, *, scratch: Path | None = None, key: str = "key"
     ) -> Self:
-        """Surroundings outside of a night, for tests and benchmarks of a stage's body.
+        """Surroundings without a night, for tests and benchmarks of a stage's body.
 
         Args:
             workspace: Folder of everything that nights write.
-            out: Where the output goes.
-            scratch: For checkpoints; None: `scratch` in the workspace.
+            out: Folder of the output.
+            scratch: Folder for checkpoints; None: `scratch` in the workspace.
             key: The output's key.
         """
         scratch = scratch or workspace / "scratch"
@@ -99,10 +99,10 @@ class Decision:
     """Whether a stage has to run, and why.
 
     Attributes:
-        artifact: Where its output is, or will be.
-        runs: False where the output is finished.
-        reason: In words.
-        parts: What the key is made of.
+        artifact: The output, finished or not.
+        runs: False if the output is finished.
+        reason: The reason, as text.
+        parts: Parts of the key.
     """
 
     artifact: Artifact
@@ -118,14 +118,14 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A function whose output is kept under a key and made only where it is missing.
+    """A function whose output is stored under a key; it runs only if the output is missing.
 
     Attributes:
-        body: The function itself, for tests of what it does.
-        output: What later stages call the output: the name of their parameter.
-        version: Raised whenever the same settings and inputs may give other files than before.
+        body: The function itself, for tests.
+        output: Name of the output: the parameter of later stages that receives it.
+        version: Version of the code; raised if equal settings and inputs may give other files.
         libraries: Distributions whose version decides the files.
-        optional_libraries: More of them, each with the question whether the settings use it.
+        optional_libraries: Further libraries, each with a test whether the settings use it.
     """
 
     body: StageBody
@@ -141,7 +141,7 @@ class Stage:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """Parameters of the body but for the run."""
+        """Parameters of the body except the run."""
         _, *rest = inspect.signature(self.body).parameters.items()
         return dict(rest)
 
@@ -165,11 +165,11 @@ class Stage:
         return decision.artifact
 
     def decide(self, night: Night, arguments: Mapping[str, Any]) -> Decision:
-        """Find the output or say why it has to be made; nothing runs.
+        """Decide whether the stage has to run, and why, without running it.
 
         Args:
             night: The facts of the night.
-            arguments: Of the body, by parameter.
+            arguments: Arguments of the body, by parameter.
         """
         inputs = {name: _identity(value) for name, value in arguments.items()}
         config = arguments.get("config")
@@ -188,7 +188,7 @@ class Stage:
         return Decision(artifact, not finished, reason, parts)
 
     def carry_out(self, decision: Decision, night: Night, arguments: Mapping[str, Any]) -> None:
-        """Run the body as a Prefect task where the decision says so; else the task only skips."""
+        """Run a Prefect task that runs the body, or only logs that the output is finished."""
 
         def run_or_skip() -> None:
             logger = get_run_logger()
@@ -214,7 +214,7 @@ def stage(
     libraries: tuple[str, ...] = (),
     optional_libraries: Mapping[str, Callable[[Any], bool]] | None = None,
 ) -> Callable[[StageBody], Stage]:
-    """Make a stage of a function; the arguments are the attributes of `Stage`."""
+    """Turn a function into a stage; the arguments are the attributes of `Stage`."""
 
     def decorate(body: StageBody) -> Stage:
         return Stage(body, output, version, libraries, optional_libraries or {})
@@ -223,7 +223,7 @@ def stage(
 
 
 class DiskFullError(RuntimeError):
-    """There is no room for what a stage writes."""
+    """The disk has no room for the files of a stage."""
 
 
 def _execute(work: StageBody, night: Night, decision: Decision, logger: AnyLogger) -> None:
@@ -255,11 +255,11 @@ def _execute(work: StageBody, night: Night, decision: Decision, logger: AnyLogge
 
 
 def _says_disk_full(error: BaseException | None) -> bool:
-    """Whether it, or what caused it, is the operating system's ENOSPC."""
+    """Whether the error or one of its causes is the operating system's ENOSPC."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True
-        if os.strerror(errno.ENOSPC) in str(error):  # Rust and C++ libraries pass only its text on
+        if os.strerror(errno.ENOSPC) in str(error):  # Rust and C++ libraries pass on its text only
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -279,7 +279,7 @@ def _scratch(artifact: Artifact) -> Path:
 
 
 def _remove_damage(folder: Path) -> None:
-    """Of an output that was whole once, keep what still is; the manifest goes last."""
+    """Delete the damaged files of an output that was complete, then its manifest."""
     if (folder / MANIFEST).exists():
         for name in damaged_files(folder):
             (folder / name).unlink(missing_ok=True)
@@ -287,7 +287,7 @@ def _remove_damage(folder: Path) -> None:
 
 
 def _identity(value: Any) -> Any:
-    """What stands for an argument in the key: JSON."""
+    """An argument as it enters the key: a JSON value."""
     if isinstance(value, Artifact):
         return value.key
     if isinstance(value, Settings):
@@ -296,7 +296,7 @@ def _identity(value: Any) -> Any:
 
 
 def _installed(library: str) -> str | None:
-    """Its version; None for an extra that is missing, which the body will say."""
+    """The library's version; None for a missing extra, for which the body raises an error."""
     try:
         return version(library)
     except PackageNotFoundError:
@@ -304,7 +304,7 @@ def _installed(library: str) -> str | None:
 
 
 def _why(folder: Path, parts: Mapping[str, Any]) -> str:
-    """Why a stage has to run: what differs from its newest finished output."""
+    """Why a stage has to run: the differences to the key of its newest finished output."""
     manifests = sorted(folder.glob(f"*/{MANIFEST}"), key=os.path.getmtime)
     if not manifests:
         return "never finished"

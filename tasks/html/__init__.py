@@ -1,1 +1,1 @@
-"""HTML pages and plots that need no network, no script and no server."""
+"""HTML pages and SVG plots that need no network, script or server."""

@@ -1,7 +1,7 @@
-"""The report's plots: figures in, SVG text out, the same bytes for the same figures.
+"""The report's plots as SVG text; equal figures give equal bytes.
 
-Text stays text and colours become CSS variables, so a plot takes the page's font and its light or
-dark colours; opened alone it shows the light ones.
+Text stays text and colours become CSS variables, so a plot has the page's font and its light or
+dark colours. Opened alone, it has the light ones.
 """
 
 import io
@@ -109,7 +109,7 @@ def quality_plot(estimates: Mapping[str, Estimate]) -> str:
 
 
 def size_plot(estimates: Mapping[str, Estimate], sizes: Mapping[str, float]) -> str:
-    """NDCG@10 against bytes on disk, logarithmic, of the models that have both."""
+    """NDCG@10 against bytes on disk (logarithmic), for the models that have both."""
     both = [model for model in estimates if sizes.get(model)]
     with drawing(HALF, 3.0) as (figure, svg):
         axes = _axes(figure)
@@ -196,7 +196,7 @@ def _axes(figure: Figure) -> Axes:
 
 
 def _reach(estimate: Estimate) -> list[list[float]]:
-    """How far the interval reaches below and above the mean, as error bars want it."""
+    """Distance of the interval's ends below and above the mean, as for error bars."""
     return [
         [max(0.0, estimate.mean - estimate.low)],
         [max(0.0, estimate.high - estimate.mean)],
@@ -213,15 +213,15 @@ def _legend(figure: Figure, axes: Axes, n_columns: int = len(LOOKS)) -> None:
 
 
 class _Drawing:
-    """A figure's SVG once its block is left: `svg(name, title)`."""
+    """Gives a figure's SVG after its block: `svg(name, title)`."""
 
     def __init__(self) -> None:
         self.text = ""
 
     def __call__(self, name: str, title: str) -> str:
-        """Make ids unique on the page, name the picture for screen readers, free the colours.
+        """Make ids unique on the page, name the picture for screen readers, use CSS colours.
 
-        The page's style sheet has the rest: the width, and the page's font.
+        The page's style sheet sets the width and the font.
         """
         body = self.text[self.text.index("<svg") :].strip()
         body = _IDS_AND_REFERENCES.sub(rf"\g<0>{name}-", body)
@@ -237,7 +237,7 @@ _NO_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type
 
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[tuple[Figure, _Drawing]]:
-    """A figure of this many inches that becomes SVG when the block is left."""
+    """A figure of this many inches, which becomes SVG at the end of the block."""
     drawn, buffer = _Drawing(), io.StringIO()
     with rc_context({**_RC, "svg.hashsalt": "recdistill"}):
         figure = Figure(figsize=(width, height), layout="constrained")

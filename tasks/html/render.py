@@ -1,4 +1,4 @@
-"""Pages that need no network, no script and no server: templates below `tasks`, one style."""
+"""Pages that need no network, script or server, from templates below `tasks` and one style."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +12,17 @@ FINDING_BADGES = {
     "failed": ("fail", "not met"),
     "skipped": ("skipped", "skipped"),
 }
-"""How a finding's outcome is shown: class and text."""
+"""CSS class and text of each outcome of a finding."""
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Fill in a template.
 
-    Everything is escaped: titles, file names and reasons come from other people's data.
+    Everything is escaped, because titles, file names and reasons come from the user's data.
 
     Args:
         template: Its path below `tasks`.
-        context: Its variables, all that it names.
+        context: All variables of the template.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1]),

@@ -1,1 +1,1 @@
-"""Forgetting a user, and the key for user ids."""
+"""Erasure of a user from a workspace, and the key for hashing user ids."""

@@ -1,7 +1,7 @@
-"""Forgetting a user: erased from the lake, its old versions, and every stage output.
+"""Erasure of a user from the lake, its old versions and every stage output.
 
-The user's traces are recorded first, in `erasures/`, under a hash that needs the lake's own salt.
-So if an erasure is interrupted, the next attempt completes it and its record.
+The user's traces are first recorded in `erasures/`, under a hash with the lake's own salt. So if an
+erasure is interrupted, the next attempt completes it and its record.
 """
 
 import secrets
@@ -24,7 +24,7 @@ from tasks.registry.store import Registry, RegistryConfig, Version, student_name
 
 @dataclass(frozen=True)
 class UserTraces:
-    """What a workspace holds of a user, or held before the erasure.
+    """The traces of a user in a workspace, at present or before the erasure.
 
     Attributes:
         interactions: Number of interactions in the lake.
@@ -46,7 +46,7 @@ class UserTraces:
     def in_words(self) -> list[str]:
         """The traces as lines of text."""
         if self == UserTraces():
-            return ["Nothing is held of this user."]
+            return ["The workspace holds nothing about this user."]
         since = f", the oldest of {self.first_event}" if self.first_event else ""
         lines = [
             f"Lake: {self.interactions:,} interactions{since}; {self.quarantine:,} rows of the "

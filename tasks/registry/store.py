@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
+from tasks.telemetry import switch_off_telemetry
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -124,7 +125,7 @@ class Registry:
     """
 
     def __init__(self, workspace: Path, config: RegistryConfig) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        switch_off_telemetry()
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.tracking import MlflowClient
 

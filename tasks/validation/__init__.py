@@ -1,1 +1,1 @@
-"""Validating new rows: rules, Great Expectations, findings, the page."""
+"""Validation of new rows: rules, Great Expectations, findings and the page."""

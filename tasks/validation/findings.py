@@ -1,4 +1,4 @@
-"""Findings: what became of each rule, collected batch by batch and put into words."""
+"""Findings: the outcome of each rule over all batches, as JSON and as text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ class Finding:
 
     Attributes:
         rule: The rule.
-        note: Why it was skipped, or what was left out.
-        unexpected: Number of values that break the rule; None where nothing can be counted.
-        sample: Some of them, as text.
-        places: Where each of the sample is: source and row, or a date with its figures.
+        note: Why the rule was skipped, or which data it left out.
+        unexpected: Number of values that break the rule; None if they can't be counted.
+        sample: Some of these values, as text.
+        places: Place of each value in the sample: source and row, or a date with its figures.
     """
 
     rule: Rule
@@ -49,13 +49,13 @@ class Finding:
         sample: Iterable[Any] = (),
         places: Iterable[str] = (),
     ) -> None:
-        """Add what was found on one batch.
+        """Add the result for one batch.
 
         Args:
-            holds: Whether the rule holds there.
+            holds: Whether the batch meets the rule.
             unexpected: Number of values that break it, if they can be counted.
             sample: Some of these values.
-            places: Where each of the sample is; empty, or one for each.
+            places: Place of each value in the sample; empty if unknown.
         """
         self._holds = holds and self._holds is not False
         if unexpected is not None:
@@ -102,8 +102,8 @@ def with_outcome(findings: Sequence[Finding], outcome: ExpectationOutcome) -> li
 
 
 def shown(value: Any) -> str:
-    """A value in words."""
-    if value is None or value != value:  # NaN is not itself
+    """A value as text."""
+    if value is None or value != value:  # NaN differs from itself
         return "missing"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")

@@ -1,10 +1,9 @@
-"""Great Expectations, and the only place where it is imported: rules and rows in, findings out.
+"""Great Expectations, imported in this module only: rules and rows in, findings out.
 
 Import this module inside functions: Great Expectations takes seconds to load.
 """
 
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,15 +16,16 @@ from textwrap import shorten
 from typing import Any
 
 import polars as pl
-from pydantic.v1 import PrivateAttr, ValidationError  # what Great Expectations is built on
+from pydantic.v1 import PrivateAttr, ValidationError  # Great Expectations uses it
 
 from recsys_core.data.schema import INTERACTIONS
+from tasks.telemetry import switch_off_telemetry
 from tasks.validation.findings import SAMPLE_SIZE, Finding, shown
 from tasks.validation.rules import NOT_NULL, OwnExpectation, Rule, names_of_rules
 
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read while it loads
+switch_off_telemetry()  # Great Expectations reads the variables while it loads
 with warnings.catch_warnings():
-    # It uses modules of the standard library and of pandas that are on their way out.
+    # It uses deprecated modules of the standard library and of pandas.
     warnings.simplefilter("ignore")
     import great_expectations as gx
     from great_expectations.checkpoint.actions import ValidationAction
@@ -38,7 +38,7 @@ with warnings.catch_warnings():
         list_registered_expectation_implementations,
     )
 
-# It announces a temporary folder for each batch.
+# It logs a temporary folder for each batch.
 logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
 _SITE = "local_site"
@@ -52,7 +52,7 @@ _LONGEST = 200
 _OWN_REMEDY = "Correct the file, or change validation.expectations."
 
 Places = Callable[[str, Sequence[int]], list[str]]
-"""From a rule's column and positions in a batch to what a reader finds these rows by."""
+"""Maps a rule's column and positions in a batch to text that helps a user find these rows."""
 
 
 class RecordFindings(ValidationAction):
@@ -82,7 +82,7 @@ class GxRunner:
 
         Args:
             name: Unique within this runner.
-            rules: What is expected.
+            rules: The rules.
         """
         asset = self._source.add_dataframe_asset(name)
         suite = gx.ExpectationSuite(name=name, expectations=[_expectation(one) for one in rules])
@@ -106,7 +106,7 @@ class GxRunner:
         after each run: the time for a first load would grow with the square of its dates.
 
         Args:
-            folder: Where to; what it holds is removed.
+            folder: Folder of the pages; its content is replaced.
         """
         shutil.rmtree(folder, ignore_errors=True)
         self._context.update_data_docs_site(
@@ -127,8 +127,8 @@ class Suite:
     """Rules as a suite of Great Expectations with its checkpoint; made by `GxRunner.suite`.
 
     Attributes:
-        findings: A finding for each rule, in their order; each run adds to them.
-        errors: Messages of Great Expectations where a rule could not be checked.
+        findings: One finding per rule, in the order of the rules; each run adds to them.
+        errors: Messages of Great Expectations about rules that could not be checked.
     """
 
     def __init__(self, rules: Sequence[Rule], checkpoint: gx.Checkpoint) -> None:
@@ -143,12 +143,12 @@ class Suite:
                 action._record = self._record
 
     def run(self, rows: pl.DataFrame, run_name: str, places: Places | None = None) -> None:
-        """Check a batch, and add what is found to the findings.
+        """Check a batch and add the results to the findings.
 
         Args:
             rows: The batch.
-            run_name: Names it in Data Docs; unique within the suite.
-            places: Says where rows are; None for a table of one row, whose columns are figures.
+            run_name: Name of the batch in Data Docs; unique within the suite.
+            places: Gives the places of rows; None for a table of one row that holds figures.
         """
         self._run_name, self._places = run_name, places
         rules = [finding.rule for finding in self.findings]
@@ -166,9 +166,9 @@ class Suite:
         if error := _error(result):
             self.errors.append(error)
         if self._places is not None and unexpected is None:
-            # An aggregate of the batch, or an error: the batch as a whole counts.
-            found = f"not checked: {error}" if error else shown(facts.get("observed_value"))
-            sample = [] if holds else [shorten(found, _LONGEST)]
+            # An aggregate of the batch, or an error: the place is the whole batch.
+            observed = f"not checked: {error}" if error else shown(facts.get("observed_value"))
+            sample = [] if holds else [shorten(observed, _LONGEST)]
             unexpected, places = len(sample), [self._run_name] * len(sample)
         elif self._places is not None:
             rows = list(facts.get("partial_unexpected_index_list") or [])[: len(sample)]
@@ -179,7 +179,7 @@ class Suite:
 
 
 def own_rules(expectations: Iterable[OwnExpectation]) -> list[Rule]:
-    """A user's own expectations as rules, each tried on a few made-up interactions.
+    """A user's own expectations as rules; each is tried on a few sample interactions.
 
     Raises:
         ValueError: One has an unknown type or wrong arguments, names an unknown column, can't be
@@ -208,10 +208,12 @@ def _own_rule(settings: OwnExpectation, taken: Collection[str]) -> Rule:
     try:
         text = text or _worded(_expectation(rule))
     except ValidationError as error:
-        details = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        details = (
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
         raise ValueError("; ".join(details)) from None
     trial = GxRunner().suite("trial", [rule])
-    trial.run(_made_up_rows(), "trial", lambda _, rows: [""] * len(rows))
+    trial.run(_sample_rows(), "trial", lambda _, rows: [""] * len(rows))
     if trial.errors:
         columns = ", ".join(INTERACTIONS.schema)
         msg = f"it can't be checked: {trial.errors[0]} (The columns are {columns}.)"
@@ -224,16 +226,16 @@ def _own_rule(settings: OwnExpectation, taken: Collection[str]) -> Rule:
 
 
 def _worded(expectation: Expectation) -> str:
-    """What is expected in the words of Great Expectations, without the column's name."""
+    """Great Expectations' own description of an expectation, without the column's name."""
     expectation.render()
     for content in expectation.rendered_content or []:
         facts: Any = content.value.to_json_dict()
-        values = {name: one["value"] for name, one in facts["params"].items()} | {"column": ""}
+        values = {name: param["value"] for name, param in facts["params"].items()} | {"column": ""}
         return Template(facts["template"]).safe_substitute(values).strip().rstrip(".")
     return expectation.expectation_type
 
 
-def _made_up_rows() -> pl.DataFrame:
+def _sample_rows() -> pl.DataFrame:
     def value(dtype: pl.DataType, number: int) -> Any:
         if dtype == pl.String:
             return f"{number}"
@@ -259,11 +261,11 @@ def _expectation(rule: Rule) -> Expectation:
 
 
 def _to_pandas(rows: pl.DataFrame, rules: Sequence[Rule]) -> Any:
-    """The columns that rules are about, each with no more than they need.
+    """The columns that the rules check, reduced to the values that the checks need.
 
-    A column that must only be present becomes 1 or missing: Great Expectations makes a fingerprint
-    of all it is given, which takes ten times as long as the check where it is given ids. Numbers
-    and times go as NumPy arrays, which alone are compared as whole columns.
+    A column that is only checked for missing values becomes 1 or missing: Great Expectations
+    fingerprints all values, which for ids takes ten times as long as the check. Numbers and times
+    become NumPy arrays, because only these are compared column by column.
     """
     read: dict[str, bool] = {}
     for rule in rules:
@@ -286,7 +288,7 @@ def _to_pandas(rows: pl.DataFrame, rules: Sequence[Rule]) -> Any:
 
 
 def _error(result: Any) -> str:
-    """What went wrong while a rule was checked; empty if nothing did."""
+    """The error message of a rule's check; empty if there was no error."""
     info: dict[str, Any] = result.exception_info or {}
     errors = [info] if "raised_exception" in info else list(info.values())
     return next((one["exception_message"] for one in errors if one["raised_exception"]), "")

@@ -1,4 +1,4 @@
-"""The new rows of a lake, checked date by date in bounded memory."""
+"""Checks of the new rows of a lake, date by date in bounded memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,12 +46,12 @@ _FEW = f"fewer than {FEWEST_ROWS} rows or users"
 
 @dataclass(frozen=True)
 class Days:
-    """New dates against the days before them.
+    """Comparisons of the new dates with the days before them.
 
     Attributes:
-        compared: What was compared, by ascending date.
-        skipped: The other dates, and why they could not be.
-        n_rows: All rows in the lake, of the dates that were looked at.
+        compared: The comparisons, by ascending date.
+        skipped: Dates that could not be compared, with the reason.
+        n_rows: Number of rows in the lake of each date that was counted.
     """
 
     compared: list[Comparison] = field(default_factory=list)
@@ -61,12 +61,12 @@ class Days:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What the validation of new rows found.
+    """The result of the validation of new rows.
 
     Attributes:
         n_rows: New rows that were checked.
-        findings: A finding for each rule.
-        days: The new dates compared with the days before them.
+        findings: One finding per rule.
+        days: Comparisons of the new dates with the days before them.
     """
 
     n_rows: int = 0
@@ -76,7 +76,7 @@ class ValidationResult:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """The rules of a night: for each new row, for all that is new together, for each new day."""
+    """The rules of a night: for each new row, for all new rows together, for each new day."""
 
     rows: list[Rule]
     night: list[Rule]
@@ -104,7 +104,7 @@ class NewRows:
     def check(
         self, gx: "GxRunner", rules: RuleSet, *, trailing_days: int, progress: Progress
     ) -> ValidationResult:
-        """Check everything; where the table's columns are wrong, only these."""
+        """Check all rules; if the table's columns are wrong, check only these."""
         types = {name: str(dtype) for name, dtype in self.table.collect_schema().items()}
         columns = _of_figures(gx, "columns", type_rules(INTERACTIONS), types)
         if with_outcome(columns, "failed"):
@@ -146,7 +146,7 @@ class NewRows:
             days.compared.append(outcome)
 
     def _night_facts(self, n_rows: int, defects: Mapping[str, int]) -> dict[str, float]:
-        """Figures of all that is new; no number of rows where only a catalogue is new."""
+        """Figures of all new rows; without a number of rows if only catalogue files are new."""
         facts = {
             **{name: defects[name] for name in ("repeated rows", "misplaced rows")},
             "quarantined share": quarantined_share(self._files),
@@ -168,7 +168,7 @@ def quarantined_share(files: Iterable[FileResult]) -> float:
 
 
 def figures_of(compared: Comparison) -> dict[str, DayFigure | None]:
-    """The figures that have a usual value, by the names of their rules."""
+    """The figures that are compared with a usual value, by the names of their rules."""
     return {
         ROWS: compared.rows,
         USERS: compared.users,
@@ -189,7 +189,7 @@ def _of_figures(
 
 def _of_days(gx: "GxRunner", rules: Sequence[Rule], days: Days) -> list[Finding]:
     """Check the figures of the days, as a table of one row for each day."""
-    table = pl.DataFrame([_deviations(one) for one in days.compared], schema=_DEVIATIONS)
+    table = pl.DataFrame([_deviations(compared) for compared in days.compared], schema=_DEVIATIONS)
     findings = {rule.name: Finding(rule) for rule in rules}
     decided = [rule for rule in rules if table[rule.column].count()]
     if decided:
@@ -223,11 +223,11 @@ def _deviations(compared: Comparison) -> dict[str, float | None]:
 
 
 def _undecided(column: str, days: Days) -> str:
-    """Which days a rule says nothing of, and why: the latest of them."""
+    """The latest day on which a rule could not be checked, with the reason."""
     reasons = dict(days.skipped)
-    for one in days.compared:
-        if figures_of(one).get(column, ...) is None:
-            reasons[one.day] = _FEW
+    for compared in days.compared:
+        if figures_of(compared).get(column, ...) is None:
+            reasons[compared.day] = _FEW
     if not reasons:
         return ""
     latest = max(reasons)
@@ -236,12 +236,12 @@ def _undecided(column: str, days: Days) -> str:
 
 
 def _of_day(compared: Comparison, column: str) -> str:
-    """A day and what was found on it."""
+    """A day with its figure or its kinds of events."""
     if column in (LOST, NEW):
         kinds = compared.lost_events if column == LOST else compared.new_events
         return f"{compared.day}: {', '.join(kinds)}"
     figure = figures_of(compared)[column]
-    assert figure is not None, "a day without the figure is not unexpected"
+    assert figure is not None, "a day without the figure breaks no rule"
     value, usual = (
         f"{number:,.0f}" if column in (ROWS, USERS) else f"{number:.3f}" for number in figure[:2]
     )
@@ -263,7 +263,7 @@ def _run_pieces(suite: "Suite", day: date, rows: pl.LazyFrame, piece_rows: int) 
 
 
 def _places(piece: pl.DataFrame, _: str, rows: Sequence[int]) -> list[str]:
-    """Source and row number of some rows."""
+    """Source and row number of these rows of a piece."""
     mask = (1 << ARRIVAL_BITS) - 1
     chosen = piece[list(rows)].select("source", pl.col("arrival") & mask)
     return [f"{source} row {row}" for source, row in chosen.iter_rows()]

@@ -1,4 +1,4 @@
-"""What validation found, to read: a summary in Markdown, a page that needs nothing else."""
+"""The result of the validation: a summary in Markdown, and an HTML page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -133,30 +133,30 @@ def _tiles(result: ValidationResult, files: Sequence[FileResult]) -> list[tuple[
 
 
 def _day_rows(days: Days) -> list[dict[str, Any]]:
-    """A row a compared day, the newest first."""
+    """One row per compared day, the newest first."""
     return [
         {
-            "day": one.day,
-            "n_trailing": len(one.trailing),
+            "day": compared_day.day,
+            "n_trailing": len(compared_day.trailing),
             "figures": [
                 ("–", "")
                 if figure is None
                 else (f"{figure.value:,.0f}", f"usually {figure.usual:,.0f}")
                 if name in (ROWS, USERS)
                 else (f"{figure.value:.3f}", f"usually {figure.usual:.3f}")
-                for name, figure in figures_of(one).items()
+                for name, figure in figures_of(compared_day).items()
             ],
             "kinds": [
-                *(f"{kind}: lost" for kind in one.lost_events),
-                *(f"{kind}: new" for kind in one.new_events),
+                *(f"{kind}: lost" for kind in compared_day.lost_events),
+                *(f"{kind}: new" for kind in compared_day.new_events),
             ],
         }
-        for one in reversed(days.compared)
+        for compared_day in reversed(days.compared)
     ]
 
 
 def _by_reason(skipped: Mapping[date, str]) -> list[tuple[str, str]]:
-    """Which dates could not be compared, and why: dates with one reason together."""
+    """The dates that could not be compared, grouped by reason."""
     grouped: dict[str, list[date]] = {}
     for day, reason in sorted(skipped.items()):
         grouped.setdefault(reason, []).append(day)
@@ -170,17 +170,21 @@ def _dates(days: Sequence[date]) -> str:
 
 
 def _plots(days: Days) -> dict[str, Markup]:
-    """Our own drawings, whose texts Matplotlib escapes; none where there is nothing to draw."""
+    """The plots as safe HTML, because Matplotlib escapes their texts; none without rows."""
     if not days.n_rows:
         return {}
     from tasks.validation.plots import shift_plot, volume_plot
 
-    new: Iterable[date] = {*days.skipped, *(one.day for one in days.compared)}
+    new: Iterable[date] = {*days.skipped, *(compared_day.day for compared_day in days.compared)}
     plots = {"volume": volume_plot(days.n_rows, new), "shift": ""}
     shifts: dict[date, float] = {}
-    for one in days.compared:
-        # What a day was when it was judged holds, not what it is among another day's trailing days.
-        shifts = {**one.shifts, **shifts, one.day: one.shifts[one.day]}
+    for compared_day in days.compared:
+        # A day keeps the distance of its own comparison, not that as another day's trailing day.
+        shifts = {
+            **compared_day.shifts,
+            **shifts,
+            compared_day.day: compared_day.shifts[compared_day.day],
+        }
     if shifts:
         plots["shift"] = shift_plot(shifts, new)
     return {name: Markup(svg) for name, svg in plots.items()}  # noqa: S704

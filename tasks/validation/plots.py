@@ -1,4 +1,4 @@
-"""Plots of the validation page: figures in, SVG text out, as in `tasks.html.plots`."""
+"""The plots of the validation page as SVG text, see `tasks.html.plots`."""
 
 from collections.abc import Collection, Mapping
 from datetime import date, timedelta
@@ -15,7 +15,7 @@ _NEW = LOOKS["teacher"].colour
 
 
 def volume_plot(n_rows: Mapping[date, int], new: Collection[date]) -> str:
-    """A bar a day: its rows in the lake.
+    """Rows in the lake: one bar per day.
 
     Args:
         n_rows: Rows by date; the last 60 days are drawn.
@@ -42,7 +42,7 @@ def volume_plot(n_rows: Mapping[date, int], new: Collection[date]) -> str:
 
 
 def shift_plot(shifts: Mapping[date, float], new: Collection[date]) -> str:
-    """A point a day: the distance of its popularity from that of the trailing days.
+    """Distance of the popularity from that of the trailing days: one point per day.
 
     Args:
         shifts: Jensen-Shannon distances, 0 to 1, by date; the last 60 days are drawn.
@@ -80,7 +80,7 @@ def _date_axis(axes: Axes) -> None:
 
 
 def _short(value: float, _: int | None) -> str:
-    """A number of rows on an axis: 1.5 M."""
+    """A number of rows as an axis label, such as 1.5 M."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:g} {unit}"

@@ -1,7 +1,7 @@
 """The rules for new rows and new days: configurations of Great Expectations, as plain data.
 
-The rules for rows come from `recsys_core.data.schema`, which cleaning uses, too. Nothing here
-imports Great Expectations, which takes seconds to load.
+The rules for rows come from `recsys_core.data.schema`, which cleaning uses too. This module does
+not import Great Expectations, which takes seconds to load.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ NOT_NULL = "expect_column_values_to_not_be_null"
 IN_SET = "expect_column_values_to_be_in_set"
 BETWEEN = "expect_column_values_to_be_between"
 ROW_BY_ROW = (EXISTS, NOT_NULL, IN_SET, BETWEEN)
-"""What says the same of rows together and in parts; of other types that isn't known here."""
+"""Types whose result is the same for all rows at once and in parts; others may differ."""
 
 _LARGEST_FLOAT32 = 3.4028234e38
 _CORRECT = (
@@ -34,16 +34,16 @@ _LOOK = (
 
 
 class OwnExpectation(Settings):
-    """An expectation of Great Expectations about the new interactions; its arguments stand beside.
+    """A user's own expectation about the new interactions; other fields are its arguments.
 
-    `description` says what is expected, to be read after the column's name, and `notes` what to do
-    when it is not so; without a description Great Expectations words it.
+    `description` states what is expected, to be read after the column's name, and `notes` the
+    remedy. Without a description the text is that of Great Expectations.
     """
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(
-        description='Its type in Great Expectations: "expect_column_values_to_be_between".'
+        description='Type in Great Expectations, such as "expect_column_values_to_be_between".'
     )
     severity: Severity = Field(
         default="fail", description='"fail" stops the night, "warn" only reports it.'
@@ -52,12 +52,12 @@ class OwnExpectation(Settings):
 
 @dataclass(frozen=True)
 class Rule:
-    """An expectation of Great Expectations, and what to tell a user who meets it broken.
+    """An expectation of Great Expectations, with the texts for users.
 
     Attributes:
-        name: Its name in `validation.severity` and in Great Expectations; unique.
+        name: Unique name in `validation.severity` and in Great Expectations.
         text: What is expected, to be read after the column's name.
-        remedy: What to do when it is not so.
+        remedy: What to do if data breaks the rule.
         type: The expectation's type.
         arguments: The expectation's arguments, the columns among them.
         severity: "fail" stops the night, "warn" only reports it.
@@ -72,18 +72,18 @@ class Rule:
 
     @property
     def columns(self) -> list[str]:
-        """The columns or figures that it is about; none where it is about the table."""
-        one_each = (self.arguments.get(key) for key in ("column", "column_A", "column_B"))
-        return [*filter(None, one_each), *self.arguments.get("column_list", ())]
+        """The columns or figures that the rule checks; none for a rule about the whole table."""
+        single = (self.arguments.get(key) for key in ("column", "column_A", "column_B"))
+        return [*filter(None, single), *self.arguments.get("column_list", ())]
 
     @property
     def column(self) -> str:
-        """The same in words."""
+        """The columns as text."""
         return ", ".join(self.columns) or INTERACTIONS.name
 
 
 def type_rules(table: Table) -> list[Rule]:
-    """The columns that a table must have, to be checked on a row that names their types."""
+    """Rules for a table's columns and their types, checked on a row that holds the types."""
     rules: list[Rule] = []
     for column in table.columns:
         about, dtype = {"column": column.name}, str(column.dtype)
@@ -96,7 +96,7 @@ def type_rules(table: Table) -> list[Rule]:
 
 
 def row_rules(table: Table, *, until: datetime, event_types: Sequence[str]) -> list[Rule]:
-    """What each row of a table must be like.
+    """Rules for each row of a table.
 
     Args:
         table: Its definition.
@@ -120,13 +120,13 @@ def row_rules(table: Table, *, until: datetime, event_types: Sequence[str]) -> l
 def night_rules(
     *, min_rows: int, max_rows: int | None, max_quarantined_share: float, refused: str
 ) -> list[Rule]:
-    """What all that is new must be like, taken together.
+    """Rules for all new rows together.
 
     Args:
         min_rows: Fewest rows of events.
         max_rows: Most rows of events.
         max_quarantined_share: Largest share of rows that were refused.
-        refused: How many rows were refused for which reason, in words.
+        refused: Number of refused rows by reason, as text.
     """
     most = "" if max_rows is None else f" and at most {max_rows}"
     return [
@@ -155,11 +155,11 @@ LOST, NEW = "lost event kinds", "new event kinds"
 
 
 def day_rules(bounds: Mapping[str, tuple[float, float]]) -> list[Rule]:
-    """What a day must be like compared with the trailing days.
+    """Rules for a day compared with the trailing days.
 
     Args:
-        bounds: From ROWS, USERS, NEW_ITEMS, EVENT_MIX and SHIFT to where the rule warns and where
-            it fails: a factor (more or fewer times the usual) for rows and users, a difference
+        bounds: For each of ROWS, USERS, NEW_ITEMS, EVENT_MIX and SHIFT the bound of a warning and
+            of a failure: a factor (more or fewer times the usual) for rows and users, a difference
             from the usual for the others.
     """
     rules: list[Rule] = []
@@ -174,12 +174,12 @@ def day_rules(bounds: Mapping[str, tuple[float, float]]) -> list[Rule]:
 
 
 def with_severity(rules: Sequence[Rule], severity: Mapping[str, Severity]) -> list[Rule]:
-    """The rules, of which the named ones are more or less severe."""
+    """The rules, with the given severity for the named ones."""
     return [replace(rule, severity=severity.get(rule.name, rule.severity)) for rule in rules]
 
 
 def names_of_rules(table: Table) -> list[str]:
-    """Names of the rules whose severity can be set: all but those on the columns themselves."""
+    """Names of the rules whose severity can be set: all except those of `type_rules`."""
     rules = [
         *row_rules(table, until=LATEST, event_types=("any",)),
         *night_rules(min_rows=0, max_rows=None, max_quarantined_share=0, refused=""),
@@ -220,5 +220,5 @@ def _day_rule(name: str, column: str, bound: float, severity: Severity) -> Rule:
 def _bounded(
     name: str, text: str, remedy: str, severity: Severity = "fail", **arguments: Any
 ) -> Rule:
-    """A rule on a figure, which has the rule's name unless `column` is given."""
+    """A rule on a figure; without `column` the figure has the rule's name."""
     return Rule(name, text, remedy, BETWEEN, {"column": name, **arguments}, severity)

@@ -114,7 +114,7 @@ def test_forgetting_needs_a_yes_and_a_dry_run_changes_nothing(
     assert _users(workspace) == {"v"}
 
     assert run(monkeypatch, "forget", "--user", "x", "--workspace", str(workspace), "--yes") == 0
-    assert "Nothing is held of this user." in capsys.readouterr().out
+    assert "The workspace holds nothing about this user." in capsys.readouterr().out
 
 
 def test_hashed_users_are_forgotten_by_the_id_of_the_source(

@@ -117,7 +117,9 @@ def test_a_wrong_checksum_removes_the_download(
     dataset = replace(described(small_archive, file_server), md5="0" * 32)
     folder = tmp_path / "data" / "small"
 
-    with pytest.raises(DatasetError, match=rf"checksum {found}, not {'0' * 32} .* removed.*again"):
+    with pytest.raises(
+        DatasetError, match=rf"checksum {found}, not the published {'0' * 32}; .* removed.*again"
+    ):
         fetch(dataset, folder, archive=None, progress=silent)
 
     assert names(folder.parent) == []
