@@ -1,1 +1,1 @@
-"""Speed and quality, measured; each module is a command that prints a table."""
+"""Benchmarks of speed and quality; each module is a command that prints a table."""

@@ -1,13 +1,13 @@
-"""How well the teacher ranks, on the protocol of published figures, over several seeds.
+"""Accuracy of the teacher over several seeds, with the protocol of published figures.
 
     python -m benchmarks.accuracy [--config FILE.toml] [--data DIR] [--seeds 3] [--final]
 
-Leave-one-out, full catalogue, seen items left out, no test timestamp. Settings are chosen on
-validation events. Only --final looks at the test events, and each look is a line in the ledger,
-which is committed: nobody climbs the test set unseen.
+Leave-one-out, full catalogue, without seen items, without the timestamp of the target. Settings are
+tuned on validation events. Only --final uses the test events, and each use adds a line to the
+ledger, which is committed, so tuning on the test set would show.
 
-Networks that are trained already are not trained again. To use several processes, train each seed
-in one of its own first: --only SEED.
+Trained networks are not trained again. To use several processes, first train each seed in its own
+process with --only SEED.
 """
 
 import json
@@ -37,9 +37,11 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--config", type=Path, default=Path("infra/configs/ml-1m.toml"))
     parser.add_argument("--workspace", type=Path, default=Path("workspace/accuracy"))
-    parser.add_argument("--seeds", type=int, default=3, help="teachers, each of its own seeds")
-    parser.add_argument("--only", type=int, help="train the teacher of this seed and no other")
-    parser.add_argument("--final", action="store_true", help="look at the test events, on record")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of teachers, each with its own seed"
+    )
+    parser.add_argument("--only", type=int, help="train only the teacher of this seed")
+    parser.add_argument("--final", action="store_true", help="use the test events and record it")
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from benchmarks.prepared import trained_teacher
@@ -53,8 +55,8 @@ def main() -> None:
     rows: list[list[object]] = []
     by_seed: dict[int, tuple[float, float]] = {}
     teachers: list[Artifact] = []
-    made, _ = trained_teacher(with_seed(config, seeds[0], quick=args.quick))
-    prepared = Prepared(made)
+    artifact, _ = trained_teacher(with_seed(config, seeds[0], quick=args.quick))
+    prepared = Prepared(artifact)
     for seed in seeds:
         _, teacher = trained_teacher(with_seed(config, seed, quick=args.quick))
         teachers.append(teacher)
@@ -76,7 +78,7 @@ def main() -> None:
         "by_seed": {seed: ndcg for seed, (ndcg, _) in by_seed.items()},
     }
     if len(seeds) > 1:
-        ndcg, hit_rate = ranked(prepared, together(teachers), split)
+        ndcg, hit_rate = ranked(prepared, ensemble_ranker(teachers), split)
         rows.append([f"all {len(seeds)} as one ensemble", ndcg, hit_rate])
         figures["ensemble_ndcg_at_10"] = ndcg
     if args.final:
@@ -85,7 +87,7 @@ def main() -> None:
 
 
 def with_seed(config: "NightlyConfig", seed: int, *, quick: bool) -> "NightlyConfig":
-    """The configuration with another seed of the teacher, and few epochs where it is only tried."""
+    """The configuration with another seed of the teacher; with `quick` also few epochs."""
     fields = config.model_dump()
     fields["teacher"]["training"]["seed"] = seed
     if quick:
@@ -94,20 +96,20 @@ def with_seed(config: "NightlyConfig", seed: int, *, quick: bool) -> "NightlyCon
 
 
 def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, "Ranker"]:
-    """The teacher, where it is an ensemble its first member, and baselines unless alone."""
+    """The teacher, the first member if it is an ensemble, and the baselines unless `alone`."""
     from recsys_core.models.checkpoint import load_model
     from recsys_core.models.ensemble import Ensemble, load_recommender
     from recsys_core.models.ranker import model_ranker
     from tasks.stages.evaluate import baselines
 
     whole = load_recommender(teacher.folder)
-    made = {"teacher": model_ranker(whole)}
+    models = {"teacher": model_ranker(whole)}
     if isinstance(whole, Ensemble):
-        made["one network of the teacher"] = model_ranker(load_model(teacher.folder))
-    return made if alone else made | baselines(data)
+        models["one network of the teacher"] = model_ranker(load_model(teacher.folder))
+    return models if alone else models | baselines(data)
 
 
-def together(teachers: Sequence["Artifact"]) -> "Ranker":
+def ensemble_ranker(teachers: Sequence["Artifact"]) -> "Ranker":
     """One ensemble of the teachers' first networks."""
     from recsys_core.models.checkpoint import load_model
     from recsys_core.models.ensemble import Ensemble
@@ -129,13 +131,13 @@ def ranked(data: "Prepared", ranker: "Ranker", split: "Split") -> tuple[float, f
         cases = read_cases(bucket, data.items, split, exclude_seen=data.exclude_seen)
         ranks.append(rank_targets(ranker, cases, candidates, exclude_seen=data.exclude_seen))
         users += cases.user_id
-    together = np.concatenate(ranks)
-    ndcg, hits = ndcg_at_k(together, 10), recall_at_k(together, 10)
+    all_ranks = np.concatenate(ranks)
+    ndcg, hits = ndcg_at_k(all_ranks, 10), recall_at_k(all_ranks, 10)
     return float(mean_per_user(ndcg, users).mean()), float(mean_per_user(hits, users).mean())
 
 
 def record(ledger: Path, figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
-    """Append a look at the test events: when, at which commit, with which recipe, what was seen."""
+    """Append a use of the test events to the ledger: time, commit, settings and figures."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
         capture_output=True,

@@ -1,12 +1,12 @@
-"""Items that training has never seen: does their content find them their place?
+"""Recall of cold items: how well content replaces training events.
 
     python -m benchmarks.cold_items [--config FILE.toml] [--data DIR] [--epochs N]
 
-Hides 5 % of the items from training, histories and validation entirely, trains networks on the
-rest, and then asks for each user's first event with a hidden item: is it among the first 50 of the
-full catalogue? The same network with random vectors in the place of the hidden items' says what
-that would be worth without content. Hidden items compete in the validation of the others too, where
-none of them is ever right. Without a configuration the synthetic world is used.
+Hides 5 % of the items from training, histories and validation, and trains networks on the rest. The
+test cases are each user's first event with a hidden item, ranked in the full catalogue: recall@50.
+For comparison, the hidden items of the same network get random vectors. In the validation of the
+known items, hidden items are candidates but never targets. Without a configuration the synthetic
+world is used.
 """
 
 import copy
@@ -35,11 +35,11 @@ SEED = 5
 def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
-    parser.add_argument("--config", type=Path, help="a TOML file; none: the synthetic world")
+    parser.add_argument("--config", type=Path, help="TOML file; default: the synthetic world")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/cold-items"))
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument(
-        "--id-dropout", type=float, default=0.1, help="id_dropout of the network that has one"
+        "--id-dropout", type=float, default=0.1, help="id_dropout of the third network"
     )
     args = parser.parse_args()
     set_default_environment(args.workspace)
@@ -74,8 +74,8 @@ def main() -> None:
             networks += [
                 (f"{name}, then fitted", with_cold_items(copy.deepcopy(model), data, network))
             ]
-        for title, one in networks:
-            figures[title] = compared(data, cold, one, hidden)
+        for title, network_model in networks:
+            figures[title] = compared(data, cold, network_model, hidden)
             rows.append([title, *figures[title].values()])
     columns = ["network", f"cold recall@{K}", "random vectors", "ratio"]
     columns += ["known NDCG@10", "with random vectors"]
@@ -90,7 +90,7 @@ def hidden_items(data: "Prepared") -> NDArray[np.int32]:
 
 
 def without(original: Any, hidden: NDArray[np.int32], folder: Path) -> Any:
-    """The prepared data as if nobody had ever met the hidden items."""
+    """The prepared data without any event of the hidden items."""
     from recsys_core.artifacts import Artifact
 
     (folder / "histories").mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def without(original: Any, hidden: NDArray[np.int32], folder: Path) -> Any:
 
 
 def cold_cases(data: "Prepared", hidden: NDArray[np.int32]) -> "Cases":
-    """Each user's first training event with a hidden item, after what they had had by then."""
+    """Each user's first training event with a hidden item, with the history before it."""
     from recsys_core.data.histories.cases import Cases
 
     is_hidden = np.zeros(len(data.items) + 1, bool)
@@ -145,24 +145,24 @@ def cold_cases(data: "Prepared", hidden: NDArray[np.int32]) -> "Cases":
 def compared(
     data: "Prepared", cold: "Cases", model: "Recommender", hidden: NDArray[np.int32]
 ) -> dict[str, float | None]:
-    """Recall of hidden items and NDCG of the others, and both with random vectors."""
-    found, known = recall(data, cold, model), data.validator(1_000_000)(model)
+    """Recall of hidden items and NDCG of known items, also with random vectors for hidden items."""
+    cold_recall, known = recall(data, cold, model), data.validator(1_000_000)(model)
     vectors = model.item_vectors
     changed = with_random_vectors(model, hidden)
     model.item_vectors = lambda *_, **__: changed  # pyright: ignore[reportAttributeAccessIssue]
     chance, beside = recall(data, cold, model), data.validator(1_000_000)(model)
     model.item_vectors = vectors
     return {
-        "cold_recall_at_50": found,
+        "cold_recall_at_50": cold_recall,
         "random": chance,
-        "ratio": found / chance if chance else None,
+        "ratio": cold_recall / chance if chance else None,
         "known_ndcg_at_10": known,
         "known_ndcg_at_10_with_random": beside,
     }
 
 
 def with_random_vectors(model: "Recommender", items: NDArray[np.int32]) -> "Tensor":
-    """Item vectors with random ones, of the usual length, for some items."""
+    """The item vectors, with random vectors of median length for some items."""
     import torch
 
     vectors = model.item_vectors().detach().clone()

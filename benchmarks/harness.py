@@ -1,4 +1,4 @@
-"""The convention that all benchmarks share: options, the machine, a table, figures as JSON."""
+"""Shared by all benchmarks: options, the machine, a table, figures as JSON."""
 
 import argparse
 import json
@@ -16,22 +16,24 @@ LIBRARIES = ("torch", "polars", "onnxruntime", "numpy", "mlflow", "prefect")
 
 def options(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="a small version, to see it run")
-    parser.add_argument("--data", type=Path, help="folder of the data that it reads")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="run a small version as a test")
+    parser.add_argument("--data", type=Path, help="folder of the data")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     return parser
 
 
 def peak_bytes() -> int:
-    """Most memory that this program has held; not what its parent held, as getrusage would say."""
+    """Peak memory of this program; getrusage would include that of its parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine and the library versions of the measurement."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -51,10 +53,10 @@ def finish(
     """Print the table and the machine, and write the figures.
 
     Args:
-        name: The benchmark's.
-        columns: Headings.
-        rows: Cells; floats are shown with four digits.
-        figures: By name, for the JSON file.
+        name: Name of the benchmark.
+        columns: Headings of the table.
+        rows: Cells of the table; floats are shown with four digits.
+        figures: Figures by name, for the JSON file.
         out: The JSON file, or None.
     """
     cells = [list(columns), *([_shown(cell) for cell in row] for row in rows)]

@@ -1,15 +1,15 @@
-"""Speed and memory of the lake at the size of an ordinary company, beside plain Polars and pandas.
+"""Speed and memory of the lake with up to 100 M interactions, beside plain Polars and pandas.
 
     python -m benchmarks.ingest [--rows 100e6] [--work DIR] [--out FIGURES.json]
 
-Makes synthetic interactions (60 dates, a user for 20 rows, an item for 100) as one Parquet file,
-and measures, each in a process of its own:
+Writes synthetic interactions (60 dates, one user per 20 rows, one item per 100 rows) as one Parquet
+file and measures these steps, each in its own process:
 
 - the first load: reading, cleaning, duplicates, bots, quarantine, Delta commit, item index;
 - a plain Polars scan and Delta write of the same rows: same columns, partitions, compression;
-- at a tenth of the rows (10 M at most): the same beside a straightforward pandas version;
+- at a tenth of the rows (10 M at most): the same, and a straightforward version in pandas;
 - the histories of all rows;
-- night 61: one more date, to the lake and into the histories;
+- night 61: one more date is added to the lake and to the histories;
 - Great Expectations on that night's partition.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 DAYS = 60
 FIRST_DAY = date(2026, 1, 1)
-LAST_DAY = FIRST_DAY + timedelta(days=DAYS)  # night 61 brings it
+LAST_DAY = FIRST_DAY + timedelta(days=DAYS)  # added by night 61
 KINDS = ("view", "click", "cart", "buy")
 SHARES = (0.7, 0.2, 0.07, 0.03)
 PANDAS_ROWS = 10_000_000
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _first_load_and_peer(work: Path, source: Path) -> dict[str, dict[str, float]]:
-    """Each in turn, the fastest of several: what else the disk does moves both by a fifth."""
+    """Run both in turn and keep the fastest runs; other disk load changes both by a fifth."""
     runs: dict[str, list[dict[str, float]]] = {"first load": [], PEERS[0]: []}
     for _ in range(REPEATS):
         shutil.rmtree(source.parents[1] / "workspace", ignore_errors=True)
@@ -113,7 +113,7 @@ def _report(took: dict[str, dict[str, float]], rows: int, out: Path | None) -> N
 
 
 def _measured(step: str, work: Path, source: Path) -> dict[str, float]:
-    """Seconds, CPU seconds and peak memory of a step in a process of its own, imports left out."""
+    """Seconds, CPU seconds and peak memory of a step in its own process, without imports."""
     command = [sys.executable, "-m", "benchmarks.ingest", "--step", step, "--work", str(work)]
     answer = subprocess.run(
         [*command, "--source", str(source)], stdout=subprocess.PIPE, text=True, check=True
@@ -142,7 +142,7 @@ def _run_step(step: str, work: Path, source: Path) -> None:
 
 
 def _make_source(path: Path, rows: int, *, night: bool = False) -> Path:
-    """Rows in the order of time; items by a power law, users alike."""
+    """Rows in the order of time; item popularity follows a power law, users are equally active."""
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def _stage_run(work: Path, name: str) -> "StageRun":
 
 
 def _ingest(work: Path, source: Path) -> None:
-    """What the ingest stage does, from finding the files to its record."""
+    """The work of the ingest stage, from finding the files to the ingest log."""
     from recsys_core.data.lake.ingest_log import known_files, mark_validated, read_ingest_log
     from recsys_core.data.lake.tables import Lake
     from recsys_core.data.sources.discovery import source_fingerprint
@@ -194,14 +194,14 @@ def _ingest(work: Path, source: Path) -> None:
 
     config, run = _config(source), _stage_run(work, "ingest")
     lake = Lake(run.lake)
-    # As if the nights before had passed validation.
+    # Earlier nights count as validated.
     mark_validated(lake, {name: one.fingerprint for name, one in read_ingest_log(lake).items()})
     files = source_fingerprint(config, known_files(lake))
     ingest.body(run, config=config, run_date=_run_date(source), sources=files)
 
 
 def _polars(work: Path, source: Path) -> None:
-    """The same rows into a Delta table, with nothing looked at."""
+    """Write the same rows to a Delta table without any check."""
     properties = WriterProperties(compression="ZSTD", compression_level=3)
     moment = pl.from_epoch("timestamp", time_unit="s").dt.replace_time_zone("UTC")
     rows = pl.scan_parquet(source, row_index_name="arrival").with_columns(
@@ -219,7 +219,7 @@ def _polars(work: Path, source: Path) -> None:
 
 
 def _pandas(work: Path, source: Path) -> None:
-    """What one would write first: the same checks in pandas, then partitioned Parquet."""
+    """A straightforward version: the same checks in pandas, then partitioned Parquet."""
     import pandas as pd
 
     rows: Any = pd.read_parquet(source)
@@ -247,7 +247,7 @@ def _pandas(work: Path, source: Path) -> None:
 
 
 def _histories(work: Path, source: Path) -> None:
-    """What the prepare stage does."""
+    """The histories of the prepare stage."""
     from recsys_core.artifacts import Artifact, publish
     from tasks.stages.prepare import PrepareConfig, prepare
 
@@ -265,7 +265,7 @@ def _histories(work: Path, source: Path) -> None:
 
 
 def _validate(work: Path, _: Path) -> None:
-    """What the validate stage does, the import of Great Expectations included."""
+    """The checks of the validate stage, with the import of Great Expectations."""
     from tasks.stages.validate import ValidationConfig, validate
 
     validate.body(

@@ -1,11 +1,11 @@
-"""What each kind of content brings: an ablation on a synthetic world with texts and images.
+"""Ablation of content modalities on a synthetic world with texts and images.
 
     python -m benchmarks.modalities [--epochs N]
 
-A text tells an item's category, an image its series; either is noisy, and some items lack it (see
-recsys_core/synthetic/modalities.py). Networks that read none, one or both of them are trained
-without 5 % of the items; then they rank each user's first event with one of those, and the usual
-validation events.
+The text vector depends on an item's category, the image vector on its series; both are noisy, and
+some items lack them (see recsys_core/synthetic/modalities.py). Networks with none, one or both of
+them are trained without 5 % of the items. They rank each user's first event with a hidden item, and
+the usual validation events.
 """
 
 from pathlib import Path
@@ -40,20 +40,20 @@ def main() -> None:
     config = synthetic_night(args.workspace, world)
     original = prepared_artifact(config)
     hidden = hidden_items(Prepared(original))
-    made = without(original, hidden, args.workspace / "hidden")
+    reduced = without(original, hidden, args.workspace / "hidden")
     cold = cold_cases(Prepared(original), hidden)
     vectors = pl.read_parquet(original.file("embeddings.parquet"))
     epochs = 1 if args.quick else args.epochs
     rows: list[list[object]] = []
     figures: dict[str, Any] = {"hidden_items": len(hidden), "cold_cases": len(cold)}
     for name, columns in SUBSETS.items():
-        vectors.select("item_idx", *columns).write_parquet(made.file("embeddings.parquet"))
-        data = Prepared(made)
+        vectors.select("item_idx", *columns).write_parquet(reduced.file("embeddings.parquet"))
+        data = Prepared(reduced)
         network = varied(config.teacher, epochs, {"content_features": 0})
         model = with_cold_items(trained(data, network, args.workspace / name), data, network)
-        found, warm = recall(data, cold, model), data.validator(1_000_000)(model)
-        rows.append([name, found, warm])
-        figures[name] = {"cold_recall_at_50": found, "warm_ndcg_at_10": warm}
+        cold_recall, warm = recall(data, cold, model), data.validator(1_000_000)(model)
+        rows.append([name, cold_recall, warm])
+        figures[name] = {"cold_recall_at_50": cold_recall, "warm_ndcg_at_10": warm}
     finish("modalities", ["content", f"cold recall@{K}", "warm NDCG@10"], rows, figures, args.out)
 
 

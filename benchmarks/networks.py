@@ -1,4 +1,4 @@
-"""Single networks, trained outside of a night, for the benchmarks of content."""
+"""Single networks that are trained outside of a night, for the benchmarks of content."""
 
 import time
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ def trained(
     """A network trained on the prepared data; its cold items are not fitted yet.
 
     Args:
-        data: What it learns from.
-        network: Its settings.
-        folder: For checkpoints.
-        validate_on: Whose validation events say when to stop; None: those of `data`.
-        source: Begins with what this model learned on other items; None: with initial weights.
+        data: Prepared data to train on.
+        network: Settings of the network.
+        folder: Folder of the checkpoint.
+        validate_on: Prepared data whose validation events stop the training; None: `data`.
+        source: Model of another catalogue to start from; None: initial weights.
     """
     model = build_network(data, network)
     if source is not None:
@@ -58,7 +58,7 @@ def trained(
 
 
 def with_cold_items(model: Recommender, data: Prepared, network: NetworkConfig) -> Recommender:
-    """The trained network with its cold items fitted, as a night leaves it."""
+    """The trained network after the cold items are fitted, as a night does."""
     training_set = training_set_of(data, model.max_length, network.training)
     candidates = candidate_set_of(training_set.item_counts(len(data.items)), network.training)
     fit_cold_items(

@@ -1,10 +1,10 @@
-"""Run a night and print what each model reached, beside the best that is possible.
+"""Run a night and print the figures of each model beside the best possible ones.
 
     python -m benchmarks.night [--config FILE.toml] [--data DIR] [--final]
 
-Without a configuration the synthetic world is used, whose true next-item distribution is known: the
-Bayes-optimal row is what a ranker that knew it would score on the same events. Validation events
-are shown; only --final looks at the test events.
+Without a configuration the synthetic world is used, whose true next-item distribution is known. The
+Bayes-optimal row has the figures of a ranker with this distribution on the same events. Models rank
+validation events; only --final uses the test events.
 """
 
 import time
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
-    parser.add_argument("--config", type=Path, help="a TOML file; none: the synthetic world")
+    parser.add_argument("--config", type=Path, help="TOML file; default: the synthetic world")
     parser.add_argument(
         "--workspace",
         type=Path,
         default=Path("workspace/benchmark"),
-        help="where the night works; never that of real nights, whose champion it would move",
+        help="workspace of the night; not that of real nights, whose champion would change",
     )
     parser.add_argument("--run-date", type=date.fromisoformat, help="the night's date")
-    parser.add_argument("--final", action="store_true", help="look at the test events")
+    parser.add_argument("--final", action="store_true", help="use the test events")
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from flows.config import NightlyConfig, load_config
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def adjusted(config: "NightlyConfig", args: Namespace) -> "NightlyConfig":
-    """The configuration with what the options change."""
+    """The configuration with the changes of the options."""
     fields = config.model_dump()
     fields["evaluation"]["split"] = "test" if args.final else "validation"
     fields["workspace"] = args.workspace
@@ -83,8 +83,8 @@ def adjusted(config: "NightlyConfig", args: Namespace) -> "NightlyConfig":
 def bayes_optimal(folder: Path, ranks: pl.DataFrame, data: "Prepared") -> tuple[float, float]:
     """NDCG@10 and Recall@10 of ranking the same events by their true distribution.
 
-    The mean over users of each user's mean, as for the models. The world knows each user's true
-    taste, which no model can, so this is a ceiling and not a goal.
+    The mean over users of each user's mean, as for the models. The true distribution uses each
+    user's true taste, which no model can know, so this is an upper bound.
     """
     from recsys_core.synthetic.world import World
 

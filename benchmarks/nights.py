@@ -1,10 +1,11 @@
-"""Two weeks of nights: a teacher trained anew every night, beside one that goes on from the last.
+"""Two weeks of nights: full training every night, compared with the retraining policy.
 
     python -m benchmarks.nights [--nights 14]
 
-Both see the same synthetic world grow by a day a night. The table has, for each night, the mode in
-which the second teacher was trained, its training events as a share of the first one's, and the
-NDCG@10 of both on the night's test window. The world is synthetic, so no test set is tuned on.
+Both teachers train on the same synthetic world, which grows by one day per night. The table has one
+row per night: the training mode of the second teacher, its training events as a share of those of
+the first, and the NDCG@10 of both on the test window of the night. The world is synthetic, so
+nothing is tuned on a real test set.
 """
 
 import time
@@ -24,7 +25,7 @@ EPOCHS = 16
 
 
 class Night(NamedTuple):
-    """What a teacher cost and was worth."""
+    """The cost and the quality of a teacher."""
 
     mode: str
     events: float
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def settings(workspace: Path, mode: str, *, quick: bool) -> "NightlyConfig":
-    """The default night, its teacher trained in full every night or as the policy decides."""
+    """The default night with full training every night, or with the retraining policy."""
     from flows.config import NightlyConfig
 
     world = {"n_users": 300, "n_items": 100} if quick else {}
@@ -100,7 +101,7 @@ def settings(workspace: Path, mode: str, *, quick: bool) -> "NightlyConfig":
 
 
 def night(config: "NightlyConfig", day: date) -> Night:
-    """Train a night's teacher and rank the test window with it."""
+    """Train the teacher of a night and rank the test window with it."""
     from benchmarks.accuracy import ranked
     from benchmarks.prepared import run_through
     from recsys_core.models.ensemble import load_recommender

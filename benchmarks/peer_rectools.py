@@ -1,11 +1,12 @@
 # pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
-"""RecTools' SASRec on the same training events; run in an environment of its own.
+"""RecTools' SASRec on the same training events; needs its own environment.
 
     pip install "rectools[torch]==0.19.0" "torch==2.13.0"
     python benchmarks/peer_rectools.py FOLDER EPOCHS
 
-Reads `train.csv` and `validation.csv` of the folder, prints a line of JSON: seconds of each
-epoch, sequences, NDCG@10 on validation after the last, peak memory. Imports nothing of ours.
+Reads `train.csv` and `validation.csv` of the folder and prints a line of JSON: seconds of each
+epoch, sequences, NDCG@10 on validation after the last epoch, peak memory. Imports no code of this
+project.
 """
 
 import json
@@ -24,21 +25,21 @@ from rectools.models import SASRecModel
 
 
 class EpochClock(Callback):
-    """Notes how long each epoch takes, for all copies that the trainers make of it."""
+    """Records the seconds of each epoch, shared by all copies that the trainers make."""
 
     seconds: ClassVar[list[float]] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Begin."""
+        """Record the start of an epoch."""
         self._began = time.perf_counter()
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        """End."""
+        """Record the seconds of an epoch."""
         self.seconds.append(time.perf_counter() - self._began)
 
 
 def main() -> None:
-    """Train, rank, print."""
+    """Train, rank the validation events and print the figures."""
     folder, epochs = sys.argv[1], int(sys.argv[2])
     torch.set_num_threads(2)
     torch.manual_seed(1)
@@ -80,9 +81,11 @@ def main() -> None:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmHWM:")) * 1024
     validation = pd.read_csv(f"{folder}/validation.csv")
-    found = model.recommend(validation["user_id"].to_numpy(), dataset, k=10, filter_viewed=True)
+    recommended = model.recommend(
+        validation["user_id"].to_numpy(), dataset, k=10, filter_viewed=True
+    )
     targets = validation.set_index("user_id")["item_id"]
-    hits = found[found[Columns.Item] == found[Columns.User].map(targets)]
+    hits = recommended[recommended[Columns.Item] == recommended[Columns.User].map(targets)]
     gains = 1 / np.log2(1 + hits[Columns.Rank].to_numpy(dtype=float))
     ndcg = float(gains.sum()) / len(validation)
     facts = {

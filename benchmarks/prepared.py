@@ -1,4 +1,4 @@
-"""The stages before training, run by themselves for the benchmarks that train."""
+"""The first stages of a night, for the benchmarks that train."""
 
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -17,11 +17,11 @@ from tasks.stages.prepare import prepare
 from tasks.stages.train_teacher import train_teacher
 
 RUN_DATE = date(2000, 1, 1)
-"""Leave-one-out data know no time; a fixed date lets every run find the last one's output."""
+"""Leave-one-out data has no real time; with a fixed date every run reuses earlier outputs."""
 
 
 def synthetic_night(workspace: Path, world: Mapping[str, Any] | None = None) -> NightlyConfig:
-    """A night on a synthetic world, whose month of events is written to the workspace."""
+    """The configuration of a night on a synthetic world; writes a month of events."""
     synthetic = {"folder": workspace / "world", "world": world or {}}
     config = NightlyConfig.model_validate({"workspace": workspace, "synthetic": synthetic})
     december = RUN_DATE.replace(year=RUN_DATE.year - 1, month=12)
@@ -33,18 +33,18 @@ def synthetic_night(workspace: Path, world: Mapping[str, Any] | None = None) -> 
 
 
 def prepared_artifact(config: NightlyConfig) -> Artifact:
-    """The prepared data of a configuration, made where they are missing."""
+    """The prepared data of a configuration; runs the stages whose output is missing."""
     return run_through(prepare, config)[prepare]
 
 
 def trained_teacher(config: NightlyConfig) -> tuple[Artifact, Artifact]:
-    """The prepared data and the teacher of a configuration, made where they are missing."""
+    """The prepared data and the teacher of a configuration; runs missing stages."""
     outcome = run_through(train_teacher, config)
     return outcome[prepare], outcome[train_teacher]
 
 
 def run_through(stage: Stage, config: NightlyConfig, *, day: date = RUN_DATE) -> Outcome:
-    """A night up to a stage."""
+    """Run a night up to and including a stage."""
 
     @flow(name="benchmark", persist_result=False)
     def stages() -> Outcome:

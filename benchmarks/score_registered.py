@@ -1,12 +1,12 @@
-"""Score a registered model as its users get it: loaded through MLflow, asked with string ids.
+"""Score a registered model as its users call it: through MLflow, with string ids.
 
-Shares no code with the pipeline's evaluation: it reads the source files, cuts the histories, asks
-`predict` for ten items and computes the metrics by itself. Where both agree, what was evaluated is
-what ships.
+Shares no code with the pipeline's evaluation: it reads the source files, cuts the histories, calls
+`predict` for ten items and computes the metrics itself. If both agree, the evaluated model is the
+registered one.
 
     python -m benchmarks.score_registered --config infra/configs/ml-1m.toml [--data DIR] [--final]
 
-Validation events are scored; only --final looks at the test events.
+It scores validation events; only --final uses the test events.
 """
 
 import math
@@ -42,10 +42,12 @@ def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
     parser.add_argument("--config", type=Path, help="the night's TOML file")
-    parser.add_argument("--workspace", type=Path, help="where the night worked")
+    parser.add_argument("--workspace", type=Path, help="workspace of the night")
     parser.add_argument("--run-date", type=date.fromisoformat, help="the night's date")
-    parser.add_argument("--alias", default="champion", help="or challenger, or a version's number")
-    parser.add_argument("--final", action="store_true", help="look at the test events")
+    parser.add_argument(
+        "--alias", default="champion", help="alias (champion or challenger) or version number"
+    )
+    parser.add_argument("--final", action="store_true", help="use the test events")
     args = parser.parse_args()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     config = load_config(args.config, data=args.data) if args.config else NightlyConfig()
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 def read_events(config: NightlyConfig) -> pl.DataFrame:
-    """All events, `user`, `item`, `at`, oldest first within a user, straight from the files."""
+    """All events of the source files: `user`, `item`, `at`, oldest first within a user."""
     source = config.events
     if source.format == "movielens":
         raw = pl.read_csv(f"{source.interactions}/ratings.csv")
@@ -96,7 +98,7 @@ def read_events(config: NightlyConfig) -> pl.DataFrame:
 
 
 def read_listing(config: NightlyConfig) -> dict[str, datetime]:
-    """When each item entered the catalogue, where the source says so."""
+    """The time at which each item entered the catalogue, if the source has it."""
     path = config.events.items
     if path is None:
         return {}
@@ -121,7 +123,7 @@ def by_time(
     run_date: date | None,
     split: str,
 ) -> Iterator[Case]:
-    """Events of the split's window, each after all that its user did before."""
+    """Events of the split's window, each with all earlier events of its user."""
     newest: Any = events["at"].max()
     day = run_date or config.run_date or newest.date() + timedelta(days=1)
     end = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(config.events.timezone))

@@ -1,11 +1,11 @@
-"""How fast networks train on a CPU, beside a peer and beside what the processor can do.
+"""Training speed on a CPU, compared with RecTools and with the processor's peak.
 
     python -m benchmarks.training_speed [--data DIR] [--peer-python PYTHON] [--epochs 3] [--part …]
 
-PYTHON is that of an environment with RecTools (see benchmarks/peer_rectools.py); without it the
-peer's row is left out. Each row is a process of its own with two threads, on ml-1m: width 64, 2
-layers, histories of 200, full softmax. Then synthetic logs of growing size, and a catalogue of a
-million items, where negatives are drawn. Where there is a GPU, ml-1m and a wide network on it, too.
+PYTHON is the interpreter of an environment with RecTools (see benchmarks/peer_rectools.py); without
+it that row is left out. Each row runs in its own process with two threads, on ml-1m: width 64, 2
+layers, histories of 200, full softmax. Then follow synthetic logs of growing size, and a catalogue
+of a million items with sampled negatives. With a GPU, ml-1m and a wide network also run on it.
 """
 
 import json
@@ -31,7 +31,9 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--config", type=Path, default=Path("infra/configs/ml-1m.toml"))
     parser.add_argument("--workspace", type=Path, default=Path("workspace/training-speed"))
-    parser.add_argument("--peer-python", type=Path, help="of an environment with RecTools")
+    parser.add_argument(
+        "--peer-python", type=Path, help="interpreter of an environment with RecTools"
+    )
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--part", choices=["all", "ml-1m", "growth"], default="all")
     args = parser.parse_args()
@@ -66,7 +68,7 @@ def main() -> None:
 def on_ml_1m(
     prepared: Path, folder: Path, epochs: int, peer_python: Path | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Ours, the peer's, and on a GPU where there is one."""
+    """The rows of this project and of RecTools on ml-1m, also on a GPU if there is one."""
     import torch
 
     log = ("ml-1m", str(prepared), str(epochs))
@@ -93,25 +95,25 @@ def growing(folder: Path, sizes: Sequence[int]) -> Iterator[tuple[str, dict[str,
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """The figures that are asked for, of what was measured in this run."""
+    """The ratios that this run could measure."""
     ours = figures.get(f"{OURS} fp32")
     if ours is None:
         return {}
-    found: dict[str, float] = {"share_of_gemm_peak": ours["share_of_gemm_peak"]}
+    measured: dict[str, float] = {"share_of_gemm_peak": ours["share_of_gemm_peak"]}
     if PEER in figures:
         peer = figures[PEER]
-        found["ratio_vs_rectools"] = sequences_per_second(ours) / sequences_per_second(peer)
-        found["memory_ratio_vs_rectools"] = ours["peak_bytes"] / peer["peak_bytes"]
-    return found
+        measured["ratio_vs_rectools"] = sequences_per_second(ours) / sequences_per_second(peer)
+        measured["memory_ratio_vs_rectools"] = ours["peak_bytes"] / peer["peak_bytes"]
+    return measured
 
 
 def sequences_per_second(facts: dict[str, Any]) -> float:
-    """Of the fastest epoch, as what else the machine does only ever slows one down."""
+    """Sequences per second of the fastest epoch, because other load only slows an epoch down."""
     return facts["sequences"] / min(facts["epoch_seconds"])
 
 
 def row(name: str, facts: dict[str, Any]) -> list[object]:
-    """A line of the table."""
+    """A row of the table."""
     return [
         name,
         min(facts["epoch_seconds"]),
@@ -123,12 +125,12 @@ def row(name: str, facts: dict[str, Any]) -> list[object]:
 
 
 def worker(*arguments: str) -> dict[str, Any]:
-    """Train in a process of its own, so that its peak memory is its own too."""
+    """Train in a separate process, so that its peak memory is its own."""
     return run([sys.executable, "-m", "benchmarks.training_worker", *arguments])
 
 
 def run(command: list[str]) -> dict[str, Any]:
-    """The JSON that a process prints last."""
+    """Run a process and read the JSON that it prints last."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
@@ -137,7 +139,7 @@ def run(command: list[str]) -> dict[str, Any]:
 
 
 def hand_over(prepared: Path, folder: Path) -> None:
-    """Training events and validation targets as plain tables, for the peer."""
+    """Write training events and validation targets as CSV files for RecTools."""
     users = pl.read_parquet(str(prepared / "histories" / "bucket-*.parquet")).with_columns(
         position=pl.int_ranges(pl.col("item_idx").list.len())
     )

@@ -1,4 +1,4 @@
-"""One training in a process of its own, for benchmarks.training_speed; prints a line of JSON.
+"""One training in its own process, for benchmarks.training_speed; prints a line of JSON.
 
 python -m benchmarks.training_worker ml-1m PREPARED EPOCHS PRECISION [DEVICE]
 python -m benchmarks.training_worker synthetic FOLDER EVENTS ITEMS
@@ -29,7 +29,7 @@ PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 def main() -> None:
-    """Train and print."""
+    """Train and print the figures."""
     torch.set_num_threads(2)
     what, *arguments = sys.argv[1:]
     on = {"ml-1m": on_ml_1m, "synthetic": on_synthetic, "wide": on_wide}
@@ -50,7 +50,7 @@ def on_ml_1m(prepared: str, epochs: str, precision: str, device: str = "cpu") ->
 
 
 def on_synthetic(folder: str, n_events: str, n_items: str) -> dict[str, Any]:
-    """An epoch over a made-up log: users of 100 events on average, items of Zipf's popularity."""
+    """An epoch over a synthetic log: 100 events per user on average, Zipf popularity of items."""
     path = Path(folder) / f"synthetic-{n_events}-{n_items}.parquet"
     write_synthetic(path, int(n_events), int(n_items))
     config = TrainingConfig(epochs=1, batch_size=128, precision="fp32", ema_decay=0.0)
@@ -68,14 +68,14 @@ def on_wide(folder: str, device: str, loss: str = "chunked") -> dict[str, Any]:
 
 
 def share_of_peak(facts: dict[str, Any], device: str, precision: str) -> dict[str, float]:
-    """What the device does in a large matrix product, and how much of that training did."""
+    """The peak of a large matrix product on the device, and the share that training reached."""
     peak = gemm_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     reached = facts["flops"] / min(facts["epoch_seconds"])
     return {"gemm_peak_flops": peak, "share_of_gemm_peak": reached / peak}
 
 
 def write_synthetic(path: Path, n_events: int, n_items: int) -> None:
-    """A bucket of histories."""
+    """Write a bucket of histories."""
     random = np.random.default_rng(0)
     drawn = np.asarray(random.geometric(1 / 98, n_events // 100)) + 2
     lengths = (drawn * (n_events / drawn.sum())).astype(np.int64).clip(3)
@@ -101,7 +101,7 @@ def trained(
     validate: Callable[[Any], float],
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Train, and note what each epoch took and what it computed."""
+    """Train and record the seconds and the operations of each epoch."""
     torch.manual_seed(config.seed)
     model = Recommender(n_items, size, None).to(device)
     training_set = TimedTrainingSet(
@@ -138,7 +138,7 @@ def trained(
 
 
 class TimedTrainingSet(TrainingSet):
-    """Notes how long each epoch takes, from the first batch that is asked for to after the last."""
+    """Records the seconds of each epoch, from the request of its first batch to its end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -152,16 +152,16 @@ class TimedTrainingSet(TrainingSet):
 
 
 class Work:
-    """Floating-point operations of forward and backward passes, padding left out.
+    """Floating-point operations of forward and backward passes, without padding.
 
-    A matrix product costs 2 per weight and position forward and 4 backward; attention what a causal
-    one needs. Element-wise work counts nothing.
+    A matrix product costs 2 per weight and position forward and 4 backward. Attention counts as
+    causal. Element-wise operations are not counted.
     """
 
-    def __init__(self, size: ModelConfig, n_competing: int) -> None:
+    def __init__(self, size: ModelConfig, n_candidates: int) -> None:
         dim = size.embedding_dim
         self._per_position = 6 * (
-            size.n_layers * (6 * dim * dim + 3 * dim * size.ffn_dim) + n_competing * dim
+            size.n_layers * (6 * dim * dim + 3 * dim * size.ffn_dim) + n_candidates * dim
         )
         self._per_pair = 12 * size.n_layers * dim
         self.flops = 0.0
@@ -176,7 +176,7 @@ class Work:
 
 
 def gemm_peak(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large matrix product: the best of several."""
+    """Floating-point operations per second of a large matrix product: the best of several."""
     side = PEAK_SIDE[device]
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")

@@ -1,13 +1,12 @@
-"""Beginning with what was learned on another log: two markets that share content, not ids.
+"""Transfer between two markets that share content but not ids.
 
     python -m benchmarks.transfer [--epochs N]
 
-A synthetic world's users are parted into two markets. Each carries three quarters of the items,
-drawn by itself, and gives them ids of its own; titles and categories are all that they share. A
-teacher of the first market is where training on 1, 5 and 25 % of the second one's users begins,
-and is compared with training from nothing on the same users. All rank the test window of all the
-second market's users; training stops by their validation events. The world is made up, so no test
-set is climbed.
+The users of a synthetic world are split into two markets. Each market offers a random three
+quarters of the items under its own ids; the markets share titles and categories only. Training on
+1, 5 and 25 % of the second market's users starts from a teacher of the first market, or from
+initial weights. All networks rank the test window of all users of the second market; their
+validation events stop the training. The world is synthetic, so nothing is tuned on a real test set.
 """
 
 from datetime import date
@@ -34,7 +33,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = options(__doc__)
     parser.add_argument("--workspace", type=Path, default=Path("workspace/transfer"))
-    parser.add_argument("--epochs", type=int, default=12, help="epochs on all of a market's users")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs for all users of a market")
     args = parser.parse_args()
     set_default_environment(args.workspace)
     from benchmarks.accuracy import ranked
@@ -58,25 +57,25 @@ def main() -> None:
     figures: dict[str, Any] = {"0": {"transferred": zero_shot}}
     for share in SHARES:
         part = Prepared(some_users(second, share, args.workspace / f"{share:.0%}"))
-        # Few users are few steps an epoch: the fewer, the more epochs, until it stops improving.
+        # Few users give few steps per epoch, so training has more epochs until it stops improving.
         often = varied(teacher, round(epochs / share**0.5), changes)
         patient = {"validate_every": max(1, often.training.epochs // 12), "patience": 3}
         training = often.training.model_copy(update=patient)
         often = often.model_copy(update={"training": training})
-        found: dict[str, float] = {}
+        ndcg_of: dict[str, float] = {}
         for name, begin in {"from nothing": None, "transferred": source}.items():
             folder = args.workspace / f"{share:.0%} {name}"
             model = trained(part, often, folder, validate_on=data, source=begin)
-            found[name], _ = ranked(data, model_ranker(model.eval()), "test")
-        gain = found["transferred"] / found["from nothing"]
-        rows.append([f"{share:.0%}", found["from nothing"], found["transferred"], gain])
-        figures[f"{share}"] = {**found, "ratio": gain}
+            ndcg_of[name], _ = ranked(data, model_ranker(model.eval()), "test")
+        gain = ndcg_of["transferred"] / ndcg_of["from nothing"]
+        rows.append([f"{share:.0%}", ndcg_of["from nothing"], ndcg_of["transferred"], gain])
+        figures[f"{share}"] = {**ndcg_of, "ratio": gain}
     columns = ["users trained on", "from nothing", "transferred", "ratio"]
     finish("transfer", columns, rows, figures, args.out)
 
 
 def markets(workspace: Path, *, n_users: int) -> list["NightlyConfig"]:
-    """Write the two markets' sources; a night's configuration for each."""
+    """Write the source files of both markets; returns a configuration for each."""
     from flows.config import NightlyConfig
     from recsys_core.synthetic.world import WorldConfig, write_world
 
@@ -115,7 +114,7 @@ def markets(workspace: Path, *, n_users: int) -> list["NightlyConfig"]:
 
 
 def some_users(original: "Artifact", share: float, folder: Path) -> "Artifact":
-    """The prepared data of a random share of the users; all items, counted anew."""
+    """The prepared data of a random share of the users; the items are counted again."""
     from recsys_core.artifacts import Artifact
     from recsys_core.data.catalogue.candidates import count_training_interactions
 

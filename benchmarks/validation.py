@@ -1,11 +1,11 @@
-"""Validate one night's partition and print the seconds and the memory that the stage takes.
+"""Validate the new rows of one night and print the seconds and the memory of the stage.
 
     python -m benchmarks.validation [--quick] [--data DIR] [--out FILE.json]
 
-The lake is synthetic: eight dates of 1.7 M rows each, 5 M users, 1 M items whose popularity falls
-like 1/rank. The last date is new and seven are trailing. Measured is the body of the stage in a
-process that has not loaded Great Expectations before, so that the import counts; another process
-writes the lake, so that its memory does not. With --data the lake is kept there and used again.
+The lake is synthetic: eight dates of 1.7 M rows each, 5 M users, 1 M items with popularity 1/rank.
+The last date is new, the seven others are trailing. The benchmark measures the body of the stage in
+a process that has not loaded Great Expectations before, so the import counts. Another process
+writes the lake, so its memory does not count. With --data the lake is kept there and reused.
 """
 
 import multiprocessing
@@ -53,7 +53,7 @@ def write_lake(folder: Path, n_rows: int) -> None:
     """Write the dates, each in a commit of its own."""
     random = np.random.default_rng(0)
     popularity = np.cumsum(1 / np.arange(1, N_ITEMS + 1))
-    Lake(folder)  # makes its tables, partitioned
+    Lake(folder)  # creates its partitioned tables
     for number, day in enumerate(DAYS):
         items = np.searchsorted(popularity, random.random(n_rows) * popularity[-1])
         events = pl.DataFrame(
