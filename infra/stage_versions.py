@@ -27,7 +27,7 @@ from infra.stage_code import Module, below, digest, read_modules
 CARRIERS = {
     "jaxtyping": "annotations, checked in tests only",
     "markupsafe": "escapes text",
-    "mlflow-skinny": "stores registered models; its formats carry their own version",
+    "mlflow": "stores registered models; its formats carry their own version",
     "prefect": "shows and logs",
     "psutil": "measures",
     "pydantic": "checks settings, whose values are in the key",
@@ -101,7 +101,7 @@ def problems(
             yield f"{name}, version {stage.version}: the code below it changed ({where})."
         used = {library for module in reached for library in modules[module].libraries}
         declared = {*stage.libraries, *CARRIERS, *NOT_USED.get(name, ())}
-        if missing := sorted(_distributions(used) - declared):
+        if missing := _undeclared(used, declared):
             yield (
                 f"{name}: its code imports {', '.join(missing)}, which its `libraries` lack. A "
                 "version that changes has to change the key."
@@ -188,11 +188,18 @@ def _code(reached: set[str], modules: Mapping[str, Module]) -> str:
     return digest(sorted(modules[name].code for name in reached))
 
 
-def _distributions(names: set[str]) -> set[str]:
-    """The distributions that provide these top-level names; the standard library has none."""
+def _undeclared(names: set[str], declared: set[str]) -> list[str]:
+    """A distribution for each top-level name that no declared distribution provides.
+
+    Several distributions may share a name, as those of MLflow do. The standard library has none.
+    """
     providers = packages_distributions()
-    distributions = (providers[name][0] for name in names if name in providers)
-    return {name.lower().replace("_", "-") for name in distributions}
+    missing: set[str] = set()
+    for name in names & providers.keys():
+        distributions = {provider.lower().replace("_", "-") for provider in providers[name]}
+        if not distributions & declared:
+            missing.add(min(distributions))
+    return sorted(missing)
 
 
 if __name__ == "__main__":
