@@ -1,7 +1,6 @@
 """The ingest stage: its record, kills in its middle, and real data."""
 
 import json
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from recsys_core.data.sources.config import ItemColumns, SourceConfig, SourceErr
 from recsys_core.data.sources.discovery import source_fingerprint
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
+from tests.killed_commits import Killed, killed_at_commit
 from tests.shared_data import DATA
 
 RUN_DATE = date(2026, 1, 10)
-
-
-class _Killed(BaseException):
-    """Like kill -9 for what comes after: no handler of the product catches it."""
+COMMITS = ((pl.DataFrame, "write_delta"), (DeltaTable, "create_write_transaction"))
 
 
 def _ingest(
@@ -94,26 +91,6 @@ def test_only_what_was_there_when_the_night_began_is_taken(
         _ingest(tmp_path, sources, hashes | {"interactions/gone.csv": "0"})
 
 
-def _write_until(monkeypatch: pytest.MonkeyPatch, commits: int, *, committed: bool) -> None:
-    """Let the process die at a commit: just after it, or just before it."""
-    left = [commits]
-
-    def dying(commit: Callable[..., Any]) -> Callable[..., Any]:
-        def dying_commit(*arguments: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0 and not committed:
-                raise _Killed
-            done = commit(*arguments, **options)
-            if left[0] == 0:
-                raise _Killed
-            return done
-
-        return dying_commit
-
-    for owner, name in ((pl.DataFrame, "write_delta"), (DeltaTable, "create_write_transaction")):
-        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
-
-
 def _contents(workspace: Path) -> dict[str, Any]:
     lake = Lake(workspace / "lake")
     tables = {table.name: lake.scan(table.name).collect() for table in TABLES}
@@ -122,19 +99,18 @@ def _contents(workspace: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_after_a_kill_at_any_commit_a_rerun_gives_the_same(
-    tmp_path: Path, sources: SourceConfig, monkeypatch: pytest.MonkeyPatch, committed: bool
+    tmp_path: Path, sources: SourceConfig, committed: bool
 ) -> None:
     expected = _ingest(tmp_path / "whole", sources)
     contents = _contents(tmp_path / "whole")
     kills = 0
     for commits in range(1, 30):
         workspace = tmp_path / str(commits)
-        _write_until(monkeypatch, commits, committed=committed)
         try:
-            _ingest(workspace, sources)
-        except _Killed:
+            with killed_at_commit(commits, committed=committed, commits=COMMITS):
+                _ingest(workspace, sources)
+        except Killed:
             kills += 1
-        monkeypatch.undo()
         assert _ingest(workspace, sources) == expected
         assert _contents(workspace) == contents
         if kills < commits:

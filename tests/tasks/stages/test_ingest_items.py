@@ -1,8 +1,6 @@
 """Catalogue files over many nights: versions, retirement, vectors, and the item index."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,9 @@ from recsys_core.data.sources.config import SourceConfig, SourceError
 from recsys_core.data.sources.discovery import source_fingerprint
 from tasks.engine.stage import StageRun
 from tasks.stages.ingest import ingest
+from tests.killed_commits import Killed, killed_at_commit
 
 FIRST = date(2026, 1, 10)
-
-
-class _Killed(BaseException):
-    """Like kill -9 for what comes after: no handler of the product catches it."""
 
 
 def _config(folder: Path, **settings: object) -> SourceConfig:
@@ -56,32 +51,7 @@ def _held(folder: Path, day: int, *columns: str) -> list[tuple[Any, ...]]:
     return held.select("item_id", *columns).rows()
 
 
-@contextmanager
-def _death_at(commit_number: int, *, committed: bool) -> Iterator[None]:
-    """The process dies at a commit: just after it, or just before it."""
-    left = [commit_number]
-
-    def dying(commit: Callable[..., Any]) -> Callable[..., Any]:
-        def dying_commit(*arguments: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0 and not committed:
-                raise _Killed
-            done = commit(*arguments, **options)
-            if left[0] == 0:
-                raise _Killed
-            return done
-
-        return dying_commit
-
-    with pytest.MonkeyPatch.context() as patch:
-        for owner, name in (
-            (DeltaTable, "create_write_transaction"),
-            (TableAlterer, "add_columns"),
-        ):
-            patch.setattr(owner, name, dying(getattr(owner, name)))
-        yield
-
-
+COMMITS = ((DeltaTable, "create_write_transaction"), (TableAlterer, "add_columns"))
 IDS = st.sampled_from(["a", "b", "c", "d", "é", "10", "9"])
 NIGHT = st.fixed_dictionaries(
     {
@@ -123,9 +93,11 @@ def test_no_items_index_ever_changes_over_random_nights(
         before = lake.item_index()
         prefix = index_prefix_sha256(before["item_id"])
         try:
-            with _death_at(night["killed_at"] or 0, committed=night["committed"]):
+            with killed_at_commit(
+                night["killed_at"] or 0, committed=night["committed"], commits=COMMITS
+            ):
                 result = _ingest(folder, config, day)
-        except _Killed:
+        except Killed:
             day += 1  # the rerun may be the next night
             result = _ingest(folder, config, day)
         index = lake.item_index()
@@ -177,9 +149,9 @@ def test_after_a_kill_at_any_commit_a_rerun_gives_the_same_catalogue(
         folder = tmp_path / str(number)
         config = _two_nights(folder)
         try:
-            with _death_at(number, committed=committed):
+            with killed_at_commit(number, committed=committed, commits=COMMITS):
                 _ingest(folder, config, day=1)
-        except _Killed:
+        except Killed:
             kills += 1
         _ingest(folder, config, day=1)
         assert _contents(folder) == _contents(whole)

@@ -1,8 +1,5 @@
 """The validation stage: what it lets through, what it stops, and what it says."""
 
-import json
-from collections.abc import Iterable
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,88 +11,53 @@ from recsys_core.artifacts import Artifact, sha256_file
 from recsys_core.data.lake.ingest_log import read_ingest_log
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.schema import INTERACTIONS
-from recsys_core.data.sources.config import SourceConfig
-from recsys_core.data.sources.discovery import source_fingerprint
 from recsys_core.settings import silent
-from recsys_core.synthetic.world import WorldConfig, write_world
 from tasks.contracts.ingest import IngestResult
-from tasks.engine.stage import StageRun
-from tasks.stages.ingest import ingest
-from tasks.stages.validate import ValidationConfig, ValidationFailedError, validate
+from tasks.stages.validate import ValidationConfig, ValidationFailedError
 from tasks.validation.findings import with_outcome
 from tasks.validation.great_expectations import GxRunner
 from tasks.validation.new_rows import NewRows, RuleSet
 from tasks.validation.rules import BETWEEN, row_rules
-
-RUN_DATE = date(2026, 1, 10)
-HEADER = "user_id,item_id,timestamp,event_type,weight\n"
-
-
-def _run(workspace: Path, stage: str) -> StageRun:
-    out = workspace / stage
-    out.mkdir(parents=True, exist_ok=True)
-    return StageRun.bare(workspace, out)
-
-
-def _ingest(workspace: Path, text: str, **settings: object) -> Artifact:
-    path = workspace / "in" / "a.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HEADER + text)
-    config = SourceConfig.model_validate(
-        {"interactions": path, "timestamp_unit": "iso", **settings}
-    )
-    run, hashes = _run(workspace, "ingest"), source_fingerprint(config)
-    ingest.body(run, config=config, run_date=RUN_DATE, sources=hashes)
-    return Artifact("ingest", "key", run.out)
-
-
-def _validate(workspace: Path, ingested: Artifact, **settings: Any) -> dict[str, Any]:
-    config = ValidationConfig.model_validate(settings)
-    return validate.body(_run(workspace, "validate"), config=config, ingested=ingested)
-
-
-def _report(workspace: Path) -> dict[str, Any]:
-    return json.loads((workspace / "validate" / "validation.json").read_text())
-
+from tests.validation_stage import ingest_text, run_validate, written_report
 
 GOOD = "u,i,2026-01-01,view,1\nv,i,2026-01-02,buy,2\n"
 
 
 def test_good_rows_pass_and_are_no_longer_new(tmp_path: Path) -> None:
-    ingested = _ingest(tmp_path, GOOD)
-    assert _validate(tmp_path, ingested)["n_rows"] == 2
-    assert _report(tmp_path)["success"] is True
+    ingested = ingest_text(tmp_path, GOOD)
+    assert run_validate(tmp_path, ingested)["n_rows"] == 2
+    assert written_report(tmp_path)["success"] is True
     first = sha256_file(tmp_path / "validate" / "validation.json")
-    _validate(tmp_path, ingested)
+    run_validate(tmp_path, ingested)
     assert sha256_file(tmp_path / "validate" / "validation.json") == first
-    _ingest(tmp_path, GOOD)
+    ingest_text(tmp_path, GOOD)
     nothing = dict.fromkeys(("n_rows", "n_expectations", "n_failed", "n_warned", "n_skipped"), 0)
-    assert _validate(tmp_path, ingested) == nothing
+    assert run_validate(tmp_path, ingested) == nothing
     assert "Nothing is new" in (tmp_path / "validate" / "validation.md").read_text()
 
 
 def test_what_failed_stays_new_until_it_is_corrected(tmp_path: Path) -> None:
     for _ in range(2):
-        ingested = _ingest(tmp_path, GOOD)
+        ingested = ingest_text(tmp_path, GOOD)
         with pytest.raises(ValidationFailedError):
-            _validate(tmp_path, ingested, event_types=["view"])
+            run_validate(tmp_path, ingested, event_types=["view"])
     (record,) = read_ingest_log(Lake(tmp_path / "lake")).values()
     assert not record.validated
-    ingested = _ingest(tmp_path, GOOD.replace("buy", "view"))
-    assert _validate(tmp_path, ingested, event_types=["view"])["n_failed"] == 0
+    ingested = ingest_text(tmp_path, GOOD.replace("buy", "view"))
+    assert run_validate(tmp_path, ingested, event_types=["view"])["n_failed"] == 0
 
 
 def test_the_failure_says_what_where_and_what_to_do(tmp_path: Path) -> None:
-    ingested = _ingest(tmp_path, GOOD + "w,i,2026-01-02,bye,1\n")
+    ingested = ingest_text(tmp_path, GOOD + "w,i,2026-01-02,bye,1\n")
     with pytest.raises(ValidationFailedError) as caught:
-        _validate(tmp_path, ingested, event_types=["view"])
+        run_validate(tmp_path, ingested, event_types=["view"])
     assert (
         "- **event_type** is one of view; 2 are not, for example buy (interactions/a.csv row "
         "2), bye (interactions/a.csv row 3). Correct the file, or add the kind to "
         "validation.event_types." in str(caught.value)
     )
     assert (tmp_path / "validate" / "validation.md").read_text() == str(caught.value)
-    failed = [one for one in _report(tmp_path)["expectations"] if not one["success"]]
+    failed = [one for one in written_report(tmp_path)["expectations"] if not one["success"]]
     assert [(one["column"], one["unexpected"], one["sample"]) for one in failed] == [
         ("event_type", 2, ["buy", "bye"])
     ]
@@ -112,7 +74,7 @@ def test_too_few_or_too_many_rows_fail(
     tmp_path: Path, settings: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValidationFailedError) as caught:
-        _validate(tmp_path, _ingest(tmp_path, GOOD), **settings)
+        run_validate(tmp_path, ingest_text(tmp_path, GOOD), **settings)
     assert message in str(caught.value)
 
 
@@ -121,18 +83,21 @@ def test_too_many_quarantined_rows_fail(tmp_path: Path) -> None:
     with pytest.raises(
         ValidationFailedError, match=r"quarantined share\*\* is at most 0\.05.*0\.333"
     ):
-        _validate(tmp_path, _ingest(tmp_path, text))
-    assert _validate(tmp_path, _ingest(tmp_path, text, max_quarantined_share=0.34))["n_rows"] == 2
+        run_validate(tmp_path, ingest_text(tmp_path, text))
+    assert (
+        run_validate(tmp_path, ingest_text(tmp_path, text, max_quarantined_share=0.34))["n_rows"]
+        == 2
+    )
 
 
 def test_early_rows_are_neither_good_nor_bad(tmp_path: Path) -> None:
-    ingested = _ingest(tmp_path, GOOD + "w,i,2026-01-10,view,1\n" * 5)
-    assert _validate(tmp_path, ingested)["n_rows"] == 2
+    ingested = ingest_text(tmp_path, GOOD + "w,i,2026-01-10,view,1\n" * 5)
+    assert run_validate(tmp_path, ingested)["n_rows"] == 2
 
 
 def _tamper(workspace: Path, change: list[pl.Expr] | str) -> Artifact:
     """Rows that went around the ingest."""
-    ingested = _ingest(workspace, GOOD)
+    ingested = ingest_text(workspace, GOOD)
     rows = Lake(workspace / "lake").scan("interactions").collect()
     rows = rows.drop(change) if isinstance(change, str) else rows.with_columns(change)
     place = str(workspace / "lake" / "interactions")
@@ -159,8 +124,8 @@ def test_rows_that_went_around_the_ingest_are_found(
     tmp_path: Path, change: list[pl.Expr] | str, column: str, expectation: str
 ) -> None:
     with pytest.raises(ValidationFailedError):
-        _validate(tmp_path, _tamper(tmp_path, change))
-    failed = [one for one in _report(tmp_path)["expectations"] if not one["success"]]
+        run_validate(tmp_path, _tamper(tmp_path, change))
+    failed = [one for one in written_report(tmp_path)["expectations"] if not one["success"]]
     (found,) = (
         one
         for one in failed
@@ -178,19 +143,19 @@ def test_repeated_rows_are_found(tmp_path: Path) -> None:
     ]
     ingested = _tamper(tmp_path, same)
     with pytest.raises(ValidationFailedError, match=r"repeated rows\*\* are none; found: 1\b"):
-        _validate(tmp_path, ingested)
+        run_validate(tmp_path, ingested)
 
 
 def test_rows_under_another_date_are_found(tmp_path: Path) -> None:
     ingested = _tamper(tmp_path, [pl.col("timestamp").dt.offset_by("-1d")])
     with pytest.raises(ValidationFailedError, match=r"misplaced rows\*\* are none; found: 2\b"):
-        _validate(tmp_path, ingested)
+        run_validate(tmp_path, ingested)
 
 
 def test_a_missing_value_is_named_with_its_place(tmp_path: Path) -> None:
     ingested = _tamper(tmp_path, [pl.lit(None, pl.String).alias("item_id")])
     with pytest.raises(ValidationFailedError) as caught:
-        _validate(tmp_path, ingested)
+        run_validate(tmp_path, ingested)
     assert (
         "**item_id** has no missing values; 2 are not, for example missing "
         "(interactions/a.csv row 1), missing (interactions/a.csv row 2)." in str(caught.value)
@@ -202,8 +167,8 @@ def test_where_a_column_is_missing_only_columns_are_checked(tmp_path: Path) -> N
     with pytest.raises(
         ValidationFailedError, match=r"\*\*weight\*\* exists; found: nothing to examine"
     ):
-        _validate(tmp_path, _tamper(tmp_path, "weight"))
-    report = _report(tmp_path)
+        run_validate(tmp_path, _tamper(tmp_path, "weight"))
+    report = written_report(tmp_path)
     assert {one["expectation"] for one in report["expectations"] if not one["success"]} == {
         "exists",
         "is of type Float32",
@@ -216,7 +181,7 @@ def test_samples_are_the_first_rows_however_the_rows_are_split(
     tmp_path: Path, piece_rows: int
 ) -> None:
     text = "".join(f"u{row},i,2026-01-0{1 + row % 2},k{row % 3},1\n" for row in range(12))
-    ingested = IngestResult.load(_ingest(tmp_path, text))
+    ingested = IngestResult.load(ingest_text(tmp_path, text))
     new = NewRows(Lake(tmp_path / "lake"), ingested, piece_rows=piece_rows)
     rows = row_rules(INTERACTIONS, until=new.until, event_types=["k1"])
     result = new.check(GxRunner(), RuleSet(rows, [], []), trailing_days=7, progress=silent)
@@ -230,8 +195,8 @@ def test_samples_are_the_first_rows_however_the_rows_are_split(
 def test_what_only_warns_is_said_everywhere_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ingested = _ingest(tmp_path, GOOD)
-    summary = _validate(
+    ingested = ingest_text(tmp_path, GOOD)
+    summary = run_validate(
         tmp_path, ingested, event_types=["view"], severity={"event_type is known": "warn"}
     )
     assert (summary["n_failed"], summary["n_warned"]) == (0, 1)
@@ -242,9 +207,11 @@ def test_what_only_warns_is_said_everywhere_and_stops_nothing(
     assert sentence in written
     page = (tmp_path / "validate" / "validation.html").read_text()
     assert "Validation passed, with 1 warning" in page
-    (warned,) = (one for one in _report(tmp_path)["expectations"] if one["outcome"] == "warned")
+    (warned,) = (
+        one for one in written_report(tmp_path)["expectations"] if one["outcome"] == "warned"
+    )
     assert (warned["severity"], warned["success"]) == ("warn", False)
-    assert _report(tmp_path)["success"] is True
+    assert written_report(tmp_path)["success"] is True
     (record,) = read_ingest_log(Lake(tmp_path / "lake")).values()
     assert record.validated
 
@@ -258,7 +225,7 @@ def test_an_unknown_rule_is_refused_with_the_names_that_there_are() -> None:
 
 def test_data_docs_are_built_with_the_severities(tmp_path: Path) -> None:
     with pytest.raises(ValidationFailedError):
-        _validate(tmp_path, _ingest(tmp_path, GOOD), event_types=["view"])
+        run_validate(tmp_path, ingest_text(tmp_path, GOOD), event_types=["view"])
     docs = tmp_path / "validate" / "data_docs"
     pages = {str(path.relative_to(docs)) for path in docs.rglob("*.html")}
     assert {"index.html", "expectations/rows.html", "expectations/night.html"} <= pages
@@ -268,166 +235,20 @@ def test_data_docs_are_built_with_the_severities(tmp_path: Path) -> None:
 
 
 def test_an_own_expectation_shows_everywhere_and_decides(tmp_path: Path) -> None:
-    ingested = _ingest(tmp_path, GOOD)
+    ingested = ingest_text(tmp_path, GOOD)
     own: dict[str, Any] = {"type": BETWEEN, "column": "weight", "max_value": 1}
     text = "values must be less than or equal to 1.0"
     with pytest.raises(ValidationFailedError) as caught:
-        _validate(tmp_path, ingested, expectations=[own])
+        run_validate(tmp_path, ingested, expectations=[own])
     sentence = f"**weight** {text}; 1 is not, for example 2 (interactions/a.csv row 2)"
     assert sentence in str(caught.value)
     out = tmp_path / "validate"
     assert sentence in (out / "validation.md").read_text()
     assert text in (out / "validation.html").read_text()
     assert text in (out / "data_docs" / "expectations" / "rows.html").read_text(encoding="utf-8")
-    (failed,) = (one for one in _report(tmp_path)["expectations"] if not one["success"])
+    (failed,) = (one for one in written_report(tmp_path)["expectations"] if not one["success"])
     assert (failed["column"], failed["expectation"], failed["unexpected"]) == ("weight", text, 1)
     assert (
-        _validate(tmp_path, ingested, expectations=[{**own, "severity": "warn"}])["n_warned"] == 1
+        run_validate(tmp_path, ingested, expectations=[{**own, "severity": "warn"}])["n_warned"]
+        == 1
     )
-
-
-class Shop:
-    """Days of the synthetic world as CSV files; the last one is the newest night's."""
-
-    days = [RUN_DATE - timedelta(days=back) for back in range(9, 0, -1)]  # noqa: RUF012 - constant
-
-    def __init__(self, workspace: Path) -> None:
-        self.workspace = workspace
-        world = workspace / "world"
-        write_world(
-            world,
-            WorldConfig(n_users=600, n_items=200),
-            first_day=self.days[0],
-            through=self.days[-1],
-        )
-        self.events = {
-            day: pl.read_parquet(world / "interactions" / f"{day}.parquet").with_columns(
-                pl.lit(1.0).alias("weight")
-            )
-            for day in self.days
-        }
-
-    def ingest(self, days: Iterable[date], **settings: object) -> Artifact:
-        """Add the files of these days, and ingest what is there."""
-        folder = self.workspace / "in"
-        folder.mkdir(exist_ok=True)
-        for day in days:
-            self.events[day].write_csv(folder / f"{day}.csv")
-        config = SourceConfig.model_validate(
-            {"interactions": folder, "timestamp_unit": "iso", **settings}
-        )
-        run, hashes = _run(self.workspace, "ingest"), source_fingerprint(config)
-        ingest.body(run, config=config, run_date=RUN_DATE, sources=hashes)
-        return Artifact("ingest", "key", run.out)
-
-    def first_load(self) -> dict[str, Any]:
-        """All days but the newest."""
-        return _validate(self.workspace, self.ingest(self.days[:-1]))
-
-    def night(self, **settings: Any) -> dict[str, Any]:
-        """The newest day."""
-        return _validate(self.workspace, self.ingest(self.days[-1:]), **settings)
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-def _outcomes(workspace: Path) -> dict[str, str]:
-    return {one["name"]: one["outcome"] for one in _report(workspace)["expectations"]}
-
-
-DAILY = (
-    "daily rows", "daily users", "new item share", "event mix", "popularity shift",
-    "lost event kinds", "new event kinds",
-)  # fmt: skip
-
-
-def test_an_ordinary_night_passes_and_the_first_load_decides_nothing(shop: Shop) -> None:
-    first = shop.first_load()
-    assert (first["n_failed"], first["n_warned"]) == (0, 0)
-    outcomes = _outcomes(shop.workspace)
-    assert {outcomes[name] for name in DAILY} == {"skipped"}
-    days = _report(shop.workspace)["days"]
-    assert [day["skipped"] for day in days] == ["no trailing day, 3 are needed"] * 8
-    night = shop.night()
-    assert (night["n_failed"], night["n_warned"], night["n_skipped"]) == (0, 0, 0)
-    assert not any(one["note"] for one in _report(shop.workspace)["expectations"])
-    (day,) = _report(shop.workspace)["days"]
-    assert day["date"] == shop.days[-1].isoformat()
-    assert day["compared_with"] == [one.isoformat() for one in shop.days[1:8]]
-    assert day["daily_rows"]["value"] == shop.events[shop.days[-1]].height == day["n_rows"]
-
-
-def _one_kind(events: pl.DataFrame) -> pl.DataFrame:
-    return events.with_columns(event_type=pl.lit("click"))
-
-
-def _clicks_only(events: pl.DataFrame) -> pl.DataFrame:
-    return events.filter(pl.col("event_type") == "click")
-
-
-def _another_shop(events: pl.DataFrame) -> pl.DataFrame:
-    return events.with_columns(item_id="x" + pl.col("item_id"))
-
-
-def _twenty_times(events: pl.DataFrame) -> pl.DataFrame:
-    shifted = [
-        events.with_columns(pl.col("timestamp") - pl.duration(microseconds=number))
-        for number in range(20)
-    ]
-    midnight = pl.col("timestamp").min().dt.truncate("1d")
-    return pl.concat(shifted).with_columns(pl.col("timestamp").clip(lower_bound=midnight))
-
-
-@pytest.mark.parametrize(
-    ("broken", "failed"),
-    [
-        (lambda events: events.gather_every(10), {"daily rows"}),
-        (_twenty_times, {"daily rows"}),
-        (_one_kind, {"lost event kinds"}),
-        (_clicks_only, {"lost event kinds"}),
-        (_another_shop, {"new item share", "popularity shift"}),
-    ],
-    ids=["a tenth", "twenty times", "one kind", "purchases lost", "another shop"],
-)
-def test_a_broken_night_fails(shop: Shop, broken: Any, failed: set[str]) -> None:
-    shop.first_load()
-    shop.events[shop.days[-1]] = broken(shop.events[shop.days[-1]])
-    with pytest.raises(ValidationFailedError):
-        shop.night()
-    outcomes = _outcomes(shop.workspace)
-    assert failed <= {name for name, outcome in outcomes.items() if outcome == "failed"}
-    assert {name for name, outcome in outcomes.items() if outcome == "failed"} <= set(DAILY)
-
-
-def test_a_broken_night_says_what_the_day_was_and_what_is_usual(shop: Shop) -> None:
-    shop.first_load()
-    shop.events[shop.days[-1]] = shop.events[shop.days[-1]].head(120)
-    with pytest.raises(
-        ValidationFailedError,
-        match=r"\*\*daily rows\*\* are at least 1/4 and at most 4 times the usual; 1 is not, for "
-        r"example 0\.\d+ \(2026-01-09: 120, usually [\d,]+\)\. Look at that day's export",
-    ):
-        shop.night()
-    assert shop.night(severity=dict.fromkeys(DAILY, "warn"))["n_failed"] == 0
-
-
-def test_late_rows_do_not_make_a_day_small(shop: Shop) -> None:
-    shop.first_load()
-    late = shop.days[4]
-    row = f"new-user,i000001,{late}T12:00:00.5Z,click,1.0\n"
-    (shop.workspace / "in" / "late.csv").write_text(HEADER + row)
-    found = _validate(shop.workspace, shop.ingest([]))
-    assert (found["n_rows"], found["n_failed"], found["n_warned"]) == (1, 0, 0)
-    (day,) = _report(shop.workspace)["days"]
-    assert day["date"] == late.isoformat()
-    assert day["skipped"].startswith("1 late rows; ")
-
-
-def test_an_order_is_no_day(tmp_path: Path) -> None:
-    ingested = _ingest(tmp_path, "u,i,1,view,1\nu,j,2,view,1\n", timestamp_kind="order")
-    assert _validate(tmp_path, ingested)["n_failed"] == 0
-    (day,) = _report(tmp_path)["days"]
-    assert day["skipped"] == "the timestamps are only an order"
