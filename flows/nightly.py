@@ -88,24 +88,23 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
     resolved = config.model_dump(mode="json")
     if pin:
         claim(config)
-    manifest = NightManifest.of(config.workspace, run_date, resolved)
-    pinned = manifest.read()
+    pinned = NightManifest.pinned(config.workspace, run_date, resolved)
     night = Night(
         workspace=config.workspace,
         name=config.name,
         run_date=run_date,
         config=resolved,
-        champion=pinned["champion"]
+        champion=pinned.champion
         if pinned
         else champion_version(config.workspace, config.registry, config.name),
-        sources=pinned["sources"] if pinned else {},
+        sources=pinned.sources if pinned else {},
         device=_device(config),
     )
     if not pinned or not _validated(night, config):
         sources = {} if _lacks_synthetic_world(config) else fingerprint_sources(night, config)
         night = replace(night, sources=sources)
     if pin:
-        manifest.write(night)
+        NightManifest.pin(night)
     return night
 
 

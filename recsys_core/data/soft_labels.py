@@ -7,17 +7,17 @@ stored as int8 with one scale. The module needs no torch, so readers need no tra
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_core.artifacts import read_json, replacing, write_json
+from recsys_core.artifacts import replacing
 from recsys_core.data.histories.read import ResidentHistories
+from recsys_core.json_file import JsonFile
 
 FORMAT_VERSION = 1
-DESCRIPTION = "soft_labels.json"
 ITEM_VECTORS = "item_vectors.parquet"
 
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -26,6 +26,34 @@ _INT8_MAX = 127
 
 class SoftLabelError(ValueError):
     """The stored labels do not fit the histories, the catalogue or this format version."""
+
+
+class SoftLabelDescription(JsonFile):
+    """What a store of soft labels holds, and of which teacher.
+
+    Attributes:
+        format_version: Version of the layout on disk.
+        layout: "factorized".
+        teacher: Key of the teacher.
+        item_index_sha256: Hash of the item ids that the vectors belong to.
+        trained_through: The teacher's training events were before this, ISO 8601; None: unknown.
+        dim: Width of states and item vectors.
+        dtype: How states are stored.
+        rows: Number of labelled positions.
+        bytes: Size of the files in `labels/`.
+    """
+
+    file_name = "soft_labels.json"
+
+    format_version: int
+    layout: str
+    teacher: str
+    item_index_sha256: str
+    trained_through: str | None
+    dim: int
+    dtype: str
+    rows: int
+    bytes: int
 
 
 class StateLabels(NamedTuple):
@@ -66,15 +94,15 @@ class SoftLabels:
 
     def __init__(self, folder: Path, *, item_index_sha256: str) -> None:
         self.folder = folder
-        self.description: dict[str, Any] = read_json(folder / DESCRIPTION)
-        version = self.description["format_version"]
+        self.description = SoftLabelDescription.load(folder)
+        version = self.description.format_version
         if version != FORMAT_VERSION:
             msg = (
                 f"{folder} holds soft labels of format {version}, expected {FORMAT_VERSION}. Write "
                 "the labels again."
             )
             raise SoftLabelError(msg)
-        if self.description["item_index_sha256"] != item_index_sha256:
+        if self.description.item_index_sha256 != item_index_sha256:
             msg = (
                 f"The soft labels in {folder} were made over another item index, so their item "
                 "vectors mean other items. Write the labels again with the present one."
@@ -118,7 +146,7 @@ class SoftLabels:
                 "to the histories: these were shifted or changed since. Write the labels again."
             )
             raise SoftLabelError(msg)
-        states = np.zeros((len(histories.items), self.description["dim"]), np.int8)
+        states = np.zeros((len(histories.items), self.description.dim), np.int8)
         scales = np.full(len(histories.items), np.nan, np.float32)
         states[events] = labels["state"].to_numpy()
         scales[events] = labels["scale"].to_numpy()
@@ -167,7 +195,7 @@ def describe(
     item_index_sha256: str,
     trained_through: str | None,
     item_vectors: NDArray[np.float32],
-) -> dict[str, Any]:
+) -> SoftLabelDescription:
     """Finish a store: write the item vectors `[n_items + 1, dim]` and the description.
 
     Raises:
@@ -182,18 +210,18 @@ def describe(
         }
     ).write_parquet(folder / ITEM_VECTORS, compression="zstd")
     files = sorted((folder / "labels").glob("*.parquet"))
-    description: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "layout": "factorized",
-        "teacher": teacher,
-        "item_index_sha256": item_index_sha256,
-        "trained_through": trained_through,
-        "dim": dim,
-        "dtype": "int8 with a float32 scale a row",
-        "rows": sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in files),
-        "bytes": sum(path.stat().st_size for path in files),
-    }
-    write_json(folder / DESCRIPTION, description)
+    description = SoftLabelDescription(
+        format_version=FORMAT_VERSION,
+        layout="factorized",
+        teacher=teacher,
+        item_index_sha256=item_index_sha256,
+        trained_through=trained_through,
+        dim=dim,
+        dtype="int8 with a float32 scale a row",
+        rows=sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in files),
+        bytes=sum(path.stat().st_size for path in files),
+    )
+    description.save(folder)
     return description
 
 

@@ -58,7 +58,7 @@ def summarise_night(
         ran=[decision.stage for decision in decisions if decision.runs],
         skipped=[decision.stage for decision in decisions if not decision.runs],
     )
-    folder = NightManifest.of(night.workspace, night.run_date, night.config).path.parent
+    folder = NightManifest.folder(night.workspace, night.run_date, night.config)
     summary.save(folder)
     return folder / NightSummary.file_name
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from recsys_core.artifacts import digest, read_json, write_json
+from recsys_core.json_file import JsonFile
 from recsys_core.settings import Settings
 
 
@@ -52,35 +53,49 @@ class Night:
         return self.workspace / "lake"
 
 
-@dataclass(frozen=True)
-class NightManifest:
-    """The file that pins the facts of a night; its path follows from date and configuration."""
+class NightManifest(JsonFile):
+    """The pinned facts of a night. Its folder follows from date and configuration.
 
-    path: Path
+    Attributes:
+        run_date: As in `Night`, and so are the others.
+        name: See `Night`.
+        champion: See `Night`.
+        sources: See `Night`.
+        device: See `Night`.
+        config: See `Night`.
+    """
+
+    file_name = "night.json"
+
+    run_date: date
+    name: str
+    champion: int | None
+    sources: dict[str, str]
+    device: str
+    config: dict[str, Any]
+
+    @staticmethod
+    def folder(workspace: Path, run_date: date, config: dict[str, Any]) -> Path:
+        """The folder of the night with this date and configuration."""
+        return workspace / "nights" / f"{run_date.isoformat()}-{digest(config)}"
 
     @classmethod
-    def of(cls, workspace: Path, run_date: date, config: dict[str, Any]) -> "NightManifest":
-        """The manifest of the night with this date and configuration."""
-        folder = f"{run_date.isoformat()}-{digest(config)}"
-        return cls(workspace / "nights" / folder / "night.json")
+    def pinned(cls, workspace: Path, run_date: date, config: dict[str, Any]) -> Self | None:
+        """The facts that this night pinned; None if it has never started."""
+        folder = cls.folder(workspace, run_date, config)
+        return cls.load(folder) if (folder / cls.file_name).exists() else None
 
-    def read(self) -> dict[str, Any] | None:
-        """The pinned facts; None if the night has never started."""
-        return read_json(self.path) if self.path.exists() else None
-
-    def write(self, night: Night) -> None:
-        """Pin run date, sources, champion and configuration."""
-        write_json(
-            self.path,
-            {
-                "run_date": night.run_date.isoformat(),
-                "name": night.name,
-                "champion": night.champion,
-                "sources": night.sources,
-                "device": night.device,
-                "config": night.config,
-            },
-        )
+    @classmethod
+    def pin(cls, night: Night) -> None:
+        """Write the facts of a night."""
+        cls(
+            run_date=night.run_date,
+            name=night.name,
+            champion=night.champion,
+            sources=night.sources,
+            device=night.device,
+            config=night.config,
+        ).save(cls.folder(night.workspace, night.run_date, night.config))
 
 
 class WorkspaceOwnedError(ValueError):

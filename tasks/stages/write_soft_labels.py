@@ -50,4 +50,4 @@ def write_soft_labels(
         trained_through=data.split.trained_through,
         item_vectors=model.item_vectors().detach().cpu().numpy(),
     )
-    return {name: description[name] for name in ("layout", "rows", "dim", "bytes")}
+    return description.model_dump(include={"layout", "rows", "dim", "bytes"})

@@ -14,6 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.states import Scheduled
 
+from flows.pipeline import PIPELINE
 from tests.e2e.command_line import free_port, outside_environment, recdistill, wait_until
 from tests.tiny import RUN_DATE, as_toml, tiny_settings
 
@@ -120,7 +121,7 @@ def test_a_night_and_its_services_run_in_an_empty_folder(installation: Installat
     printed = installation.recdistill(
         "nightly", "--config", "night.toml", "--run-date", f"{RUN_DATE}"
     )
-    assert "15 stages ran" in printed
+    assert f"{len(PIPELINE.steps)} stages ran" in printed
     assert "promoted" in printed
 
     prefect, mlflow = free_port(), free_port()

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.histories.read import ResidentHistories
 from recsys_core.data.soft_labels import (
-    DESCRIPTION,
+    SoftLabelDescription,
     SoftLabelError,
     SoftLabels,
     describe,
@@ -117,17 +116,17 @@ def test_item_vectors_come_back_exactly_with_a_padding_row(store: SoftLabels) ->
 
 def test_the_description_says_what_is_in_the_store(store: SoftLabels) -> None:
     path = store.folder / "labels" / BUCKET.name
-    assert store.description == {
-        "format_version": 1,
-        "layout": "factorized",
-        "teacher": "the teacher",
-        "item_index_sha256": "index",
-        "trained_through": "2026-01-01",
-        "dim": 3,
-        "dtype": "int8 with a float32 scale a row",
-        "rows": 4,
-        "bytes": path.stat().st_size,
-    }
+    assert store.description == SoftLabelDescription(
+        format_version=1,
+        layout="factorized",
+        teacher="the teacher",
+        item_index_sha256="index",
+        trained_through="2026-01-01",
+        dim=3,
+        dtype="int8 with a float32 scale a row",
+        rows=4,
+        bytes=path.stat().st_size,
+    )
 
 
 def test_users_may_come_in_any_order_and_have_new_events(store: SoftLabels) -> None:
@@ -159,8 +158,7 @@ def test_changed_histories_are_refused(store: SoftLabels, users: dict[str, list[
 def test_another_index_and_another_format_are_refused(store: SoftLabels) -> None:
     with pytest.raises(SoftLabelError, match="made over another item index"):
         SoftLabels(store.folder, item_index_sha256="other")
-    description = read_json(store.folder / DESCRIPTION)
-    write_json(store.folder / DESCRIPTION, description | {"format_version": 2})
+    store.description.model_copy(update={"format_version": 2}).save(store.folder)
     with pytest.raises(SoftLabelError, match="format 2, expected 1"):
         SoftLabels(store.folder, item_index_sha256="index")
 

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 import torch
 
-from recsys_core.artifacts import write_json
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.soft_labels import (
     SoftLabelError,
@@ -266,8 +265,7 @@ def test_labels_of_other_histories_are_refused_before_training(
     others = write_buckets(tmp_path / "shifted", shifted)
     with pytest.raises(SoftLabelError, match="do not belong to the histories"):
         TrainingSet(others, max_length=MAX_LENGTH, batch_size=3, labels=labels)
-    description = labels.description | {"format_version": 99}
-    write_json(labels.folder / "soft_labels.json", description)
+    labels.description.model_copy(update={"format_version": 99}).save(labels.folder)
     with pytest.raises(SoftLabelError, match="format 99, expected 1"):
         SoftLabels(labels.folder, item_index_sha256="index")
 

@@ -8,23 +8,22 @@ from tasks.engine.night import Night, NightManifest, WorkspaceOwnedError, claim_
 
 def test_date_and_configuration_decide_the_manifest(tmp_path: Path) -> None:
     config = {"name": "test", "seed": 1}
-    manifest = NightManifest.of(tmp_path, date(2026, 3, 10), config)
-    assert manifest.read() is None
+    assert NightManifest.pinned(tmp_path, date(2026, 3, 10), config) is None
     night = Night(tmp_path, "test", date(2026, 3, 10), config, 3, {"a.csv": "abc"}, "cuda")
-    manifest.write(night)
-    assert NightManifest.of(tmp_path, date(2026, 3, 10), dict(config)).read() == {
-        "run_date": "2026-03-10",
-        "name": "test",
-        "champion": 3,
-        "sources": {"a.csv": "abc"},
-        "device": "cuda",
-        "config": config,
-    }
+    NightManifest.pin(night)
+    assert NightManifest.pinned(tmp_path, date(2026, 3, 10), dict(config)) == NightManifest(
+        run_date=date(2026, 3, 10),
+        name="test",
+        champion=3,
+        sources={"a.csv": "abc"},
+        device="cuda",
+        config=config,
+    )
     others = [
-        NightManifest.of(tmp_path, date(2026, 3, 11), config),
-        NightManifest.of(tmp_path, date(2026, 3, 10), config | {"seed": 2}),
+        NightManifest.pinned(tmp_path, date(2026, 3, 11), config),
+        NightManifest.pinned(tmp_path, date(2026, 3, 10), config | {"seed": 2}),
     ]
-    assert [other.read() for other in others] == [None, None]
+    assert others == [None, None]
     assert night.lake == tmp_path / "lake"
 
 

@@ -50,7 +50,7 @@ def test_every_training_position_is_labelled(
         "soft_labels.json",
     ]
     store = SoftLabels(run.out, item_index_sha256="index")
-    assert store.description["teacher"] == "teacher-key"
+    assert store.description.teacher == "teacher-key"
     store.align(read_training_histories(buckets), buckets)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
+from recsys_core.data.soft_labels import SoftLabelDescription, SoftLabelError
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
@@ -53,6 +54,7 @@ def train(
         *,
         network: NetworkConfig = tiny_network,
         distillation: DistillationConfig | None = None,
+        labels: Artifact | None = None,
         progress: Callable[[float, str], None] | None = None,
         **teacher: Any,
     ) -> tuple[StageRun, dict[str, Any]]:
@@ -74,7 +76,7 @@ def train(
             student=network,
             prepared=obvious_world,
             teacher=trained_teacher,
-            soft_labels=soft_labels,
+            soft_labels=labels or soft_labels,
         )
         return run, summary
 
@@ -184,21 +186,14 @@ def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
 
 
 def test_labels_over_another_index_are_refused(
-    train: Callable[..., tuple[StageRun, dict[str, Any]]],
-    soft_labels: Artifact,
-    monkeypatch: pytest.MonkeyPatch,
+    train: Callable[..., tuple[StageRun, dict[str, Any]]], soft_labels: Artifact, tmp_path: Path
 ) -> None:
-    from recsys_core.data import soft_labels as module
-
-    original = module.read_json
-
-    def other(path: Path) -> Any:
-        return original(path) | {"item_index_sha256": "older"}
-
-    monkeypatch.setattr(module, "read_json", other)
-    with pytest.raises(module.SoftLabelError, match="made over another item index"):
-        train("distill")
-    assert soft_labels.file("soft_labels.json").exists()
+    older = replace(soft_labels, folder=tmp_path / "older")
+    shutil.copytree(soft_labels.folder, older.folder)
+    written = SoftLabelDescription.load(older)
+    written.model_copy(update={"item_index_sha256": "older"}).save(older.folder)
+    with pytest.raises(SoftLabelError, match="made over another item index"):
+        train("distill", labels=older)
 
 
 def test_a_warm_start_keeps_what_was_learnt_of_items_whose_events_are_gone(
