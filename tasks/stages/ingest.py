@@ -78,7 +78,8 @@ def ingest(
         for file in files
         if file.name not in repeated and _is_current(file, config, run_date, vanished)
     ]
-    due = [file for file in files if file not in current]
+    are_current = {file.name for file in current}
+    due = [file for file in files if file.name not in are_current]
     items = ingest_catalogue(
         lake,
         _of(ITEMS, due),

@@ -1,3 +1,5 @@
+"""Plots: what they name, how they look, and that equal figures give equal bytes."""
+
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -26,7 +28,7 @@ CURVE = Curve(
 )
 
 
-def drawn():
+def drawn() -> dict[str, str]:
     return {
         "quality": quality_plot(ESTIMATES),
         "size": size_plot(ESTIMATES, {"teacher": 4e6, "compressed": 3e5}),
@@ -35,7 +37,7 @@ def drawn():
     }
 
 
-def texts(svg):
+def texts(svg: str) -> list[str]:
     # Parsing it at all shows that it is well-formed.
     return [part.text for part in ElementTree.fromstring(svg).iter() if part.text]  # noqa: S314
 
@@ -49,12 +51,12 @@ def texts(svg):
         ("curves", ["Validation NDCG@10", "Training loss, nats", "Teacher"]),
     ],
 )
-def test_plots_name_what_they_show(name, expected):
+def test_plots_name_what_they_show(name: str, expected: list[str]) -> None:
     found = texts(drawn()[name])
     assert [text for text in expected if text not in found] == []
 
 
-def test_plots_are_deterministic_and_for_screen_readers():
+def test_plots_are_deterministic_and_for_screen_readers() -> None:
     first, second = drawn(), drawn()
     assert first == second
     for svg in first.values():
@@ -62,22 +64,22 @@ def test_plots_are_deterministic_and_for_screen_readers():
         assert "<metadata>" not in svg
 
 
-def test_models_without_a_size_are_not_on_the_size_plot():
+def test_models_without_a_size_are_not_on_the_size_plot() -> None:
     assert "Popularity" not in drawn()["size"]
 
 
-def test_colours_follow_the_page():
+def test_colours_follow_the_page() -> None:
     svg = drawn()["quality"]
     assert f"var(--teacher, {LOOKS['teacher'].colour})" in svg
     assert "var(--ink, " in svg
 
 
-def test_labels_are_text_not_markup_or_formulas():
+def test_labels_are_text_not_markup_or_formulas() -> None:
     svg = slice_plot({"<b> & $\\frac$ (1)": ESTIMATES})
     assert "<b> & $\\frac$ (1)" in texts(svg)
 
 
-def test_nothing_to_show_is_no_error():
+def test_nothing_to_show_is_no_error() -> None:
     for svg in (quality_plot({}), size_plot({}, {}), slice_plot({}), curve_plot({})):
         assert texts(svg)
 

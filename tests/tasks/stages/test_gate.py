@@ -1,3 +1,9 @@
+"""The gate stage: the verdict on figures of the evaluation, which is written even if it refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -19,9 +25,12 @@ N_USERS = 60
 SIZES = {"compressed": 1_000}
 RANKS = {"compressed": 1, "teacher": 1, "popularity": 9}
 
+Judge = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+"""Runs the stage for some rules; returns its summary and the verdict that it wrote."""
+
 
 @pytest.fixture
-def evaluated(tmp_path):
+def evaluated(tmp_path: Path) -> Artifact:
     folder = tmp_path / "evaluate"
     ranks = {model: np.full(N_USERS, rank) for model, rank in RANKS.items()}
     users = [f"u{user:02}" for user in range(N_USERS)]
@@ -48,11 +57,12 @@ def evaluated(tmp_path):
 
 
 @pytest.fixture
-def judge_night(tmp_path, evaluated):
-    """Run the stage's body and return its summary with the verdict that it wrote."""
+def judge_night(tmp_path: Path, evaluated: Artifact) -> Judge:
     run = StageRun.bare(tmp_path, tmp_path / "out", scratch=tmp_path)
 
-    def judge(*rules, champion=None):
+    def judge(
+        *rules: GateRule, champion: int | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         config = GateConfig(rules=rules) if rules else GateConfig()
         summary = gate.body(run, config, evaluated=evaluated, champion=champion)
         return summary, read_json(run.out / "verdict.json")
@@ -60,7 +70,7 @@ def judge_night(tmp_path, evaluated):
     return judge
 
 
-def test_the_default_rules_pass_a_good_first_night(judge_night):
+def test_the_default_rules_pass_a_good_first_night(judge_night: Judge) -> None:
     summary, verdict = judge_night()
     assert summary["passed"] is verdict["passed"] is True
     assert summary["rules"] == {
@@ -70,25 +80,25 @@ def test_the_default_rules_pass_a_good_first_night(judge_night):
     }
 
 
-def test_a_champion_that_was_not_compared_refuses(judge_night):
+def test_a_champion_that_was_not_compared_refuses(judge_night: Judge) -> None:
     summary, verdict = judge_night(champion=1)
     assert summary["rules"]["not worse than the champion"] == "fail"
     assert "There is no champion yet." in verdict["sentence"]
 
 
-def test_size_is_the_evaluated_one(judge_night):
+def test_size_is_the_evaluated_one(judge_night: Judge) -> None:
     rule = GateRule(name="small", metric="size_bytes", at_most=1_000)
     assert judge_night(rule)[0]["passed"]
     assert not judge_night(rule.model_copy(update={"at_most": 999.0}))[0]["passed"]
 
 
-def test_latency_is_the_measured_one_and_a_missing_one_fails(judge_night):
+def test_latency_is_the_measured_one_and_a_missing_one_fails(judge_night: Judge) -> None:
     fast = GateRule(name="fast", metric="latency_ms_p50", at_most=0.5)
     assert judge_night(fast)[0]["passed"]
     assert not judge_night(fast.model_copy(update={"model": "teacher"}))[0]["passed"]
 
 
-def test_refusing_is_a_verdict_not_an_error(judge_night):
+def test_refusing_is_a_verdict_not_an_error(judge_night: Judge) -> None:
     summary, verdict = judge_night(GateRule(name="dream", at_least=1.01))
     assert not summary["passed"]
     assert "dream: ndcg_at_10 of compressed on all is 1.0000" in verdict["sentence"]

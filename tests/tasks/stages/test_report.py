@@ -1,5 +1,10 @@
+"""The report stage: what the page says, and that foreign text and little data do it no harm."""
+
 import re
+from collections.abc import Iterable, Mapping
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +20,7 @@ from recsys_core.evaluation.results import (
     EvaluationMetrics,
     ModelResult,
     SliceResult,
+    Verdict,
 )
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.json_file import JsonFile
@@ -52,9 +58,9 @@ SHARE_OF_HITS = {
 class World:
     """The artifacts of a made-up night; a test changes files before they are published."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = {
+        self.files: dict[str, dict[str, Any]] = {
             "ingest": {"ingest.json": ingest_result()},
             "validate": {"validation.json": validation_report()},
             "prepare": {"split.json": split()},
@@ -71,7 +77,7 @@ class World:
             "promote": {"promotion.json": {}},
         }
 
-    def render(self):
+    def render(self) -> tuple[dict[str, Any], str]:
         made = {stage: self._publish(stage) for stage in self.files}
         out = self.folder / "report"
         out.mkdir(exist_ok=True)
@@ -96,7 +102,7 @@ class World:
         )
         return summary, (out / "report.html").read_text(encoding="utf-8")
 
-    def _publish(self, stage):
+    def _publish(self, stage: str) -> Artifact:
         artifact = Artifact(stage, digest(stage), self.folder / stage)
         for name, content in self.files[stage].items():
             if isinstance(content, JsonFile):
@@ -114,7 +120,7 @@ class World:
         return artifact
 
 
-def made_up_evaluation():
+def made_up_evaluation() -> tuple[EvaluationMetrics, pl.DataFrame]:
     random = np.random.default_rng(1)
     n_users = 1_400
     luck = random.random(n_users)
@@ -168,17 +174,17 @@ def made_up_evaluation():
 METRICS, RANKS = made_up_evaluation()
 
 
-def latencies():
+def latencies() -> Latencies:
     measured = {"teacher": 2.31, "student": 0.74, "control": 0.74, "compressed": 0.312}
     models = {model: Latency(latency_ms_p50=latency) for model, latency in measured.items()}
     return Latencies(models=models)
 
 
-def registered(name="demo-student"):
+def registered(name: str = "demo-student") -> Registered:
     return Registered(name=name, version=7, run_id="4f2a", tracking_uri="sqlite:///mlflow.db")
 
 
-def verdict(*extra_rules):
+def verdict(*extra_rules: GateRule) -> Verdict:
     rules = (
         *GateConfig().rules,
         GateRule(name="new users", slice="new_users", relative_to="teacher", min_users=200),
@@ -190,7 +196,7 @@ def verdict(*extra_rules):
     return evaluate_rules(config, METRICS, RANKS, figures, champion_exists=True)
 
 
-def curve(epochs, best):
+def curve(epochs: int, best: float) -> Curve:
     return Curve(
         epochs=[
             Epoch(
@@ -203,7 +209,12 @@ def curve(epochs, best):
     )
 
 
-def file(source, rows_in=90, reasons=None, duplicates=0):
+def file(
+    source: str,
+    rows_in: int = 90,
+    reasons: Mapping[str, int] | None = None,
+    duplicates: int = 0,
+) -> FileResult:
     reasons = reasons or {}
     refused = sum(reasons.values())
     return FileResult(
@@ -214,7 +225,7 @@ def file(source, rows_in=90, reasons=None, duplicates=0):
         rows_kept=rows_in - refused - duplicates,
         rows_quarantined=refused,
         rows_duplicate=duplicates,
-        reasons=reasons,
+        reasons=dict(reasons),
     )
 
 
@@ -225,10 +236,11 @@ FILES = (
 )
 
 
-def ingest_result(files=FILES):
+def ingest_result(files: Iterable[FileResult] = FILES) -> IngestResult:
+    files = tuple(files)
     return IngestResult(
         versions={"interactions": 12, "items": 4, "item_index": 5, "quarantine": 3},
-        files=tuple(files),
+        files=files,
         reasons=dict(total_reasons(files)),
         new_rows=48_156,
         new_dates=(date(2026, 2, 27), date(2026, 2, 28)),
@@ -242,13 +254,13 @@ def ingest_result(files=FILES):
 
 
 def expectation(
-    column,
-    text,
+    column: str,
+    text: str,
     *,
     outcome: ExpectationOutcome = "passed",
     unexpected: int | None = 0,
-    sample=(),
-):
+    sample: tuple[str, ...] = (),
+) -> ExpectationResult:
     return ExpectationResult(
         name=column,
         column=column,
@@ -271,16 +283,18 @@ EXPECTATIONS = (
 )
 
 
-def validation_report(expectations=EXPECTATIONS):
+def validation_report(
+    expectations: tuple[ExpectationResult, ...] = EXPECTATIONS,
+) -> ValidationReport:
     return ValidationReport(
         n_rows=48_156,
         success=all(expectation.success for expectation in expectations),
-        expectations=tuple(expectations),
+        expectations=expectations,
         days=(),
     )
 
 
-def split(event_types=("click", "purchase")):
+def split(event_types: tuple[str, ...] = ("click", "purchase")) -> Split:
     return Split(
         kind="global_time",
         trained_through="2026-02-26T00:00:00+00:00",
@@ -303,11 +317,11 @@ def split(event_types=("click", "purchase")):
 
 
 @pytest.fixture
-def world(tmp_path):
+def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def test_the_report_tells_the_whole_night(world):
+def test_the_report_tells_the_whole_night(world: World) -> None:
     summary, html = world.render()
     page = HtmlPage(html)
     text = words(page)
@@ -325,7 +339,7 @@ def test_the_report_tells_the_whole_night(world):
         assert expected in text, expected
 
 
-def test_a_refused_night_says_why(world):
+def test_a_refused_night_says_why(world: World) -> None:
     world.files["gate"]["verdict.json"] = verdict(GateRule(name="dream", at_least=0.99))
     summary, html = world.render()
     assert not summary["passed"]
@@ -334,7 +348,7 @@ def test_a_refused_night_says_why(world):
     assert "dream: ndcg_at_10 of compressed on all is" in text
 
 
-def test_nothing_is_fetched_and_nothing_runs(world):
+def test_nothing_is_fetched_and_nothing_runs(world: World) -> None:
     _, html = world.render()
     page = HtmlPage(html)
     assert page.references
@@ -343,7 +357,7 @@ def test_nothing_is_fetched_and_nothing_runs(world):
     assert not re.search(r"@import|url\((?!#)|javascript:|\son\w+=", html)
 
 
-def test_foreign_text_is_escaped_everywhere(world):
+def test_foreign_text_is_escaped_everywhere(world: World) -> None:
     world.files["register"]["registered.json"] = registered(name=HOSTILE)
     world.files["gate"]["verdict.json"] = verdict(GateRule(name=HOSTILE, at_least=0.01))
     world.files["ingest"]["ingest.json"] = ingest_result([file(HOSTILE, reasons={HOSTILE: 3})])
@@ -353,18 +367,18 @@ def test_foreign_text_is_escaped_everywhere(world):
     assert page.text.count(HOSTILE) >= 6
 
 
-def test_ids_are_unique_and_references_lead_somewhere(world):
+def test_ids_are_unique_and_references_lead_somewhere(world: World) -> None:
     page = HtmlPage(world.render()[1])
     assert len(set(page.ids)) == len(page.ids)
     assert {reference.removeprefix("#") for reference in page.references} <= set(page.ids)
 
 
-def test_equal_nights_give_equal_bytes(tmp_path):
+def test_equal_nights_give_equal_bytes(tmp_path: Path) -> None:
     first, second = (World(tmp_path / name).render()[1] for name in ("a", "b"))
     assert first == second
 
 
-def test_a_first_night_with_little_to_show(world):
+def test_a_first_night_with_little_to_show(world: World) -> None:
     models = {
         name: result.model_copy(update={"size_bytes": None})
         for name, result in METRICS.models.items()
@@ -382,7 +396,7 @@ def test_a_first_night_with_little_to_show(world):
     assert "Learning" not in text
 
 
-def test_many_files_are_counted_not_listed(world):
+def test_many_files_are_counted_not_listed(world: World) -> None:
     files = [file(f"day-{day:03}.csv") for day in range(130)]
     world.files["ingest"]["ingest.json"] = ingest_result(files)
     text = words(HtmlPage(world.render()[1]))
@@ -391,5 +405,5 @@ def test_many_files_are_counted_not_listed(world):
     assert "And 80 more files." in text
 
 
-def test_every_evaluated_model_is_described():
+def test_every_evaluated_model_is_described() -> None:
     assert tuple(DESCRIPTIONS) == MODELS
