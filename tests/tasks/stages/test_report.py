@@ -386,7 +386,7 @@ def test_a_first_night_with_little_to_show(world: World) -> None:
     }
     metrics = METRICS.model_copy(update={"models": models})
     world.files["evaluate"] = {"metrics.json": metrics, "latency.json": Latencies(models={})}
-    world.files["validate"]["validation.json"] = validation_report([])
+    world.files["validate"]["validation.json"] = validation_report(())
     world.files["ingest"]["ingest.json"] = ingest_result([])
     for stage in ("train_teacher", "distill", "control"):
         world.files[stage] = {Curve.file_name: Curve(epochs=[])}
