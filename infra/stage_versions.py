@@ -125,12 +125,13 @@ def recorded(
         modules: Source of the modules.
         record: The present record.
         neutral: Why the files of stages stay the same although code below them changed.
-        only: Stages to which `neutral` applies; empty: all.
+        only: Stages to which `neutral` applies, the others stay as they are; empty: all.
 
     Raises:
         SystemExit: The code below a stage changed, and neither its version nor `neutral` says so.
     """
     new: dict[str, Any] = {}
+    undecided: list[str] = []
     for name, stage in stages.items():
         code = _code(below(stage.module, modules), modules)
         before = record["stages"].get(name)
@@ -141,8 +142,14 @@ def recorded(
         elif neutral and (not only or name in only):
             new[name] = {**before, "code": code, "neutral": [*before["neutral"], neutral]}
         else:
-            msg = f"{name}: raise its version, or say why its files stay the same (--neutral)."
-            raise SystemExit(msg)
+            new[name] = before
+            undecided.append(name)
+    if undecided and only:
+        return {"modules": record["modules"], "stages": new}
+    if undecided:
+        names = ", ".join(undecided)
+        msg = f"{names}: raise the version, or say why the files stay the same (--neutral)."
+        raise SystemExit(msg)
     reached = {module for stage in stages.values() for module in below(stage.module, modules)}
     return {"modules": {name: modules[name].body for name in sorted(reached)}, "stages": new}
 

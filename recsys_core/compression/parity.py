@@ -14,6 +14,7 @@ from recsys_core.serving.scorer import open_session, pad_rows
 
 TOP = 10
 _BATCH = 64
+_NONE = np.zeros(0, np.int64)
 
 Scores = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
@@ -22,8 +23,9 @@ Ints = npt.NDArray[np.integer]
 class GraphParity(BaseModel):
     """Differences between a graph and its model, over all histories with an active item.
 
-    `overlap_at_10` is the mean share of the model's ten best items that are among the graph's ten
-    best; `correlation` is the mean over histories of the Pearson correlation of the scores.
+    Items that are never recommended after a history are not compared. `overlap_at_10` is the mean
+    share of the model's ten best items that are among the graph's ten best; `correlation` is the
+    mean over histories of the Pearson correlation of the scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,8 @@ def parity(
     served: Path,
     histories: Sequence[Ints],
     active: Sequence[int],
+    *,
+    exclude_seen: bool,
 ) -> Parity:
     """Compare a served model, and the fp32 graph that it comes from, with the network.
 
@@ -61,12 +65,15 @@ def parity(
         served: Folder of the served model.
         histories: See `graph_parity`.
         active: See `graph_parity`.
+        exclude_seen: See `graph_parity`.
 
     Raises:
         ValueError: No history holds an active item, so there is nothing to compare.
     """
-    before = graph_parity(model, exact, active=active, histories=histories)
-    after = graph_parity(model, served / "model.onnx", active=active, histories=histories)
+    before, after = (
+        graph_parity(model, graph, active=active, histories=histories, exclude_seen=exclude_seen)
+        for graph in (exact, served / "model.onnx")
+    )
     return Parity(**after.model_dump(), exact_max_abs_difference=before.max_abs_difference)
 
 
@@ -76,6 +83,7 @@ def graph_parity(
     *,
     active: Sequence[int],
     histories: Sequence[Ints],
+    exclude_seen: bool,
 ) -> GraphParity:
     """Compare the raw scores of a graph with those of its model.
 
@@ -84,13 +92,14 @@ def graph_parity(
         graph: The `.onnx` file of `export_onnx` or `quantize`.
         active: item_idx of the graph's items, as passed to `export_onnx`.
         histories: Real histories as item_idx, oldest event first, of any length.
+        exclude_seen: Compare only the scores of items that are not in the history.
 
     Raises:
         ValueError: No history holds an active item, so there is nothing to compare.
     """
     row_of = np.zeros(model.n_items + 1, dtype=np.int64)
     row_of[list(active)] = np.arange(1, len(active) + 1)
-    known = [history[row_of[history] > 0][-model.config.max_length :] for history in histories]
+    known = [history[row_of[history] > 0] for history in histories]
     known = [history for history in known if len(history)]
     if not known:
         msg = f"None of the {len(histories)} histories holds an active item: nothing to compare."
@@ -99,17 +108,23 @@ def graph_parity(
     session = open_session(graph)
     figures: list[npt.NDArray[np.float64]] = []
     for start in range(0, len(known), _BATCH):
-        batch = known[start : start + _BATCH]
+        whole = known[start : start + _BATCH]
+        batch = [history[-model.config.max_length :] for history in whole]
         inputs = {
             "history": pad_rows([row_of[history] for history in batch]),
             "exclude": np.zeros((len(batch), 1), dtype=np.int64),
             "k": np.ones(1, dtype=np.int64),
         }
         scores: Scores = session.run(["scores"], inputs)[0]
-        figures.append(_compare(_model_scores(model, active, batch), scores))
+        expected = _model_scores(model, active, batch)
+        seen = [row_of[history] - 1 if exclude_seen else _NONE for history in whole]
+        figures.append(_compare(expected, scores, seen))
     differences, correlations, overlaps = np.concatenate(figures, axis=1)
+    if not len(differences):
+        msg = f"Every active item is in each of the {len(known)} histories: nothing to compare."
+        raise ValueError(msg)
     return GraphParity(
-        n_histories=len(known),
+        n_histories=len(differences),
         max_abs_difference=float(differences.max()),
         correlation=float(correlations.mean()),
         overlap_at_10=float(overlaps.mean()),
@@ -158,14 +173,17 @@ def _model_scores(model: Recommender, active: Sequence[int], histories: Sequence
     return (state @ vectors[list(active)].T).to("cpu").numpy()
 
 
-def _compare(expected: Scores, actual: Scores) -> npt.NDArray[np.float64]:
+def _compare(expected: Scores, actual: Scores, seen: Sequence[Ints]) -> npt.NDArray[np.float64]:
     """Largest difference, correlation and overlap of the best items: `[3, batch]`."""
-    top = min(TOP, expected.shape[1])
-    pairs = zip(expected.astype(np.float64), actual.astype(np.float64), strict=True)
-    correlations = [_correlation(exact, rounded) for exact, rounded in pairs]
-    best = [np.argsort(-scores, axis=1, kind="stable")[:, :top] for scores in (expected, actual)]
-    overlap = [np.isin(exact, rounded).mean() for exact, rounded in zip(*best, strict=True)]
-    return np.stack([np.abs(expected - actual).max(axis=1), correlations, overlap])
+    figures: list[tuple[float, float, float]] = []
+    for exact, rounded, columns in zip(expected, actual, seen, strict=True):
+        compared = np.delete(np.arange(len(exact)), columns)
+        if len(compared):
+            one, other = (scores[compared].astype(np.float64) for scores in (exact, rounded))
+            best = [np.argsort(-scores, kind="stable")[:TOP] for scores in (one, other)]
+            overlap = float(np.isin(best[0], best[1]).mean())
+            figures.append((float(np.abs(one - other).max()), _correlation(one, other), overlap))
+    return np.array(figures).reshape(-1, 3).T
 
 
 def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from recsys_core.training.losses.chunked import check_targets, chunked_loss
 from recsys_core.training.losses.full_softmax import cross_entropy_to_gradient
+from recsys_core.training.losses.seen import SeenItems
 
 
 def distillation_loss(
@@ -18,6 +19,7 @@ def distillation_loss(
     kd_weight: float,
     temperature: float,
     weights: Float[Tensor, " positions"] | None = None,
+    seen: SeenItems | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × temperature² × KL(teacher ‖ student), full catalogue.
@@ -36,6 +38,8 @@ def distillation_loss(
         kd_weight: Weight of the KL; 0 leaves the cross-entropy.
         temperature: Positive and finite; divides the logits on both sides.
         weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position, neither for the teacher nor for the
+            student; None: all compete.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -80,6 +84,8 @@ def distillation_loss(
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
         teacher_logits = teacher_states[rows] @ teacher_item_vectors[1:].T
+        if seen is not None:
+            seen.erase(teacher_logits, rows)
         weight = labelled[rows, None] * (kd_weight * temperature)
         student = F.log_softmax(logits[:, :n_known] / temperature, dim=1)
         teacher = F.log_softmax(teacher_logits.div_(temperature), dim=1)
@@ -95,6 +101,7 @@ def distillation_loss(
         item_vectors[1:],
         loss_and_gradient,
         weights=weights,
+        seen=seen,
         chunk_positions=chunk_positions,
     )
 

@@ -114,7 +114,7 @@ class Scorer:
         self,
         histories: Sequence[Sequence[str]],
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         exclude: Sequence[Sequence[str] | None] | None = None,
         allow: Sequence[Sequence[str] | None] | None = None,
         explain: bool = False,
@@ -128,15 +128,18 @@ class Scorer:
             histories: Item ids, oldest first, of any length; the newest `max_length` known ones
                 count.
             k: Number of items; fewer are returned where fewer are left.
-            exclude_seen: Leave out all items of the history, not only those of the window.
+            exclude_seen: Leave out all items of the history, not only those of the window. None: as
+                the model was trained. A model that was trained without them can't score them.
             exclude: For each history, items that are not recommended; None for none.
             allow: For each history, the only items that may be recommended; None for all, an empty
                 list for no item.
             explain: Add contributions; costs one more score per history item.
 
         Raises:
-            ValueError: An argument has the wrong type or length, or k is below 1.
+            ValueError: An argument has the wrong type or length, k is below 1, or `exclude_seen` is
+                off for a model that was trained to recommend new items only.
         """
+        exclude_seen = self._checked_exclude_seen(exclude_seen)
         known = self._each_rows(histories, "history")
         barred = self._optional_rows(exclude, "exclude", len(known))
         allowed = self._optional_rows(allow, "allow", len(known))
@@ -162,6 +165,17 @@ class Scorer:
             answer._replace(contributions=self._contributions(rows, answer))
             for rows, answer in zip(known, answers, strict=True)
         ]
+
+    def _checked_exclude_seen(self, asked: bool | None) -> bool:
+        trained: bool = self.config["exclude_seen"]
+        if trained and asked is False:
+            msg = (
+                "exclude_seen can't be false: this model was trained to recommend new items only, "
+                "so its scores of items in the history mean nothing. Leave exclude_seen out, or "
+                "train with prepare.exclude_seen = false."
+            )
+            raise ValueError(msg)
+        return trained if asked is None else asked
 
     def scores(self, histories: Sequence[Sequence[str]]) -> npt.NDArray[np.float32]:
         """Scores of the whole catalogue, nothing excluded.

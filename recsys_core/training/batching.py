@@ -26,6 +26,7 @@ from recsys_core.data.soft_labels import SoftLabels, StateLabels
 from recsys_core.models.context import Context
 
 _SORTED_BATCHES = 32  # windows of about this many batches are sorted by length at once
+_EARLIER_EVENTS = 4096  # before a window, whose items don't compete; bounds a batch's memory
 _TAIL_SHARE = 0.5  # share of windows that end at the user's newest event; others start anywhere
 
 
@@ -39,6 +40,8 @@ class Batch(NamedTuple):
             without a label. None without soft labels.
         weights: Weight in the loss of each position with a target; None: all weights are equal.
         context: Kinds and times of the events; None if the model does not read them.
+        earlier: item_idx of the user's events before the window, 0 is padding. None: items of the
+            history may be recommended again, so they compete with the target.
     """
 
     history: Int[Tensor, "batch length"]
@@ -46,6 +49,7 @@ class Batch(NamedTuple):
     teacher_states: Float[Tensor, "positions teacher_dim"] | None = None
     weights: Float[Tensor, " positions"] | None = None
     context: Context | None = None
+    earlier: Int[Tensor, "batch earlier"] | None = None
 
 
 class Recent(NamedTuple):
@@ -70,6 +74,9 @@ class TrainingSet:
         labels: Soft labels for the same buckets, or None.
         recent: The users of a warm start; None: all users.
         with_context: Whether batches hold the kinds and times of events.
+        exclude_seen: Whether serving leaves out the items of the history. Then an item that the
+            user had before is no target, and batches hold what is needed to leave the items of the
+            history out of the loss.
         resident_events: Most events in memory at once.
 
     Attributes:
@@ -89,6 +96,7 @@ class TrainingSet:
         labels: SoftLabels | None = None,
         recent: Recent | None = None,
         with_context: bool = False,
+        exclude_seen: bool = False,
         resident_events: int = 20_000_000,
     ) -> None:
         self._groups = group_buckets(buckets, resident_events)
@@ -97,6 +105,7 @@ class TrainingSet:
         self._labels = labels
         self._recent = recent
         self._with_context = with_context
+        self._exclude_seen = exclude_seen
         self.n_events = 0
         self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
         self.n_windows = 0
@@ -136,7 +145,14 @@ class TrainingSet:
     def _group_batches(self, group: int, random: np.random.Generator) -> Iterator[Batch]:
         histories, labels = self._load(group)
         for starts, ends in self._window_batches(histories, random):
-            batch = make_batch(histories, labels, starts, ends, with_context=self._with_context)
+            batch = make_batch(
+                histories,
+                labels,
+                starts,
+                ends,
+                with_context=self._with_context,
+                exclude_seen=self._exclude_seen,
+            )
             if batch.targets.any():
                 yield batch
 
@@ -156,6 +172,8 @@ class TrainingSet:
             self._resident = None  # free the last group before reading the next one
             buckets = self._groups[group]
             histories = read_training_histories(buckets)
+            if self._exclude_seen:
+                histories = histories.without_repeated_targets()
             labels = self._labels.align(histories, buckets) if self._labels else None
             self._resident = (group, histories, labels)
         return self._resident[1], self._resident[2]
@@ -201,6 +219,7 @@ def make_batch(
     ends: NDArray[np.int64],
     *,
     with_context: bool = False,
+    exclude_seen: bool = False,
 ) -> Batch:
     """Cut windows of events [start, end) out of resident histories; the last is a target only.
 
@@ -226,7 +245,20 @@ def make_batch(
         None if states is None else torch.from_numpy(states),
         None if are_equal else torch.from_numpy(weights),
         event_context(histories, inside) if with_context else None,
+        _earlier_items(histories, starts) if exclude_seen else None,
     )
+
+
+def _earlier_items(
+    histories: ResidentHistories, starts: NDArray[np.int64]
+) -> Int[Tensor, "batch earlier"]:
+    """The items of each user before a window, the newest `_EARLIER_EVENTS` at most."""
+    users = np.searchsorted(histories.starts, starts, side="right") - 1
+    lengths = np.minimum(starts - histories.starts[users], _EARLIER_EVENTS)
+    before = np.arange(lengths.max(), dtype=np.int64)
+    events = starts[:, None] - 1 - before
+    items = np.where(before < lengths[:, None], histories.items[np.maximum(events, 0)], 0)
+    return torch.from_numpy(items.astype(np.int64))
 
 
 def event_context(histories: ResidentHistories, events: NDArray[np.int64]) -> Context:

@@ -65,8 +65,9 @@ class TrainingConfig(Settings):
     )
     fused_loss: bool = Field(
         default=False,
-        description="Use Liger's fused kernel for the full softmax, on a GPU and if all positions "
-        "have the same weight. Needs pip install 'recdistill[gpu]'",
+        description="Use Liger's fused kernel for the full softmax, on a GPU, if all positions "
+        "have the same weight and repeats are allowed (prepare.exclude_seen is off). Needs "
+        "pip install 'recdistill[gpu]'",
     )
     clip_norm: float = Field(
         default=1.0, gt=0, description="Larger gradients are scaled down to this norm"

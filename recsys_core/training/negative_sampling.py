@@ -23,7 +23,8 @@ class RestrictedBatch(NamedTuple):
     """A batch over a part of the catalogue: items are renumbered as rows of `items`.
 
     Attributes:
-        batch: `history` and `targets` are rows of `items`, from 1; 0 is padding.
+        batch: `history`, `targets` and `earlier` are rows of `items`, from 1; 0 is padding, and in
+            `earlier` also an item without a row.
         items: item_idx of each row, ascending; row 0 is padding. None: row r is item_idx r.
         negatives: Rows drawn as negatives; None: every row is a candidate.
         log_expected: log(number of draws × probability of the row) for each drawn row.
@@ -83,7 +84,11 @@ class FullCatalogue:
         del seed
         if self._items is None:
             return RestrictedBatch(batch)
-        rows = batch._replace(history=self._rows[batch.history], targets=self._rows[batch.targets])
+        rows = batch._replace(
+            history=self._rows[batch.history],
+            targets=self._rows[batch.targets],
+            earlier=None if batch.earlier is None else self._rows[batch.earlier],
+        )
         return RestrictedBatch(rows, self._items)
 
 
@@ -123,8 +128,16 @@ class SampledNegatives:
             batch._replace(
                 history=local[:size].view(history.shape),
                 targets=local[size : 2 * size].view(history.shape),
+                earlier=None if batch.earlier is None else _rows_of(batch.earlier, items),
             ),
             torch.from_numpy(items),
             local[2 * size :],
             torch.from_numpy(np.log(self._n_negatives * self._probabilities[columns])).float(),
         )
+
+
+def _rows_of(item_idx: Tensor, items: NDArray[np.int64]) -> Tensor:
+    """The row of each item in an ascending list; 0 for an item that the list lacks."""
+    wanted = item_idx.numpy()
+    rows = np.minimum(np.searchsorted(items, wanted), len(items) - 1)
+    return torch.from_numpy(np.where(items[rows] == wanted, rows, 0))

@@ -52,12 +52,14 @@ class Shard:
         of_row = torch.arange(len(batch.targets))[:, None].expand_as(batch.targets)
         chosen = of_row[batch.targets > 0] % self.size == self.rank
         states, weights, context = batch.teacher_states, batch.weights, batch.context
+        earlier = batch.earlier
         return Batch(
             history[:, :length],
             targets[:, :length],
             None if states is None else states[chosen],
             None if weights is None else weights[chosen],
             None if context is None else Context(*(part[rows, :length] for part in context)),
+            None if earlier is None else earlier[rows],
         )
 
     def sum_gradients(self, model: Recommender, loss: Tensor) -> Tensor:

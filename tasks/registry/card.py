@@ -19,7 +19,11 @@ def model_card(
         lineage: Keys of the stage outputs that the model comes from.
     """
     trained = served["trained_through"] or "an order of events without times"
-    seen = "left out" if served["exclude_seen"] else "kept"
+    seen = (
+        "never recommended, and their scores mean nothing"
+        if served["exclude_seen"]
+        else "recommended too, unless `exclude_seen` is asked for"
+    )
     lines = [
         f"# {name}",
         "",
@@ -29,7 +33,7 @@ def model_card(
         f"- Items: {served['n_items']:,}, the active catalogue",
         f"- History: the newest {served['max_length']} known items, oldest first",
         f"- Trained through: {trained}",
-        f"- Items of the history are {seen} unless `exclude_seen` says otherwise",
+        f"- Items of the history are {seen}",
         "- A history without a known item gets recent popularity",
         "",
         f"## Quality: {metrics.n_cases:,} events of {metrics.n_users:,} users "

@@ -43,7 +43,7 @@ class ServedModel(PythonModel):
             answers = self.scorer.recommend(
                 model_input["history"].tolist(),
                 k=params.get("k", 10),
-                exclude_seen=params.get("exclude_seen", self.scorer.config["exclude_seen"]),
+                exclude_seen=params.get("exclude_seen"),
                 exclude=_optional_lists(model_input, "exclude"),
                 allow=_optional_lists(model_input, "allow"),
                 explain=explain,

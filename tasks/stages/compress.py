@@ -56,7 +56,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=1,
+    version=2,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(
@@ -88,7 +88,14 @@ def compress(
     quantize(exact, shipped)
     write_json(run.out / "item_ids.json", active["item_id"].to_list())
     write_json(run.out / "config.json", _served_config(model, data, active, student))
-    figures = parity(model, exact, run.out, calibration, active["item_idx"].to_list())
+    figures = parity(
+        model,
+        exact,
+        run.out,
+        calibration,
+        active["item_idx"].to_list(),
+        exclude_seen=data.exclude_seen,
+    )
     figures.save(run.out)
     check_parity(figures, min_overlap=config.min_overlap_at_10)
     return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}

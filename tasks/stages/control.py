@@ -16,7 +16,7 @@ from tasks.training.prepared import Prepared
 
 @stage(
     output="control",
-    version=1,
+    version=2,
     libraries=TRAINING_LIBRARIES,
     optional_libraries=FUSED_LOSS_LIBRARY,
 )

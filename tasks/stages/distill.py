@@ -15,6 +15,7 @@ from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
 from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
+from recsys_core.training.losses.selection import seen_items
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import (
@@ -44,7 +45,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=1, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=2, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,
@@ -97,6 +98,7 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
             kd_weight=config.kd_weight,
             temperature=config.temperature,
             weights=None if batch.weights is None else batch.weights.to(device),
+            seen=seen_items(restricted, len(item_vectors), states.device),
         )
 
     return loss

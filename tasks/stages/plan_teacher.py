@@ -10,7 +10,7 @@ from tasks.training.prepared import Prepared
 from tasks.training.teacher import TeacherConfig, earlier_teachers, networks_digest, transfer_source
 
 
-@stage(output="teacher_plan", version=1, libraries=("numpy", "polars", "scipy", "torch"))
+@stage(output="teacher_plan", version=2, libraries=("numpy", "polars", "scipy", "torch"))
 def plan_teacher(run: StageRun, config: TeacherConfig, *, prepared: Artifact) -> Summary:
     """Write `plan.json`: the mode, the parent, the last teacher and the reasons.
 

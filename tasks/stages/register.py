@@ -27,7 +27,7 @@ class SmokeTestError(RuntimeError):
     """The version that was loaded back from the registry differs from what was registered."""
 
 
-@stage(output="registered", version=1, libraries=("onnxruntime",))
+@stage(output="registered", version=2, libraries=("onnxruntime",))
 def register(
     run: StageRun,
     config: RegistryConfig,
@@ -150,10 +150,8 @@ def _smoke_test(loaded: "PyFuncModel", scorer: Scorer) -> None:
     ids = scorer.item_ids
     histories = [ids[:3], ids[-1:], ids[: 2 * scorer.max_length], [], ["no such item"]]
     k = min(_SMOKE_K, len(ids))
-    loaded_answers = loaded.predict(
-        pd.DataFrame({"history": histories}), params={"k": k, "exclude_seen": False}
-    )
-    expected = scorer.recommend(histories, k=k, exclude_seen=False)
+    loaded_answers = loaded.predict(pd.DataFrame({"history": histories}), params={"k": k})
+    expected = scorer.recommend(histories, k=k)
     for history, item_ids, scores, answer in zip(
         histories, loaded_answers["item_ids"], loaded_answers["scores"], expected, strict=True
     ):

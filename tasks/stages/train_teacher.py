@@ -35,7 +35,7 @@ class LostParentError(RuntimeError):
 
 @stage(
     output="teacher",
-    version=1,
+    version=2,
     libraries=TRAINING_LIBRARIES,
     optional_libraries=FUSED_LOSS_LIBRARY,
 )

@@ -114,6 +114,7 @@ def training_set_of(
         labels=labels,
         recent=recent,
         with_context=with_context,
+        exclude_seen=data.exclude_seen,
     )
 
 

@@ -109,9 +109,9 @@ def test_lists_and_parameters(address: str) -> None:
     columns = ["history", "exclude", "allow"]
     data = [[["i3"], ["i40"], ["i40", "i39", "i3"]], [[], ["i40"], None]]
     body = {"dataframe_split": {"columns": columns, "data": data}}
-    rows = ask(address, {**body, "params": {"k": 2, "exclude_seen": False, "explain": True}})
-    assert sorted(rows[0]["item_ids"]) == ["i3", "i39"]
-    assert [list(contributions) for contributions in rows[0]["contributions"]] == [["i3"], ["i3"]]
+    rows = ask(address, {**body, "params": {"k": 2, "exclude_seen": True, "explain": True}})
+    assert rows[0]["item_ids"] == ["i39"]
+    assert [list(contributions) for contributions in rows[0]["contributions"]] == [["i3"]]
     assert rows[1]["item_ids"] == ["i39", "i38"]
 
 
@@ -123,6 +123,7 @@ def test_lists_and_parameters(address: str) -> None:
         {"inputs": [{"other": ["i1"]}]},
         {"inputs": [{"history": ["i1"]}], "params": {"k": "many"}},
         {"inputs": [{"history": ["i1"]}], "params": {"k": 0}},
+        {"inputs": [{"history": ["i1"]}], "params": {"exclude_seen": False}},
     ],
 )
 def test_wrong_requests_are_the_askers_mistake(address: str, body: dict[str, Any]) -> None:

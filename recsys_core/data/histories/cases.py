@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_core.data.histories.ragged import Ragged
+from recsys_core.data.histories.ragged import Ragged, first_in_row
 from recsys_core.data.schema import HISTORY_LISTS
 
 IntArray = NDArray[np.int32]
@@ -176,7 +176,7 @@ def read_cases(bucket: Path, items: pl.DataFrame, split: Split, *, exclude_seen:
     held_out = user_starts + positions
     targets = events[held_out]
     is_target = weights.values[held_out] > 0
-    seen = is_target & ~_first_occurrence(histories)[held_out] & exclude_seen
+    seen = is_target & ~first_in_row(histories)[held_out] & exclude_seen
     not_candidate = is_target & ~seen & ~candidates[targets]
     kept = np.flatnonzero(is_target & ~seen & ~not_candidate)
     begins = user_starts[kept]
@@ -204,12 +204,3 @@ def _users_in_window(bucket: Path, split: Split) -> pl.DataFrame:
         .filter(pl.col("last") > pl.col("first"))
         .collect()
     )
-
-
-def _first_occurrence(items: Ragged[np.int32]) -> BoolArray:
-    """Whether each value is the first of its kind in its row."""
-    keys = items.rows * (int(items.values.max(initial=0)) + 1) + items.values
-    _, firsts = np.unique(keys, return_index=True)
-    is_first = np.zeros(len(keys), np.bool_)
-    is_first[firsts] = True
-    return is_first

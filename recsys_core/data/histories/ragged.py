@@ -50,3 +50,16 @@ class Ragged(Generic[Scalar]):
     def positions(self) -> NDArray[np.int64]:
         """`[values]` place of each value within its row, from 0."""
         return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
+
+
+def first_in_row(items: Ragged[np.int32]) -> NDArray[np.bool_]:
+    """Whether each value is the first of its kind in its row: the rule of what is not yet seen.
+
+    >>> first_in_row(Ragged.of(pl.Series([[7, 8, 7], [7]]))).tolist()
+    [True, True, False, True]
+    """
+    keys = items.rows * (int(items.values.max(initial=0)) + 1) + items.values
+    _, firsts = np.unique(keys, return_index=True)
+    is_first = np.zeros(len(keys), np.bool_)
+    is_first[firsts] = True
+    return is_first

@@ -1,14 +1,14 @@
 """Reading histories: the training events of bucket files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_core.data.histories.ragged import Ragged
+from recsys_core.data.histories.ragged import Ragged, first_in_row
 from recsys_core.data.schema import HISTORY_LISTS
 
 
@@ -75,6 +75,14 @@ class ResidentHistories:
         """Time of each user's newest training event; 0 for a user without any."""
         last = self.times[np.maximum(self.starts[1:] - 1, 0)] if len(self.times) else 0
         return np.where(self.lengths > 0, last, 0)
+
+    def without_repeated_targets(self) -> "ResidentHistories":
+        """The same events; one whose item the user had before is no target.
+
+        Evaluation has the same rule: an item that is never recommended again can't be found.
+        """
+        is_first = first_in_row(Ragged(self.items, self.starts))
+        return replace(self, target_weights=self.target_weights * is_first)
 
 
 def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recsys_core.training.losses.seen import SeenItems
+
 _CHUNK_POSITIONS = 512  # on a CPU: logits over some thousand items just fit into its cache
 _GPU_CHUNK_LOGITS = 2**27  # half a gigabyte: a GPU is fast on few large products
 
@@ -26,6 +28,7 @@ def chunked_loss(
     loss_and_gradient: LossAndGradient,
     *,
     weights: Float[Tensor, " positions"] | None = None,
+    seen: SeenItems | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted mean over positions of a loss on the logits `states @ item_vectors.T`.
@@ -35,6 +38,7 @@ def chunked_loss(
         item_vectors: Vectors of the candidates, without padding.
         loss_and_gradient: The loss on logits `[chunk, items]`, see `LossAndGradient`.
         weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position; None: all compete.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Raises:
@@ -43,7 +47,9 @@ def chunked_loss(
     check_positions(states, weights)
     return cast(
         "Tensor",
-        _ChunkedLoss.apply(states, item_vectors, loss_and_gradient, weights, chunk_positions),  # pyright: ignore[reportUnknownMemberType]
+        _ChunkedLoss.apply(  # pyright: ignore[reportUnknownMemberType]
+            states, item_vectors, loss_and_gradient, weights, seen, chunk_positions
+        ),
     )
 
 
@@ -55,6 +61,7 @@ class _ChunkedLoss(torch.autograd.Function):
         item_vectors: Tensor,
         loss_and_gradient: LossAndGradient,
         weights: Tensor | None,
+        seen: SeenItems | None,
         chunk_positions: int | None,
     ) -> Tensor:
         states, item_vectors = states.detach().float(), item_vectors.detach().float()
@@ -63,6 +70,8 @@ class _ChunkedLoss(torch.autograd.Function):
         items_gradient = torch.zeros_like(item_vectors)
         for rows, logits in chunks(states, len(item_vectors), chunk_positions):
             torch.mm(states[rows], item_vectors.T, out=logits)
+            if seen is not None:
+                seen.erase(logits, rows)
             losses = loss_and_gradient(logits, rows)
             if weights is not None:
                 losses = losses * weights[rows]
@@ -77,7 +86,8 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         states_gradient, items_gradient = ctx.saved_tensors
-        return states_gradient * gradients[0], items_gradient * gradients[0], None, None, None
+        rest = (None,) * 4
+        return states_gradient * gradients[0], items_gradient * gradients[0], *rest
 
 
 def chunks(

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.chunked import check_targets, chunked_loss
+from recsys_core.training.losses.seen import SeenItems
 
 
 def next_item_cross_entropy(
@@ -13,6 +14,7 @@ def next_item_cross_entropy(
     targets: Int[Tensor, " positions"],
     *,
     weights: Float[Tensor, " positions"] | None = None,
+    seen: SeenItems | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each position's next item under a softmax over all candidates.
@@ -22,6 +24,7 @@ def next_item_cross_entropy(
         item_vectors: Vectors of the candidates; row 0 is padding.
         targets: Row of the next item, from 1.
         weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position; None: all compete.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -50,6 +53,7 @@ def next_item_cross_entropy(
         item_vectors[1:],
         loss_and_gradient,
         weights=weights,
+        seen=seen,
         chunk_positions=chunk_positions,
     )
 

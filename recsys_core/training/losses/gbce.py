@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.negatives import negatives_loss
+from recsys_core.training.losses.seen import SeenItems
 
 
 def gbce(
@@ -17,6 +18,7 @@ def gbce(
     n_items: int,
     calibration: float = 0.75,
     weights: Float[Tensor, " positions"] | None = None,
+    seen: SeenItems | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Generalised binary cross-entropy: −β·log σ(target) − Σ log(1 − σ(negative)).
@@ -33,6 +35,7 @@ def gbce(
         calibration: From 0 (β = 1, plain binary cross-entropy) to 1 (sigmoids of the scores are
             calibrated probabilities).
         weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position; None: all compete.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -59,5 +62,6 @@ def gbce(
         pair_loss,
         shift=states.new_zeros(len(negatives)),
         weights=weights,
+        seen=seen,
         chunk_positions=chunk_positions,
     )

@@ -17,15 +17,12 @@ from recsys_core.training.losses.chunked import (
     chunks,
     total_weight,
 )
+from recsys_core.training.losses.seen import NO_CANDIDATE, SeenItems
 
 PairLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Given the negatives' logits of some positions and their targets' logits, return the loss of each
 position, its derivative by the target's logit and a factor. Overwrite the negatives' logits with
 the loss's derivative by them divided by that factor."""
-
-_NO_NEGATIVE = -1e30
-"""The logit of a drawn item that is the position's target. Finite, as a position may have no other
-negative."""
 
 
 def negatives_loss(
@@ -37,6 +34,7 @@ def negatives_loss(
     *,
     shift: Float[Tensor, " negatives"],
     weights: Float[Tensor, " positions"] | None,
+    seen: SeenItems | None,
     chunk_positions: int | None,
 ) -> Float[Tensor, ""]:
     """Weighted mean over positions of a loss on the target's logit and the negatives' logits.
@@ -49,6 +47,7 @@ def negatives_loss(
         pair_loss: The loss, see `PairLoss`.
         shift: Added to the negatives' logits.
         weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position; None: all compete.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Raises:
@@ -67,6 +66,7 @@ def negatives_loss(
             _Hits(targets, negatives),
             shift,
             weights,
+            seen,
             chunk_positions,
         ),
     )
@@ -94,7 +94,7 @@ class _Hits:
         """Set the logits of these positions' hits so low that their probability is 0."""
         begin = int(self._ends[rows.start - 1]) if rows.start else 0
         hits = slice(begin, int(self._ends[rows.stop - 1]))
-        logits[self._positions[hits] - rows.start, self._columns[hits]] = _NO_NEGATIVE
+        logits[self._positions[hits] - rows.start, self._columns[hits]] = NO_CANDIDATE
 
 
 class _NegativesLoss(torch.autograd.Function):
@@ -108,6 +108,7 @@ class _NegativesLoss(torch.autograd.Function):
         hits: _Hits,
         shift: Tensor,
         weights: Tensor | None,
+        seen: SeenItems | None,
         chunk_positions: int | None,
     ) -> Tensor:
         states, negatives = states.detach().float(), negatives.detach().float()
@@ -117,6 +118,8 @@ class _NegativesLoss(torch.autograd.Function):
         for rows, logits in chunks(states, len(negatives), chunk_positions):
             torch.addmm(shift, states[rows], negatives.T, out=logits)
             hits.erase(logits, rows)
+            if seen is not None:
+                seen.erase(logits, rows)
             losses, by_target, factor = pair_loss(logits, target_logits[rows].detach())
             if weights is not None:
                 losses, by_target, factor = (x * weights[rows] for x in (losses, by_target, factor))
@@ -133,5 +136,5 @@ class _NegativesLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rest = (None,) * 5
+        rest = (None,) * 6
         return (*(saved * gradients[0] for saved in ctx.saved_tensors), *rest)

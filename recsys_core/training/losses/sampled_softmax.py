@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.negatives import negatives_loss
+from recsys_core.training.losses.seen import SeenItems
 
 
 def sampled_softmax(
@@ -15,6 +16,7 @@ def sampled_softmax(
     negatives: Int[Tensor, " negatives"],
     log_expected: Float[Tensor, " negatives"],
     weights: Float[Tensor, " positions"] | None = None,
+    seen: SeenItems | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Softmax cross-entropy with a normaliser estimated from drawn negatives (logQ correction).
@@ -30,6 +32,7 @@ def sampled_softmax(
         negatives: Rows of the drawn items, with repetitions.
         log_expected: log(number of draws × probability of the item) for each drawn item.
         weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position; None: all compete.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -70,5 +73,6 @@ def sampled_softmax(
         pair_loss,
         shift=-log_expected,
         weights=weights,
+        seen=seen,
         chunk_positions=chunk_positions,
     )

@@ -1,6 +1,7 @@
 """The loss that `training.loss` names, and its candidates."""
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,6 +12,7 @@ from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from recsys_core.training.losses.fused_softmax import check_fused_loss, fused_cross_entropy
 from recsys_core.training.losses.gbce import gbce
 from recsys_core.training.losses.sampled_softmax import sampled_softmax
+from recsys_core.training.losses.seen import SeenItems
 from recsys_core.training.negative_sampling import (
     CandidateSet,
     FullCatalogue,
@@ -53,10 +55,14 @@ def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
         device, batch = states.device, restricted.batch
         targets = batch.targets[batch.targets > 0].to(device)
         weights = None if batch.weights is None else batch.weights.to(device)
+        seen = seen_items(restricted, len(item_vectors), device)
+        on_gpu = device.type == "cuda"
         if restricted.negatives is None or restricted.log_expected is None:
-            if config.fused_loss and weights is None and device.type == "cuda":
+            if config.fused_loss and on_gpu and weights is None and seen is None:
                 return fused_cross_entropy(states, item_vectors, targets)
-            return next_item_cross_entropy(states, item_vectors, targets, weights=weights)
+            return next_item_cross_entropy(
+                states, item_vectors, targets, weights=weights, seen=seen
+            )
         negatives = restricted.negatives.to(device)
         if config.loss == "gbce":
             return gbce(
@@ -66,6 +72,7 @@ def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
                 negatives=negatives,
                 n_items=candidates.n_items,
                 weights=weights,
+                seen=seen,
             )
         return sampled_softmax(
             states,
@@ -74,6 +81,27 @@ def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
             negatives=negatives,
             log_expected=restricted.log_expected.to(device),
             weights=weights,
+            seen=seen,
         )
 
     return loss
+
+
+def seen_items(restricted: RestrictedBatch, n_rows: int, device: torch.device) -> SeenItems | None:
+    """The candidates that are in the histories of a batch; None: they compete too.
+
+    Args:
+        restricted: The batch.
+        n_rows: Number of item vectors, the padding included.
+        device: Where the loss is computed.
+    """
+    batch, negatives = restricted.batch, restricted.negatives
+    if batch.earlier is None:
+        return None
+    return SeenItems(
+        batch.history.to(device),
+        batch.targets.to(device),
+        batch.earlier.to(device),
+        n_rows=n_rows,
+        candidates=None if negatives is None else negatives.to(device),
+    )

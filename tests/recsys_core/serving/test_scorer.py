@@ -36,10 +36,24 @@ def test_recommendations_are_the_best_scores_without_the_history(scorer: Scorer)
     assert answer.contributions is None
 
 
-def test_seen_items_can_be_recommended(scorer: Scorer) -> None:
-    (answer,) = scorer.recommend([HISTORY], k=40, exclude_seen=False)
-    assert answer.item_ids == best(scorer, HISTORY, without=[])
-    assert set(answer.item_ids) == set(IDS)
+def test_seen_items_are_recommended_by_a_model_that_was_trained_to(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(served_folder, tmp_path / "repeats")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "exclude_seen": False}))
+    scorer = Scorer(folder)
+    for asked in (None, False):
+        (answer,) = scorer.recommend([HISTORY], k=40, exclude_seen=asked)
+        assert answer.item_ids == best(scorer, HISTORY, without=[])
+    (answer,) = scorer.recommend([HISTORY], k=40, exclude_seen=True)
+    assert answer.item_ids == best(scorer, HISTORY, without=HISTORY)
+
+
+def test_a_model_that_never_learned_to_score_seen_items_refuses_to(scorer: Scorer) -> None:
+    assert scorer.recommend([HISTORY], exclude_seen=True) == scorer.recommend([HISTORY])
+    with pytest.raises(ValueError, match="exclude_seen can't be false: this model was trained"):
+        scorer.recommend([HISTORY], exclude_seen=False)
 
 
 @pytest.mark.parametrize("history", [[], ["unknown"], ["unknown", "i99"]])

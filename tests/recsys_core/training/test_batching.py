@@ -235,6 +235,39 @@ def test_other_kinds_of_events_are_history_and_never_asked_for(
     assert training_set.n_windows == len(users)
 
 
+def test_what_the_user_had_before_a_window_is_with_it(
+    buckets: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_EARLIER_EVENTS", 9)
+    training_set = TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=3, exclude_seen=True)
+    n_earlier: set[int] = set()
+    for batches in _epochs(training_set, 20):
+        for batch in batches:
+            assert batch.earlier is not None
+            for first, earlier in zip(batch.history[:, 0], batch.earlier.tolist(), strict=True):
+                items = [item for item in earlier if item]
+                begin = int(first) - (int(first) - 1) % 100
+                assert sorted(items) == list(range(begin, int(first)))[-9:]
+                n_earlier.add(len(items))
+    assert {0, 1, 2, 9} <= n_earlier
+    plain = TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=3)
+    assert all(batch.earlier is None for batch in plain.epoch(0, 1))
+
+
+def test_what_the_user_had_before_is_no_target_where_it_is_never_recommended(
+    tmp_path: Path, write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]]
+) -> None:
+    users = [[("a", [5, 6, 5, 7, 6, 8, 9], 6, 7), ("b", [4, 4, 4, 1], 3, 4)]]
+    paths = write_buckets(tmp_path / "repeats", users)
+    training_set = TrainingSet(paths, max_length=9, batch_size=2, exclude_seen=True)
+    (batch,) = training_set.epoch(0, 1)
+    assert batch.history.tolist() == [[5, 6, 5, 7, 6]]
+    assert batch.targets.tolist() == [[6, 0, 7, 0, 8]]
+    repeats = TrainingSet(paths, max_length=9, batch_size=2)
+    (batch,) = repeats.epoch(0, 1)
+    assert sorted(batch.targets.tolist()) == [[4, 4, 0, 0, 0], [6, 5, 7, 6, 8]]
+
+
 def test_users_who_only_begin_with_a_target_are_not_drawn(
     tmp_path: Path, write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]]
 ) -> None:

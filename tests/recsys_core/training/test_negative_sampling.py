@@ -42,6 +42,22 @@ def test_an_item_that_never_occurs_does_not_compete() -> None:
     assert drawn.tolist() == [0, 1, 3, 4, 6, 7]
 
 
+def test_earlier_items_are_renumbered_too() -> None:
+    earlier = torch.tensor([[3, 0], [7, 1]])
+    batch = BATCH._replace(earlier=earlier)
+    restricted = FullCatalogue(COUNTS).restrict(batch, ())
+    assert restricted.items is not None
+    assert restricted.batch.earlier is not None
+    assert torch.equal(restricted.items[restricted.batch.earlier], earlier)
+    one_drawn = SampledNegatives(COUNTS * (np.arange(8) == 6), n_negatives=1, uniform=True)
+    batch = BATCH._replace(earlier=torch.tensor([[2, 5], [7, 99]]))
+    restricted = one_drawn.restrict(batch, ())
+    assert restricted.items is not None
+    assert restricted.batch.earlier is not None
+    rows = restricted.items[restricted.batch.earlier]
+    assert rows.tolist() == [[0, 0], [7, 0]], "what nobody competes with has no row"
+
+
 def test_where_all_items_occur_nothing_is_renumbered() -> None:
     restricted = FullCatalogue(np.array([0, 1, 1])).restrict(BATCH, ())
     assert restricted.batch is BATCH

@@ -58,6 +58,7 @@ def test_rows_are_dealt_out_whole() -> None:
         torch.tensor([[2, 0, 9], [5, 0, 0], [6, 7, 0], [8, 9, 0]]),
         torch.arange(14.0).view(7, 2),
         torch.tensor([1.0, 2, 3, 4, 5, 6, 7]),
+        earlier=torch.tensor([[0, 0], [1, 2], [3, 0], [4, 0]]),
     )
     parts = [Shard(rank, 3).rows_of(batch) for rank in range(3)]
     assert parts[0].history.tolist() == [[1, 2, 3], [7, 8, 0]]
@@ -68,6 +69,8 @@ def test_rows_are_dealt_out_whole() -> None:
         [3],
         [4, 5],
     ]
+    assert parts[0].earlier is not None
+    assert parts[0].earlier.tolist() == [[0, 0], [4, 0]]
     assert parts[1].teacher_states is not None
     assert parts[1].teacher_states.tolist() == [[4, 5]]
     shares = [share_of(part, batch) for part in parts]
