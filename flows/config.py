@@ -156,6 +156,18 @@ class NightlyConfig(Settings):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _student_whose_windows_the_teacher_reads(self) -> Self:
+        longest = self.student.model.max_length
+        teacher = min(member.model.max_length for member in self.teacher.members())
+        if longest > teacher:
+            msg = (
+                f"student.model.max_length is {longest}, longer than the teacher's {teacher}; the "
+                "teacher labels the windows that the student reads, so make it no larger"
+            )
+            raise ValueError(msg)
+        return self
+
     @property
     def events(self) -> SourceConfig:
         """The source that is read: the configured one or the synthetic world's files."""

@@ -145,7 +145,7 @@ PIPELINE = Pipeline(
     Step(plan_teacher, config="teacher"),
     Step(train_teacher, config="teacher"),
     Step(check_teacher, config="teacher_check", registry="registry"),
-    Step(write_soft_labels, config="soft_labels"),
+    Step(write_soft_labels, config="soft_labels", max_length="student.model.max_length"),
     Step(distill, config="distillation", student="student"),
     Step(control, config="student"),
     Step(compress, config="compression", distillation="distillation"),

@@ -37,17 +37,25 @@ CARRIERS = {
 """Libraries that decide no byte of an output, and why."""
 
 NOT_USED = {
-    "plan_teacher": {"liger-kernel": "nothing is trained"},
+    "plan_teacher": {"liger-kernel": "nothing is trained", "pyarrow": "writes soft labels only"},
     "check_teacher": {
         "liger-kernel": "nothing is trained",
         "onnxruntime": "scores students only",
         "pandas": "queries students only",
         "scipy": "the similarities of item-kNN only",
     },
-    "train_teacher": {"scipy": "the drift that plan_teacher measures only"},
-    "distill": {"liger-kernel": "the distillation loss is not fused"},
+    "train_teacher": {
+        "pyarrow": "writes soft labels only",
+        "scipy": "the drift that plan_teacher measures only",
+    },
+    "distill": {
+        "liger-kernel": "the distillation loss is not fused",
+        "pyarrow": "writes soft labels only",
+    },
+    "control": {"pyarrow": "writes soft labels only"},
     "compress": {
         "liger-kernel": "the distillation loss is not fused",
+        "pyarrow": "writes soft labels only",
         "scipy": "the similarities of item-kNN only",
     },
     "evaluate": {"pandas": "the packaged model's own interface only"},

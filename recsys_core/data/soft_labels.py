@@ -2,22 +2,26 @@
 
 A teacher's logits are dot products, so `state · item vector` gives the logit of any item: the whole
 distribution is stored, exact up to rounding, in fewer bytes than a list of the top 64. A state is
-stored as int8 with one scale. The module needs no torch, so readers need no training library.
+stored as int8 with one scale. Labels are stored by windows, so a student reads the events that its
+teacher read. The module needs no torch, so readers need no training library.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow.parquet import ParquetWriter
 
 from recsys_core.artifacts import replacing
 from recsys_core.data.histories.read import ResidentHistories
+from recsys_core.data.histories.windows import Windows
 from recsys_core.json_file import JsonFile
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ITEM_VECTORS = "item_vectors.parquet"
 
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -39,7 +43,7 @@ class SoftLabelDescription(JsonFile):
         trained_through: The teacher's training events were before this, ISO 8601; None: unknown.
         dim: Width of states and item vectors.
         dtype: How states are stored.
-        rows: Number of labelled positions.
+        rows: Number of labels; a position that lies in two windows has two.
         bytes: Size of the files in `labels/`.
     """
 
@@ -57,15 +61,38 @@ class SoftLabelDescription(JsonFile):
 
 
 class StateLabels(NamedTuple):
-    """Teacher states aligned with the events of some histories.
+    """Teacher states of windows of some histories.
 
     Attributes:
-        states: `[events, dim]`, to be multiplied by `scales`.
-        scales: `[events]`; NaN where an event has no label.
+        windows: The labelled windows.
+        rows: Row of each window's first position in `states`; its other positions follow.
+        states: `[rows, dim]`, to be multiplied by `scales`.
+        scales: `[rows]`.
     """
 
+    windows: Windows
+    rows: NDArray[np.int64]
     states: NDArray[np.int8]
     scales: NDArray[np.float32]
+
+
+class LabelRows(NamedTuple):
+    """Labels of some windows, position by position.
+
+    Attributes:
+        user_ids: `[rows]`, strings.
+        window_starts: `[rows]`, the first position that the teacher read.
+        positions: `[rows]`, counted from the start of the user's history; those of a window follow
+            each other from its first.
+        hashes: `[rows]`, hash of the history up to and including the position.
+        states: `[rows, dim]`, the teacher's final states.
+    """
+
+    user_ids: pl.Series
+    window_starts: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    hashes: NDArray[np.uint64]
+    states: NDArray[np.float32]
 
 
 class SoftLabels:
@@ -115,11 +142,11 @@ class SoftLabels:
         return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
     def align(self, histories: ResidentHistories, buckets: Sequence[Path]) -> StateLabels:
-        """Labels of these bucket files, one row per event of the histories.
+        """The labels of these bucket files, as windows of the histories.
 
         Raises:
-            SoftLabelError: A label is for a position that the history lacks, or the history up to
-                that position has changed since the label was written.
+            SoftLabelError: A label is for a position that the history lacks, the history up to that
+                position has changed since the label was written, or a window has a gap.
         """
         labels = pl.concat(
             [pl.read_parquet(self.folder / "labels" / path.name) for path in buckets]
@@ -127,6 +154,7 @@ class SoftLabels:
         users = pl.DataFrame(
             {
                 "user_id": histories.user_ids,
+                "user": np.arange(len(histories.user_ids)),
                 "start": histories.starts[:-1],
                 "length": histories.lengths,
             }
@@ -134,7 +162,7 @@ class SoftLabels:
         labels = labels.join(users, on="user_id", how="left", maintain_order="left")
         events = (labels["start"] + labels["position"]).to_numpy()
         outside = labels.select(
-            (pl.col("length").is_null() | (pl.col("position") >= pl.col("length"))).sum()
+            (pl.col("length").is_null() | (pl.col("position") >= pl.col("length") - 1)).sum()
         ).item()
         stale = 0
         if not outside:
@@ -146,46 +174,62 @@ class SoftLabels:
                 "to the histories: these were shifted or changed since. Write the labels again."
             )
             raise SoftLabelError(msg)
-        states = np.zeros((len(histories.items), self.description.dim), np.int8)
-        scales = np.full(len(histories.items), np.nan, np.float32)
-        states[events] = labels["state"].to_numpy()
-        scales[events] = labels["scale"].to_numpy()
-        return StateLabels(states, scales)
+        windows, rows = self._windows(labels, events)
+        return StateLabels(windows, rows, labels["state"].to_numpy(), labels["scale"].to_numpy())
+
+    def _windows(
+        self, labels: pl.DataFrame, events: NDArray[np.int64]
+    ) -> tuple[Windows, NDArray[np.int64]]:
+        """The windows in the order of users and starts, and each one's first row of labels."""
+        users, offsets = labels["user"].to_numpy(), labels["window_start"].to_numpy()
+        changes = (np.diff(users) != 0) | (np.diff(offsets) != 0)
+        rows = np.concatenate([np.zeros(min(1, len(users)), np.int64), 1 + changes.nonzero()[0]])
+        lengths = np.diff(np.append(rows, len(users)))
+        starts = labels["start"].to_numpy()[rows] + offsets[rows]
+        places = np.arange(len(users)) - np.repeat(rows, lengths)
+        if not np.array_equal(events, np.repeat(starts, lengths) + places):
+            msg = (
+                f"A window of the soft labels in {self.folder} has a gap: a position is missing or "
+                "comes twice. Write the labels again."
+            )
+            raise SoftLabelError(msg)
+        order = np.lexsort((starts, users[rows]))
+        windows = Windows(users[rows], starts, starts + lengths + 1)
+        return Windows(*(part[order] for part in windows)), rows[order]
 
 
-def write_labels(
-    path: Path,
-    *,
-    user_ids: pl.Series,
-    positions: NDArray[np.int32],
-    window_starts: NDArray[np.int32],
-    hashes: NDArray[np.uint64],
-    states: NDArray[np.float32],
-) -> None:
-    """Write the labels of one bucket, one row per position; a kill leaves no half-written file.
+def write_labels(path: Path, dim: int, parts: Iterable[LabelRows]) -> int:
+    """Write the labels of one bucket, part by part; a kill leaves no half-written file.
 
     Args:
         path: `labels/<name of the histories' bucket file>`.
-        user_ids: `[rows]`, strings.
-        positions: `[rows]`, counted from the start of the user's history.
-        window_starts: `[rows]`, the first position that the teacher saw.
-        hashes: `[rows]`, hash of the history up to and including the position.
-        states: `[rows, dim]`, the teacher's final states.
+        dim: Width of the states.
+        parts: Whole windows; memory is that of one part.
+
+    Returns:
+        The number of labels.
     """
-    quantized, scales = quantize_rows(states)
-    table = pl.DataFrame(
-        {
-            "user_id": user_ids,
-            "position": positions,
-            "window_start": window_starts,
-            "prefix_hash": hashes,
-            "state": pl.Series(quantized, dtype=pl.Array(pl.Int8, states.shape[1])),
-            "scale": scales,
-        }
+    schema = pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("window_start", pa.int32()),
+            ("position", pa.int32()),
+            ("prefix_hash", pa.uint64()),
+            ("state", pa.list_(pa.int8(), dim)),
+            ("scale", pa.float32()),
+        ]
     )
+    n_labels = 0
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as draft:
-        table.write_parquet(draft, compression="zstd")
+    with replacing(path) as draft, ParquetWriter(draft, schema, compression="zstd") as writer:
+        for user_ids, window_starts, positions, hashes, states in parts:
+            quantized, scales = quantize_rows(states)
+            values = pa.FixedSizeListArray.from_arrays(pa.array(quantized.reshape(-1)), dim)
+            users = user_ids.to_arrow().cast(pa.string())
+            columns = [users, window_starts, positions, hashes, values, scales]
+            writer.write_table(pa.table(columns, schema=schema))
+            n_labels += len(states)
+    return n_labels
 
 
 def describe(

@@ -1,10 +1,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""Write soft labels: the teacher's states at the positions of all histories, by windows."""
+"""Write soft labels: the teacher's states at all positions of the windows of training."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,17 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
-from recsys_core.data.soft_labels import prefix_hashes, write_labels
+from recsys_core.data.histories.windows import Windows, training_windows
+from recsys_core.data.soft_labels import LabelRows, prefix_hashes, write_labels
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.training.batching import event_context
 
-
-class _Windows(NamedTuple):
-    """Ranges of events, and the first position of each that it labels."""
-
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    label_from: NDArray[np.int64]
+_PART_POSITIONS = 65_536
 
 
 def label_bucket(
@@ -30,104 +24,93 @@ def label_bucket(
     bucket: Path,
     path: Path,
     *,
+    max_length: int | None = None,
     newest: int | None = None,
     batch_size: int = 128,
 ) -> int:
-    """Write the teacher's states for the training positions of one bucket of histories.
-
-    Every position before another training event gets a label. Histories longer than the teacher's
-    window are read in windows that overlap by half, so each label is based on at least half a
-    window of history.
+    """Write the teacher's states for the training windows of one bucket of histories.
 
     Args:
         model: The teacher.
         bucket: File of histories.
         path: File of labels to write.
-        newest: Number of each user's newest positions to label; None: all.
+        max_length: Longest window of the student, in events; None: that of the teacher.
+        newest: Only as many windows as hold this many newest positions of a user; None: all.
         batch_size: Windows encoded at once.
 
     Returns:
         The number of labels.
+
+    Raises:
+        ValueError: The student's windows are longer than the teacher can read.
     """
+    max_length = max_length or model.max_length
+    if max_length > model.max_length:
+        msg = (
+            f"The student reads windows of {max_length} events, its teacher only "
+            f"{model.max_length}. Set student.model.max_length no larger than the teacher's."
+        )
+        raise ValueError(msg)
     histories = read_training_histories([bucket])
-    windows = label_windows(histories, model.max_length, newest)
-    parts = list(_label_states(model, histories, windows, batch_size))
-    events = np.concatenate([part.events for part in parts])
-    order = np.argsort(events)
-    events = events[order]
-    window_starts = np.concatenate([part.window_starts for part in parts])[order]
-    states = np.concatenate([part.states for part in parts])[order]
-    users = np.searchsorted(histories.starts, events, side="right") - 1
-    write_labels(
-        path,
-        user_ids=histories.user_ids.gather(pl.Series(users)),
-        positions=(events - histories.starts[users]).astype(np.int32),
-        window_starts=(window_starts - histories.starts[users]).astype(np.int32),
-        hashes=prefix_hashes(histories.items, histories.starts)[events],
-        states=states,
-    )
-    return len(events)
+    windows = training_windows(histories, max_length, newest)
+    parts = _label_rows(model, histories, windows, batch_size)
+    return write_labels(path, model.width, parts)
 
 
-def label_windows(
-    histories: ResidentHistories, max_length: int, newest: int | None = None
-) -> _Windows:
-    """Windows that label each position once, sorted by length.
-
-    A user's last training event has no label, because the next event is held out.
-    """
-    starts: list[NDArray[np.int64]] = []
-    ends: list[NDArray[np.int64]] = []
-    label_from: list[NDArray[np.int64]] = []
-    stride = max(1, max_length // 2)
-    n_positions = histories.lengths - 1
-    first_label = 0 if newest is None else np.maximum(n_positions - newest, 0)
-    begin = np.zeros(len(n_positions), np.int64)
-    labelled = np.zeros(len(n_positions), np.int64) + first_label
-    while (open_users := np.flatnonzero(labelled < n_positions)).size:
-        end = np.minimum(begin + max_length, n_positions)
-        useful = open_users[end[open_users] > labelled[open_users]]
-        offset = histories.starts[useful]
-        starts.append(begin[useful] + offset)
-        ends.append(end[useful] + offset)
-        label_from.append(labelled[useful] + offset)
-        labelled[useful] = end[useful]
-        begin[open_users] += stride
-    if not starts:
-        return _Windows(*(np.empty(0, np.int64) for _ in range(3)))
-    windows = _Windows(*(np.concatenate(parts) for parts in (starts, ends, label_from)))
-    order = np.argsort(windows.ends - windows.starts, kind="stable")
-    return _Windows(*(part[order] for part in windows))
-
-
-class _Labels(NamedTuple):
-    events: NDArray[np.int64]
-    window_starts: NDArray[np.int64]
-    states: NDArray[np.float32]
-
-
-def _label_states(
-    model: AnyRecommender, histories: ResidentHistories, windows: _Windows, batch_size: int
-) -> Iterator[_Labels]:
-    """States of the positions that each batch of windows labels."""
-    device = model.device
-    no_events = np.empty(0, np.int64)
-    yield _Labels(no_events, no_events, np.empty((0, model.width), np.float32))
+def _label_rows(
+    model: AnyRecommender, histories: ResidentHistories, windows: Windows, batch_size: int
+) -> Iterator[LabelRows]:
+    """The labels of all windows in their order, about `_PART_POSITIONS` at a time."""
+    hashes = prefix_hashes(histories.items, histories.starts)
     with torch.inference_mode():
         item_vectors = model.item_vectors()
-        for first in range(0, len(windows.starts), batch_size):
-            starts, ends, label_from = (part[first : first + batch_size, None] for part in windows)
-            events = starts + np.arange((ends - starts).max())
-            valid = events < ends
-            inside = np.where(valid, events, 0)
-            history = np.where(valid, histories.items[inside], 0)
-            context = event_context(histories, inside).to(device) if model.reads_context else None
-            states = model.encode(
-                torch.from_numpy(history.astype(np.int64)).to(device), item_vectors, context
+        for part in _parts(windows):
+            window = np.repeat(np.arange(len(part.lengths)), part.lengths)
+            before = np.cumsum(part.lengths) - part.lengths
+            events = part.starts[window] + np.arange(len(window)) - before[window]
+            users = part.users[window]
+            first = histories.starts[users]
+            yield LabelRows(
+                histories.user_ids.gather(pl.Series(users)),
+                (part.starts[window] - first).astype(np.int32),
+                (events - first).astype(np.int32),
+                hashes[events],
+                _states(model, item_vectors, histories, part, batch_size),
             )
-            chosen = valid & (events >= label_from)
-            yield _Labels(
-                events[chosen],
-                np.broadcast_to(starts, events.shape)[chosen],
-                states.float().cpu().numpy()[chosen],
-            )
+
+
+def _parts(windows: Windows) -> Iterator[Windows]:
+    ends = np.cumsum(windows.lengths)
+    start = 0
+    while start < len(ends):
+        done = ends[start] - windows.lengths[start]
+        stop = max(start + 1, int(np.searchsorted(ends, done + _PART_POSITIONS, side="right")))
+        yield Windows(*(part[start:stop] for part in windows))
+        start = stop
+
+
+def _states(
+    model: AnyRecommender,
+    item_vectors: torch.Tensor,
+    histories: ResidentHistories,
+    windows: Windows,
+    batch_size: int,
+) -> NDArray[np.float32]:
+    """The teacher's states at the positions of windows, `[positions, width]`."""
+    device = model.device
+    states = np.empty((int(windows.lengths.sum()), model.width), np.float32)
+    first_rows = np.cumsum(windows.lengths) - windows.lengths
+    by_length = np.argsort(windows.lengths, kind="stable")
+    for i in range(0, len(by_length), batch_size):
+        chosen = by_length[i : i + batch_size]
+        places = np.arange(windows.lengths[chosen].max())
+        valid = places < windows.lengths[chosen, None]
+        events = np.where(valid, windows.starts[chosen, None] + places, 0)
+        history = np.where(valid, histories.items[events], 0)
+        context = event_context(histories, events).to(device) if model.reads_context else None
+        encoded = model.encode(
+            torch.from_numpy(history.astype(np.int64)).to(device), item_vectors, context
+        )
+        rows = first_rows[chosen, None] + places
+        states[rows[valid]] = encoded.float().cpu().numpy()[valid]
+    return states

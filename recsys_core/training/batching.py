@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     Attributes:
         history: item_idx, 0 is padding.
         targets: item_idx of the next item, 0 where there is none.
-        teacher_states: One row per position with a target, in row-major order; NaN for a position
-            without a label. None without soft labels.
+        teacher_states: One row per position with a target, in row-major order. None without soft
+            labels.
         weights: Weight in the loss of each position with a target; None: all weights are equal.
         context: Kinds and times of the events; None if the model does not read them.
         earlier: item_idx of the user's events before the window, 0 is padding. None: items of the
@@ -50,6 +50,14 @@ class Batch(NamedTuple):
     weights: Float[Tensor, " positions"] | None = None
     context: Context | None = None
     earlier: Int[Tensor, "batch earlier"] | None = None
+
+
+class _WindowBatch(NamedTuple):
+    """Windows of events [start, end); with labels, the row of each window's first one."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    label_rows: NDArray[np.int64]
 
 
 class Recent(NamedTuple):
@@ -71,7 +79,8 @@ class TrainingSet:
         buckets: Bucket files.
         max_length: Longest window, in input events.
         batch_size: Windows in a batch.
-        labels: Soft labels for the same buckets, or None.
+        labels: Soft labels for the same buckets: their windows are the windows of training. None:
+            windows begin anywhere.
         recent: The users of a warm start; None: all users.
         with_context: Whether batches hold the kinds and times of events.
         exclude_seen: Whether serving leaves out the items of the history. Then an item that the
@@ -84,7 +93,8 @@ class TrainingSet:
         n_events: Events in an epoch, approximately.
 
     Raises:
-        ValueError: No user has a target after another training event.
+        ValueError: No user has a target after another training event, or the soft labels are of
+            longer windows.
     """
 
     def __init__(
@@ -111,7 +121,7 @@ class TrainingSet:
         self.n_windows = 0
         self._counts = np.zeros(1, np.int64)
         for group in range(len(self._groups)):
-            self._count(self._load(group)[0])
+            self._count(*self._load(group))
         if not self.n_windows:
             msg = (
                 "No user has a training event that is a target after another event: there is "
@@ -124,9 +134,13 @@ class TrainingSet:
         """Upper bound of the batches in an epoch; the last batch of a group may be smaller."""
         return self.n_windows // self._batch_size + len(self._groups)
 
-    def _taking_part(self, histories: ResidentHistories) -> tuple[NDArray[np.int64], int]:
+    def _taking_part(
+        self, histories: ResidentHistories, labels: StateLabels | None
+    ) -> tuple[NDArray[np.int64], int]:
         """The users of every epoch, and how many of the others are drawn for each."""
         users = _predictable(histories)
+        if labels is not None:
+            users = np.intersect1d(users, labels.windows.users)
         if self._recent is None:
             return users, 0
         is_new = histories.newest[users] >= self._recent.since
@@ -144,20 +158,21 @@ class TrainingSet:
 
     def _group_batches(self, group: int, random: np.random.Generator) -> Iterator[Batch]:
         histories, labels = self._load(group)
-        for starts, ends in self._window_batches(histories, random):
+        for starts, ends, label_rows in self._window_batches(histories, labels, random):
             batch = make_batch(
                 histories,
-                labels,
                 starts,
                 ends,
+                labels=labels,
+                label_rows=label_rows,
                 with_context=self._with_context,
                 exclude_seen=self._exclude_seen,
             )
             if batch.targets.any():
                 yield batch
 
-    def _count(self, histories: ResidentHistories) -> None:
-        users, n_replayed = self._taking_part(histories)
+    def _count(self, histories: ResidentHistories, labels: StateLabels | None) -> None:
+        users, n_replayed = self._taking_part(histories, labels)
         self.n_windows += len(users) + n_replayed
         lengths = np.minimum(histories.lengths, self._max_length)
         others = np.setdiff1d(_predictable(histories), users, assume_unique=True)
@@ -175,24 +190,32 @@ class TrainingSet:
             if self._exclude_seen:
                 histories = histories.without_repeated_targets()
             labels = self._labels.align(histories, buckets) if self._labels else None
+            if labels is not None and labels.windows.lengths.max(initial=0) > self._max_length:
+                msg = (
+                    f"The soft labels are of windows of up to {labels.windows.lengths.max()} "
+                    f"events, and the model reads {self._max_length}. Write the labels again."
+                )
+                raise ValueError(msg)
             self._resident = (group, histories, labels)
         return self._resident[1], self._resident[2]
 
     def _window_batches(
-        self, histories: ResidentHistories, random: np.random.Generator
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Event ranges [start, end) of windows of similar length, one pair of arrays per batch."""
-        users, n_replayed = self._taking_part(histories)
+        self,
+        histories: ResidentHistories,
+        labels: StateLabels | None,
+        random: np.random.Generator,
+    ) -> Iterator[_WindowBatch]:
+        """Windows of similar length, batch by batch."""
+        users, n_replayed = self._taking_part(histories, labels)
         if n_replayed:
             others = np.setdiff1d(_predictable(histories), users, assume_unique=True)
             users = np.concatenate([users, random.choice(others, n_replayed, replace=False)])
         users = random.permutation(users)
-        lengths = np.minimum(histories.lengths[users], self._max_length + 1)
-        newest = histories.lengths[users] - lengths
-        anywhere = random.integers(0, newest + 1)
-        offsets = np.where(random.random(len(users)) < _TAIL_SHARE, newest, anywhere)
-        starts = histories.starts[users] + offsets
-        ends = starts + lengths
+        if labels is None:
+            windows = self._draw_anywhere(histories, users, random)
+        else:
+            windows = _draw_labelled(labels, users, random)
+        lengths = windows.ends - windows.starts
         batches: list[NDArray[np.int64]] = []
         n_sorted = self._batch_size * _SORTED_BATCHES
         for begin in range(0, len(users), n_sorted):
@@ -202,7 +225,34 @@ class TrainingSet:
                 chosen[i : i + self._batch_size] for i in range(0, len(chosen), self._batch_size)
             ]
         for i in random.permutation(len(batches)):
-            yield starts[batches[i]], ends[batches[i]]
+            yield _WindowBatch(*(part[batches[i]] for part in windows))
+
+    def _draw_anywhere(
+        self, histories: ResidentHistories, users: NDArray[np.int64], random: np.random.Generator
+    ) -> _WindowBatch:
+        """One window per user, which may begin at any event."""
+        lengths = np.minimum(histories.lengths[users], self._max_length + 1)
+        starts = histories.starts[users] + _newest_or_any(
+            histories.lengths[users] - lengths, random
+        )
+        return _WindowBatch(starts, starts + lengths, np.zeros_like(starts))
+
+
+def _draw_labelled(
+    labels: StateLabels, users: NDArray[np.int64], random: np.random.Generator
+) -> _WindowBatch:
+    """One of the labelled windows of each user."""
+    first, end = (np.searchsorted(labels.windows.users, users, side) for side in ("left", "right"))
+    chosen = first + _newest_or_any(end - 1 - first, random)
+    return _WindowBatch(
+        labels.windows.starts[chosen], labels.windows.ends[chosen], labels.rows[chosen]
+    )
+
+
+def _newest_or_any(newest: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """For each user a number from 0 to `newest`: with `_TAIL_SHARE` that one, otherwise any."""
+    anywhere = random.integers(0, newest + 1)
+    return np.where(random.random(len(newest)) < _TAIL_SHARE, newest, anywhere)
 
 
 def _predictable(histories: ResidentHistories) -> NDArray[np.int64]:
@@ -214,16 +264,18 @@ def _predictable(histories: ResidentHistories) -> NDArray[np.int64]:
 
 def make_batch(
     histories: ResidentHistories,
-    labels: StateLabels | None,
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     *,
+    labels: StateLabels | None = None,
+    label_rows: NDArray[np.int64] | None = None,
     with_context: bool = False,
     exclude_seen: bool = False,
 ) -> Batch:
     """Cut windows of events [start, end) out of resident histories; the last is a target only.
 
-    Events with target weight 0 are input and never targets.
+    Events with target weight 0 are input and never targets. `label_rows` are the rows of the
+    windows' first labels.
     """
     lengths = ends - starts - 1
     events = starts[:, None] + np.arange(lengths.max())
@@ -234,8 +286,8 @@ def make_batch(
     is_target = weights > 0
     targets = np.where(is_target, histories.items[inside + 1], 0)
     states = None
-    if labels is not None:
-        rows = events[is_target]
+    if labels is not None and label_rows is not None:
+        rows = (label_rows[:, None] + np.arange(events.shape[1]))[is_target]
         states = labels.states[rows] * labels.scales[rows, None]
     weights = weights[is_target]
     are_equal = not len(weights) or weights.min() == weights.max()

@@ -56,7 +56,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=2,
+    version=3,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(

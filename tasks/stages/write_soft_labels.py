@@ -17,31 +17,47 @@ class SoftLabelConfig(Settings):
     newest: int | None = Field(
         default=None,
         ge=1,
-        description="Label only this many of each user's newest positions; empty: all",
+        description="Label only as many windows of each user as hold this many newest positions; "
+        "empty: all",
     )
     batch_size: int = Field(
         default=128, ge=1, le=65536, description="Windows that the teacher reads at once"
     )
 
 
-@stage(output="soft_labels", version=1, libraries=("numpy", "polars", "torch"))
+@stage(output="soft_labels", version=3, libraries=("numpy", "polars", "pyarrow", "torch"))
 def write_soft_labels(
     run: StageRun,
     config: SoftLabelConfig,
     *,
+    max_length: int,
     prepared: Artifact,
     teacher: Artifact,
 ) -> Summary:
     """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
 
     A rerun after a kill continues at the first bucket without a file.
+
+    Args:
+        run: Folders, device and progress.
+        config: Which positions are labelled.
+        max_length: Longest window of the student, in events.
+        prepared: Tonight's data.
+        teacher: Reads the same windows as the student.
     """
     data = Prepared(prepared)
     model = load_recommender(teacher.folder).to(run.device)
     for i, bucket in enumerate(data.buckets):
         path = run.out / "labels" / bucket.name
         if not path.exists():
-            label_bucket(model, bucket, path, newest=config.newest, batch_size=config.batch_size)
+            label_bucket(
+                model,
+                bucket,
+                path,
+                max_length=max_length,
+                newest=config.newest,
+                batch_size=config.batch_size,
+            )
         run.progress((i + 1) / len(data.buckets), f"bucket {i + 1} of {len(data.buckets)}")
     description = describe(
         run.out,

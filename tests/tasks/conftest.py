@@ -85,7 +85,13 @@ def soft_labels(
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("soft_labels")
     body = write_soft_labels.body
-    body(_run(folder), config=SoftLabelConfig(), prepared=obvious_world, teacher=trained_teacher)
+    body(
+        _run(folder),
+        SoftLabelConfig(),
+        max_length=8,
+        prepared=obvious_world,
+        teacher=trained_teacher,
+    )
     return Artifact("write_soft_labels", "labels-key", folder)
 
 

@@ -1,6 +1,6 @@
 """Soft labels on disk: nearly exact, and refused where they do not belong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from recsys_core.data.histories.read import ResidentHistories
 from recsys_core.data.soft_labels import (
+    LabelRows,
     SoftLabelDescription,
     SoftLabelError,
     SoftLabels,
@@ -37,21 +38,28 @@ def _histories(users: Mapping[str, Sequence[int]]) -> ResidentHistories:
 
 
 HISTORIES = _histories({"a": [5, 6, 7], "empty": [], "b": [5, 6, 7, 8], "c": [1]})
-EVENTS = np.array([1, 0, 3, 5])  # of "a" the positions 1 and 0, of "b" 0 and 2
-STATES = np.arange(12, dtype=np.float32).reshape(4, 3) - 5.5
+EVENTS = np.array([3, 4, 4, 5, 0, 1])
+"""Of "b" the positions 0 and 1, then 1 and 2 as a second window, of "a" 0 and 1."""
+WINDOW_STARTS = np.array([0, 0, 1, 1, 0, 0], np.int32)
+STATES = np.arange(18, dtype=np.float32).reshape(6, 3) - 8.5
 
 
 def _write(path: Path, histories: ResidentHistories = HISTORIES) -> None:
     users = np.searchsorted(histories.starts, EVENTS, side="right") - 1
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(
-        path,
-        user_ids=histories.user_ids.gather(pl.Series(users)),
-        positions=(EVENTS - histories.starts[users]).astype(np.int32),
-        window_starts=np.zeros(len(EVENTS), np.int32),
-        hashes=prefix_hashes(histories.items, histories.starts)[EVENTS],
-        states=STATES,
+    rows = LabelRows(
+        histories.user_ids.gather(pl.Series(users)),
+        WINDOW_STARTS,
+        (EVENTS - histories.starts[users]).astype(np.int32),
+        prefix_hashes(histories.items, histories.starts)[EVENTS],
+        STATES,
     )
+    parts = [_rows_of(rows, slice(0, 4)), _rows_of(rows, slice(4, 6))]
+    assert write_labels(path, 3, parts) == len(EVENTS)
+
+
+def _rows_of(rows: LabelRows, part: slice) -> LabelRows:
+    return LabelRows(*(column[part] for column in rows))
 
 
 @pytest.fixture
@@ -97,14 +105,36 @@ def test_a_broken_teacher_is_refused(tmp_path: Path, value: float) -> None:
         )
 
 
-def test_labels_come_back_at_their_events(store: SoftLabels) -> None:
+def test_labels_come_back_as_windows_of_the_histories(store: SoftLabels) -> None:
     labels = store.align(HISTORIES, [BUCKET])
+    assert [part.tolist() for part in labels.windows] == [[0, 2, 2], [0, 3, 4], [3, 6, 7]]
+    assert labels.rows.tolist() == [4, 0, 2]
     restored = labels.states * labels.scales[:, None]
-    np.testing.assert_allclose(restored[EVENTS], STATES, atol=5.5 / 127 / 2)
-    assert labels.states.shape == (len(HISTORIES.items), 3)
-    unlabelled = np.setdiff1d(np.arange(len(HISTORIES.items)), EVENTS)
-    assert np.isnan(labels.scales[unlabelled]).all()
-    assert np.isfinite(labels.scales[EVENTS]).all()
+    np.testing.assert_allclose(restored, STATES, atol=8.5 / 127 / 2)
+
+
+def test_a_store_of_no_labels_has_no_windows(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    folder.mkdir()
+    assert write_labels(folder / "labels" / BUCKET.name, 3, []) == 0
+    describe(
+        folder,
+        teacher="t",
+        item_index_sha256="index",
+        trained_through=None,
+        item_vectors=np.zeros((2, 3), np.float32),
+    )
+    labels = SoftLabels(folder, item_index_sha256="index").align(HISTORIES, [BUCKET])
+    assert [len(part) for part in labels.windows] == [0, 0, 0]
+    assert labels.states.shape == (0, 3)
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 3, 4, 5], [0, 1, 2, 3, 4, 4], [1, 0, 2, 3, 4, 5]])
+def test_a_window_with_a_gap_is_refused(store: SoftLabels, kept: list[int]) -> None:
+    path = store.folder / "labels" / BUCKET.name
+    pl.read_parquet(path)[kept].write_parquet(path)
+    with pytest.raises(SoftLabelError, match="has a gap: a position is missing or comes twice"):
+        store.align(HISTORIES, [BUCKET])
 
 
 def test_item_vectors_come_back_exactly_with_a_padding_row(store: SoftLabels) -> None:
@@ -117,14 +147,14 @@ def test_item_vectors_come_back_exactly_with_a_padding_row(store: SoftLabels) ->
 def test_the_description_says_what_is_in_the_store(store: SoftLabels) -> None:
     path = store.folder / "labels" / BUCKET.name
     assert store.description == SoftLabelDescription(
-        format_version=1,
+        format_version=2,
         layout="factorized",
         teacher="the teacher",
         item_index_sha256="index",
         trained_through="2026-01-01",
         dim=3,
         dtype="int8 with a float32 scale a row",
-        rows=4,
+        rows=6,
         bytes=path.stat().st_size,
     )
 
@@ -132,9 +162,8 @@ def test_the_description_says_what_is_in_the_store(store: SoftLabels) -> None:
 def test_users_may_come_in_any_order_and_have_new_events(store: SoftLabels) -> None:
     later = _histories({"new": [9], "b": [5, 6, 7, 8, 9], "a": [5, 6, 7, 1]})
     labels = store.align(later, [BUCKET])
-    restored = labels.states * labels.scales[:, None]
-    np.testing.assert_allclose(restored[[7, 6, 1, 3]], STATES, atol=5.5 / 127 / 2)
-    assert np.isnan(labels.scales[[0, 2, 4, 5, 8, 9]]).all()
+    assert [part.tolist() for part in labels.windows] == [[1, 1, 2], [1, 2, 6], [4, 5, 9]]
+    assert labels.rows.tolist() == [0, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -151,35 +180,38 @@ def test_users_may_come_in_any_order_and_have_new_events(store: SoftLabels) -> N
     ids=["shifted", "event in front", "swapped", "replaced", "shorter", "shorter a", "user gone"],
 )
 def test_changed_histories_are_refused(store: SoftLabels, users: dict[str, list[int]]) -> None:
-    with pytest.raises(SoftLabelError, match=r"[12] of 4 soft labels .* do not belong"):
+    with pytest.raises(SoftLabelError, match=r"[1-4] of 6 soft labels .* do not belong"):
         store.align(_histories(users), [BUCKET])
 
 
 def test_another_index_and_another_format_are_refused(store: SoftLabels) -> None:
     with pytest.raises(SoftLabelError, match="made over another item index"):
         SoftLabels(store.folder, item_index_sha256="other")
-    store.description.model_copy(update={"format_version": 2}).save(store.folder)
-    with pytest.raises(SoftLabelError, match="format 2, expected 1"):
+    store.description.model_copy(update={"format_version": 1}).save(store.folder)
+    with pytest.raises(SoftLabelError, match="format 1, expected 2"):
         SoftLabels(store.folder, item_index_sha256="index")
 
 
-def test_a_kill_leaves_no_half_written_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_leaves_no_half_written_file(tmp_path: Path) -> None:
     path = tmp_path / "labels" / BUCKET.name
 
-    def killed(frame: pl.DataFrame, target: Path, **_: object) -> None:
-        target.write_bytes(b"PAR1")
+    def killed() -> Iterator[LabelRows]:
+        yield LabelRows(
+            pl.Series(["a"]),
+            np.zeros(1, np.int32),
+            np.zeros(1, np.int32),
+            np.zeros(1, np.uint64),
+            STATES[:1],
+        )
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", killed)
+    path.parent.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        _write(path)
+        write_labels(path, 3, killed())
     assert not path.exists()
-    monkeypatch.undo()
     _write(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert pl.read_parquet(path).height == 4
+    assert pl.read_parquet(path).height == len(EVENTS)
 
 
 ITEMS = st.lists(st.integers(1, 2**31 - 1), max_size=8)

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
+from recsys_core.data.histories.windows import training_windows
 from recsys_core.data.soft_labels import (
+    LabelRows,
     SoftLabelError,
     SoftLabels,
     describe,
@@ -146,63 +148,68 @@ def test_users_without_a_next_item_are_refused(
         TrainingSet(paths, max_length=5, batch_size=2)
 
 
-def _write_labels(folder: Path, buckets: list[Path], unlabelled: set[int]) -> SoftLabels:
-    """States that say which event they are of: [127, user, position], exact in int8."""
+def _write_labels(folder: Path, buckets: list[Path]) -> SoftLabels:
+    """Labels that say of which window, user and position they are."""
     for path in buckets:
         histories = read_training_histories([path])
-        rows = [
-            event
-            for event, item in enumerate(histories.items.tolist())
-            if item not in unlabelled and event + 1 not in histories.starts
-        ]
-        users = np.searchsorted(histories.starts, rows, side="right") - 1
+        windows = training_windows(histories, MAX_LENGTH)
+        window = np.repeat(np.arange(len(windows.lengths)), windows.lengths)
+        ends = np.cumsum(windows.lengths)
+        rows = windows.starts[window] + np.arange(len(window)) - (ends - windows.lengths)[window]
+        users = windows.users[window]
+        first = histories.starts[users]
         items = histories.items[rows]
-        states = np.stack([np.full(len(rows), 127), items // 100, (items - 1) % 100], axis=1)
-        (folder / "labels").mkdir(parents=True, exist_ok=True)
-        write_labels(
-            folder / "labels" / path.name,
-            user_ids=histories.user_ids.gather(pl.Series(users, dtype=pl.UInt32)),
-            positions=((items - 1) % 100).astype(np.int32),
-            window_starts=np.zeros(len(rows), np.int32),
-            hashes=prefix_hashes(histories.items, histories.starts)[rows],
-            states=states.astype(np.float32),
+        window_starts = windows.starts[window] - first
+        states = [np.full(len(rows), 127), items // 100, (items - 1) % 100, window_starts]
+        labels = LabelRows(
+            histories.user_ids.gather(pl.Series(users, dtype=pl.UInt32)),
+            window_starts.astype(np.int32),
+            (rows - first).astype(np.int32),
+            prefix_hashes(histories.items, histories.starts)[rows],
+            np.stack(states, axis=1).astype(np.float32),
         )
+        (folder / "labels").mkdir(parents=True, exist_ok=True)
+        write_labels(folder / "labels" / path.name, 4, [labels])
     describe(
         folder,
         teacher="t",
         item_index_sha256="index",
         trained_through=None,
-        item_vectors=np.zeros((3, 3), np.float32),
+        item_vectors=np.zeros((3, 4), np.float32),
     )
     return SoftLabels(folder, item_index_sha256="index")
 
 
 @pytest.mark.parametrize("resident_events", [1, 1000])
-def test_labels_belong_to_the_positions_of_their_batch(
+def test_labels_are_those_of_the_window_that_is_read(
     tmp_path: Path, buckets: list[Path], resident_events: int
 ) -> None:
-    unlabelled = {201, 205, 902}
     training_set = TrainingSet(
         buckets,
         max_length=MAX_LENGTH,
         batch_size=3,
-        labels=_write_labels(tmp_path / "soft", buckets, unlabelled),
+        labels=_write_labels(tmp_path / "soft", buckets),
         resident_events=resident_events,
     )
-    n_without = 0
-    for batches in _epochs(training_set, 6):
+    assert training_set.n_windows == len(_trainable())
+    begins: set[int] = set()
+    for batches in _epochs(training_set, 60):
         for batch in batches:
             assert batch.teacher_states is not None
-            items = batch.history[batch.targets > 0]
-            assert len(batch.teacher_states) == len(items)
-            known = torch.tensor([item not in unlabelled for item in items.tolist()])
-            assert batch.teacher_states[~known].isnan().all()
-            expected = torch.stack(
-                [torch.full_like(items, 127), items // 100, (items - 1) % 100], dim=1
-            )
-            assert torch.equal(batch.teacher_states[known], expected[known].float())
-            n_without += int((~known).sum())
-    assert n_without > 0
+            asked = batch.targets > 0
+            items = batch.history[asked]
+            first = batch.history[:, :1].expand_as(batch.history)[asked]
+            expected = [torch.full_like(items, 127), items // 100, (items - 1) % 100]
+            expected.append((first - 1) % 100)
+            assert torch.equal(batch.teacher_states, torch.stack(expected, dim=1).float())
+            begins |= set(((first - 1) % 100)[items // 100 == 2].tolist())
+    assert begins == {0, 2, 5, 8, 11, 14, 17, 20, 23}, "30 events in windows of seven"
+
+
+def test_labels_of_longer_windows_are_refused(tmp_path: Path, buckets: list[Path]) -> None:
+    labels = _write_labels(tmp_path / "soft", buckets)
+    with pytest.raises(ValueError, match="windows of up to 6 events, and the model reads 5"):
+        TrainingSet(buckets, max_length=5, batch_size=3, labels=labels)
 
 
 def _only_even_items_are_targets(paths: list[Path]) -> None:
@@ -219,7 +226,7 @@ def test_other_kinds_of_events_are_history_and_never_asked_for(
         buckets,
         max_length=MAX_LENGTH,
         batch_size=3,
-        labels=_write_labels(tmp_path / "soft", buckets, set()),
+        labels=_write_labels(tmp_path / "soft", buckets),
     )
     users: set[int] = set()
     for batches in _epochs(training_set, 6):
@@ -285,7 +292,7 @@ def test_labels_of_other_histories_are_refused_before_training(
     buckets: list[Path],
     write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]],
 ) -> None:
-    labels = _write_labels(tmp_path / "soft", buckets, set())
+    labels = _write_labels(tmp_path / "soft", buckets)
     shifted = [
         [
             (user, items[1:], max(end - 1, 0), end)
@@ -299,7 +306,7 @@ def test_labels_of_other_histories_are_refused_before_training(
     with pytest.raises(SoftLabelError, match="do not belong to the histories"):
         TrainingSet(others, max_length=MAX_LENGTH, batch_size=3, labels=labels)
     labels.description.model_copy(update={"format_version": 99}).save(labels.folder)
-    with pytest.raises(SoftLabelError, match="format 99, expected 1"):
+    with pytest.raises(SoftLabelError, match="format 99, expected 2"):
         SoftLabels(labels.folder, item_index_sha256="index")
 
 

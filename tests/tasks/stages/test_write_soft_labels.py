@@ -11,6 +11,7 @@ import pytest
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.read import read_training_histories
+from recsys_core.data.histories.windows import training_windows
 from recsys_core.data.soft_labels import SoftLabels
 from tasks.engine.stage import StageRun
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
@@ -23,7 +24,7 @@ def write(
 ) -> Callable[[StageRun, SoftLabelConfig], dict[str, Any]]:
     def run_stage(run: StageRun, config: SoftLabelConfig) -> dict[str, Any]:
         body = write_soft_labels.body
-        return body(run, config=config, prepared=obvious_world, teacher=trained_teacher)
+        return body(run, config, max_length=8, prepared=obvious_world, teacher=trained_teacher)
 
     return run_stage
 
@@ -35,14 +36,14 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_training_position_is_labelled(
+def test_every_training_window_is_labelled(
     make_run: Callable[[str], StageRun], write: Write, obvious_world: Artifact
 ) -> None:
     run = make_run("labels")
     summary = write(run, SoftLabelConfig())
     buckets = Prepared(obvious_world).buckets
-    lengths = read_training_histories(buckets).lengths
-    assert summary["rows"] == int((lengths - 1).clip(min=0).sum())
+    windows = training_windows(read_training_histories(buckets), 8)
+    assert summary["rows"] == windows.lengths.sum()
     assert (summary["layout"], summary["dim"]) == ("factorized", 16)
     assert sorted(_bytes(run.out)) == [
         *(bucket.name for bucket in buckets),
@@ -81,4 +82,6 @@ def test_the_newest_only(make_run: Callable[[str], StageRun], write: Write) -> N
     run = make_run("labels")
     write(run, SoftLabelConfig(newest=2, batch_size=7))
     labels = pl.read_parquet(run.out / "labels" / "bucket-000.parquet")
-    assert labels.group_by("user_id").len()["len"].unique().to_list() == [2]
+    assert labels.group_by("user_id").agg(pl.col("window_start").n_unique())[
+        "window_start"
+    ].unique().to_list() == [1]
