@@ -8,8 +8,8 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,21 @@ def read_modules(root: Path, packages: Sequence[str] = PACKAGES) -> dict[str, Mo
         for package in packages
         for path in sorted((root / package).rglob("*.py"))
     }
-    trees = {name: _without_prose(ast.parse(path.read_bytes())) for name, path in paths.items()}
-    bodies = {name: _body(tree, paths) for name, tree in trees.items()}
+    parsed = {name: _parse(path.read_bytes(), frozenset(paths)) for name, path in paths.items()}
+    bodies = {name: body for name, (body, _) in parsed.items()}
+    others = _other_files(root, packages)
     modules: dict[str, Module] = {}
-    for name, tree in trees.items():
-        imported = list(_imports(tree, paths))
+    for name, (_, imported) in parsed.items():
         own = [
             (target, names)
             for target, names in imported
             if target in paths and not _is_engine(target)
         ]
         uses = sorted((bodies[target], names) for target, names in own)
-        code = digest([bodies[name], uses, _companions(paths[name], root, packages)])
+        code = digest([bodies[name], uses, _companions(paths[name], others)])
         imports = {target for target, _ in own}
-        others = {target.split(".")[0] for target, _ in imported if target not in paths}
-        modules[name] = Module(bodies[name], code, tuple(sorted(imports)), tuple(sorted(others)))
+        libraries = {target.split(".")[0] for target, _ in imported if target not in paths}
+        modules[name] = Module(bodies[name], code, tuple(sorted(imports)), tuple(sorted(libraries)))
     return modules
 
 
@@ -95,14 +95,18 @@ def _dotted(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _companions(path: Path, root: Path, packages: Sequence[str]) -> list[str]:
-    """Hashes of the templates and other files that a module's source names, directly or not."""
-    others = {
+def _other_files(root: Path, packages: Sequence[str]) -> dict[str, Path]:
+    """Templates and other files of the packages by name."""
+    return {
         other.name: other
         for package in packages
         for other in (root / package).rglob("*.*")
         if other.suffix not in (".py", ".pyc") and other.is_file()
     }
+
+
+def _companions(path: Path, others: Mapping[str, Path]) -> list[str]:
+    """Hashes of the other files that a module's source names, directly or not."""
     waiting, named = [path], set[str]()
     while waiting:
         text = waiting.pop().read_text(encoding="utf-8")
@@ -149,8 +153,12 @@ def _is_message(node: ast.expr) -> bool:
     return is_text or isinstance(node, ast.JoinedStr) or ast.unparse(node) == "msg"
 
 
-def _without_prose(tree: ast.Module) -> ast.Module:
-    return _WithoutProse().visit(tree)
+@cache
+def _parse(source: bytes, own: frozenset[str]) -> tuple[str, list[tuple[str, str]]]:
+    """The hash of a module's body, and its imports; `own` are the names of our modules."""
+    tree = _WithoutProse().visit(ast.parse(source))
+    imports = list(_imports(tree, own))
+    return digest(ast.dump(_WithoutImports(own).visit(tree))), imports
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -163,21 +171,18 @@ def _is_for_types(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
 
 
-def _body(tree: ast.Module, own: Mapping[str, Path]) -> str:
-    return digest(ast.dump(_without_imports(tree, own)))
+class _WithoutImports(ast.NodeTransformer):
+    """Drops imports of our modules, so that a module may move."""
+
+    def __init__(self, own: frozenset[str]) -> None:
+        self._own = own
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        """`from recsys_core.artifacts import Artifact`."""
+        return None if any(name in self._own for name, _ in _imports(node, self._own)) else node
 
 
-def _without_imports(tree: ast.Module, own: Mapping[str, Path]) -> ast.Module:
-    """A copy whose imports of our modules keep the names but not the module."""
-
-    class _Drop(ast.NodeTransformer):
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
-            return None if any(target in own for target, _ in _imports(node, own)) else node
-
-    return _Drop().visit(deepcopy(tree))
-
-
-def _imports(tree: ast.AST, own: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+def _imports(tree: ast.AST, own: frozenset[str]) -> Iterator[tuple[str, str]]:
     """The imports as (module, "a as b")."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -208,13 +209,19 @@ def _undeclared(names: set[str], declared: set[str]) -> list[str]:
 
     Several distributions may share a name, as those of MLflow do. The standard library has none.
     """
-    providers = packages_distributions()
+    providers = _providers()
     missing: set[str] = set()
     for name in names & providers.keys():
         distributions = {provider.lower().replace("_", "-") for provider in providers[name]}
         if not distributions & declared:
             missing.add(min(distributions))
     return sorted(missing)
+
+
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    """Top-level name → distributions that are installed."""
+    return packages_distributions()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from recsys_core.training.losses.chunked import check_targets, chunked_loss
 from recsys_core.training.losses.full_softmax import cross_entropy_to_gradient
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 
 
 def distillation_loss(
@@ -19,7 +19,7 @@ def distillation_loss(
     kd_weight: float,
     temperature: float,
     weights: Float[Tensor, " positions"] | None = None,
-    seen: SeenItems | None = None,
+    seen: Seen | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × temperature² × KL(teacher ‖ student), full catalogue.
@@ -85,7 +85,7 @@ def distillation_loss(
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
         teacher_logits = teacher_states[rows] @ teacher_item_vectors[1:].T
         if seen is not None:
-            seen.erase(teacher_logits, rows)
+            teacher_logits.masked_fill_(logits[:, :n_known] == NO_CANDIDATE, NO_CANDIDATE)
         weight = labelled[rows, None] * (kd_weight * temperature)
         student = F.log_softmax(logits[:, :n_known] / temperature, dim=1)
         teacher = F.log_softmax(teacher_logits.div_(temperature), dim=1)

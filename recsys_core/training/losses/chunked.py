@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import Seen
 
 _CHUNK_POSITIONS = 512  # on a CPU: logits over some thousand items just fit into its cache
 _GPU_CHUNK_LOGITS = 2**27  # half a gigabyte: a GPU is fast on few large products
@@ -28,7 +28,7 @@ def chunked_loss(
     loss_and_gradient: LossAndGradient,
     *,
     weights: Float[Tensor, " positions"] | None = None,
-    seen: SeenItems | None = None,
+    seen: Seen | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted mean over positions of a loss on the logits `states @ item_vectors.T`.
@@ -61,7 +61,7 @@ class _ChunkedLoss(torch.autograd.Function):
         item_vectors: Tensor,
         loss_and_gradient: LossAndGradient,
         weights: Tensor | None,
-        seen: SeenItems | None,
+        seen: Seen | None,
         chunk_positions: int | None,
     ) -> Tensor:
         states, item_vectors = states.detach().float(), item_vectors.detach().float()

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.chunked import check_targets, chunked_loss
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import Seen
 
 
 def next_item_cross_entropy(
@@ -14,7 +14,7 @@ def next_item_cross_entropy(
     targets: Int[Tensor, " positions"],
     *,
     weights: Float[Tensor, " positions"] | None = None,
-    seen: SeenItems | None = None,
+    seen: Seen | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each position's next item under a softmax over all candidates.

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.negatives import negatives_loss
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import Seen
 
 
 def gbce(
@@ -18,7 +18,7 @@ def gbce(
     n_items: int,
     calibration: float = 0.75,
     weights: Float[Tensor, " positions"] | None = None,
-    seen: SeenItems | None = None,
+    seen: Seen | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Generalised binary cross-entropy: −β·log σ(target) − Σ log(1 − σ(negative)).

@@ -17,7 +17,7 @@ from recsys_core.training.losses.chunked import (
     chunks,
     total_weight,
 )
-from recsys_core.training.losses.seen import NO_CANDIDATE, SeenItems
+from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 
 PairLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Given the negatives' logits of some positions and their targets' logits, return the loss of each
@@ -34,7 +34,7 @@ def negatives_loss(
     *,
     shift: Float[Tensor, " negatives"],
     weights: Float[Tensor, " positions"] | None,
-    seen: SeenItems | None,
+    seen: Seen | None,
     chunk_positions: int | None,
 ) -> Float[Tensor, ""]:
     """Weighted mean over positions of a loss on the target's logit and the negatives' logits.
@@ -108,7 +108,7 @@ class _NegativesLoss(torch.autograd.Function):
         hits: _Hits,
         shift: Tensor,
         weights: Tensor | None,
-        seen: SeenItems | None,
+        seen: Seen | None,
         chunk_positions: int | None,
     ) -> Tensor:
         states, negatives = states.detach().float(), negatives.detach().float()

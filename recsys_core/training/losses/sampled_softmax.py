@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.negatives import negatives_loss
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import Seen
 
 
 def sampled_softmax(
@@ -16,7 +16,7 @@ def sampled_softmax(
     negatives: Int[Tensor, " negatives"],
     log_expected: Float[Tensor, " negatives"],
     weights: Float[Tensor, " positions"] | None = None,
-    seen: SeenItems | None = None,
+    seen: Seen | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Softmax cross-entropy with a normaliser estimated from drawn negatives (logQ correction).

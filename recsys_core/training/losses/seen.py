@@ -7,6 +7,8 @@ then lowers their scores with the help of weights that could rank the others. Wh
 out the items of the history, so do the losses.
 """
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -18,16 +20,28 @@ may have no other item."""
 _NEVER = torch.iinfo(torch.int16).max
 
 
+@runtime_checkable
+class Seen(Protocol):
+    """Which candidates are in the history, at each position that has a target."""
+
+    def erase(self, logits: Tensor, rows: slice) -> None:
+        """Set the logits of seen candidates to `NO_CANDIDATE`.
+
+        Args:
+            logits: `[chunk, candidates]`.
+            rows: Which positions they are, of those that have a target.
+        """
+        ...
+
+
 class SeenItems:
-    """Which candidates are in the history at each position that has a target.
+    """Seen items where all rows but padding compete.
 
     Args:
-        history: Rows of the candidates in the histories, right-padded with 0.
+        history: Rows of the histories' items, right-padded with 0.
         targets: Row of the next item at each place, 0 where there is none. No target is in its own
             history.
         earlier: Rows of what each user had before the first place; 0 is padding.
-        n_rows: Number of rows, the padding included.
-        candidates: Rows that compete, in the order of the logits; None: all but padding.
     """
 
     def __init__(
@@ -35,24 +49,59 @@ class SeenItems:
         history: Int[Tensor, "batch length"],
         targets: Int[Tensor, "batch length"],
         earlier: Int[Tensor, "batch earlier"],
+    ) -> None:
+        self._columns = history - 1
+        self._earlier = [items[items > 0] - 1 for items in earlier]
+        self._windows, self._places = (targets > 0).nonzero(as_tuple=True)
+        ends = (targets > 0).sum(dim=1).cumsum(0)
+        self._ends: list[int] = ends.tolist()
+        self._all_places = torch.arange(history.shape[1], device=history.device)
+
+    def erase(self, logits: Tensor, rows: slice) -> None:
+        """See `Seen`."""
+        windows, places = self._windows[rows], self._places[rows, None]
+        columns = self._columns[windows]
+        # A later event is replaced by the first one, which is seen everywhere.
+        seen = torch.where(self._all_places <= places, columns, columns[:, :1])
+        logits.scatter_(1, seen, NO_CANDIDATE)
+        begin = rows.start
+        for window in range(int(windows[0]), int(windows[-1]) + 1):
+            end = min(self._ends[window], rows.stop)
+            if len(self._earlier[window]):
+                part = logits[begin - rows.start : end - rows.start]
+                part.index_fill_(1, self._earlier[window], NO_CANDIDATE)
+            begin = end
+
+
+class SeenNegatives:
+    """Seen items among drawn negatives.
+
+    Args:
+        history: See `SeenItems`.
+        targets: See `SeenItems`.
+        earlier: See `SeenItems`.
+        negatives: Rows of the drawn items.
+        n_rows: Number of rows, the padding included.
+    """
+
+    def __init__(
+        self,
+        history: Int[Tensor, "batch length"],
+        targets: Int[Tensor, "batch length"],
+        earlier: Int[Tensor, "batch earlier"],
+        negatives: Int[Tensor, " negatives"],
         *,
         n_rows: int,
-        candidates: Int[Tensor, " candidates"] | None = None,
     ) -> None:
         places = torch.arange(history.shape[1], dtype=torch.int16, device=history.device)
         first = places.new_full((len(history), n_rows), _NEVER)
         first.scatter_reduce_(1, history, places.expand(history.shape), "amin")
         first.scatter_(1, earlier, 0)
-        self._first = first[:, 1:] if candidates is None else first[:, candidates]
+        self._first = first[:, negatives]
         self._windows, places = (targets > 0).nonzero(as_tuple=True)
         self._places = places.to(torch.int16)
 
     def erase(self, logits: Tensor, rows: slice) -> None:
-        """Set the logits of seen items so low that their probability is 0.
-
-        Args:
-            logits: `[chunk, candidates]`, or those of the first candidates only.
-            rows: Which positions they are, of those that have a target.
-        """
-        first = self._first[self._windows[rows], : logits.shape[1]]
+        """See `Seen`."""
+        first = self._first[self._windows[rows]]
         logits.masked_fill_(first <= self._places[rows, None], NO_CANDIDATE)

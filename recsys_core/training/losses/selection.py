@@ -12,7 +12,7 @@ from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from recsys_core.training.losses.fused_softmax import check_fused_loss, fused_cross_entropy
 from recsys_core.training.losses.gbce import gbce
 from recsys_core.training.losses.sampled_softmax import sampled_softmax
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import Seen, SeenItems, SeenNegatives
 from recsys_core.training.negative_sampling import (
     CandidateSet,
     FullCatalogue,
@@ -87,7 +87,7 @@ def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
     return loss
 
 
-def seen_items(restricted: RestrictedBatch, n_rows: int, device: torch.device) -> SeenItems | None:
+def seen_items(restricted: RestrictedBatch, n_rows: int, device: torch.device) -> Seen | None:
     """The candidates that are in the histories of a batch; None: they compete too.
 
     Args:
@@ -98,10 +98,7 @@ def seen_items(restricted: RestrictedBatch, n_rows: int, device: torch.device) -
     batch, negatives = restricted.batch, restricted.negatives
     if batch.earlier is None:
         return None
-    return SeenItems(
-        batch.history.to(device),
-        batch.targets.to(device),
-        batch.earlier.to(device),
-        n_rows=n_rows,
-        candidates=None if negatives is None else negatives.to(device),
-    )
+    items = [part.to(device) for part in (batch.history, batch.targets, batch.earlier)]
+    if negatives is None:
+        return SeenItems(*items)
+    return SeenNegatives(*items, negatives.to(device), n_rows=n_rows)

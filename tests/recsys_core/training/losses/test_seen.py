@@ -10,7 +10,7 @@ from recsys_core.distillation.losses import distillation_loss
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from recsys_core.training.losses.gbce import gbce
 from recsys_core.training.losses.sampled_softmax import sampled_softmax
-from recsys_core.training.losses.seen import SeenItems
+from recsys_core.training.losses.seen import SeenItems, SeenNegatives
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Of states and item vectors."""
@@ -27,8 +27,8 @@ LOG_EXPECTED = torch.linspace(-1.0, 0.5, len(NEGATIVES))
 WEIGHTS = torch.linspace(0.5, 2.0, len(NEXT))
 
 
-def _seen(candidates: torch.Tensor | None = None) -> SeenItems:
-    return SeenItems(HISTORY, TARGETS, EARLIER, n_rows=ITEMS + 1, candidates=candidates)
+SEEN_ITEMS = SeenItems(HISTORY, TARGETS, EARLIER)
+SEEN_NEGATIVES = SeenNegatives(HISTORY, TARGETS, EARLIER, NEGATIVES, n_rows=ITEMS + 1)
 
 
 def _values(*shape: int, seed: int) -> torch.Tensor:
@@ -97,10 +97,10 @@ def _distillation(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 def _by_chunks_of(chunk: int) -> dict[str, Loss]:
     common = {"weights": WEIGHTS, "chunk_positions": chunk}
-    sampled = {"negatives": NEGATIVES, "seen": _seen(NEGATIVES), **common}
+    sampled = {"negatives": NEGATIVES, "seen": SEEN_NEGATIVES, **common}
     return {
         "full": lambda states, vectors: next_item_cross_entropy(
-            states, vectors, NEXT, seen=_seen(), **common
+            states, vectors, NEXT, seen=SEEN_ITEMS, **common
         ),
         "sampled": lambda states, vectors: sampled_softmax(
             states, vectors, NEXT, log_expected=LOG_EXPECTED, **sampled
@@ -114,7 +114,7 @@ def _by_chunks_of(chunk: int) -> dict[str, Loss]:
             teacher_item_vectors=TEACHER_VECTORS,
             kd_weight=3.0,
             temperature=2.0,
-            seen=_seen(),
+            seen=SEEN_ITEMS,
             **common,
         ),
     }
@@ -167,6 +167,6 @@ def test_a_position_that_has_seen_all_but_its_target_has_no_loss() -> None:
     history = torch.arange(1, ITEMS)[None]
     targets = torch.zeros_like(history)
     targets[0, -1] = ITEMS
-    seen = SeenItems(history, targets, history[:, :0], n_rows=ITEMS + 1)
+    seen = SeenItems(history, targets, history[:, :0])
     loss = next_item_cross_entropy(STATES[:1], VECTORS, torch.tensor([ITEMS]), seen=seen)
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
