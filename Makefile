@@ -13,7 +13,7 @@ nightly: $(VENV)/installed  ## Run one night on the embedded default
 	$(BIN)/recdistill nightly
 
 test: $(VENV)/installed-dev lint  ## Format, lint, types, import contracts, tests with coverage
-	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=
+	$(BIN)/pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile --cov --cov-report=
 	$(BIN)/coverage report --include='recsys_core/*' --fail-under=85
 	$(BIN)/coverage report --include='tasks/*' --fail-under=80
 	$(BIN)/coverage report --include='flows/*' --fail-under=80

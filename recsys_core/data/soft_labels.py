@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetWriter
 
@@ -20,6 +19,9 @@ from recsys_core.artifacts import replacing
 from recsys_core.data.histories.read import ResidentHistories
 from recsys_core.data.histories.windows import Windows
 from recsys_core.json_file import JsonFile
+
+# pyarrow has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 FORMAT_VERSION = 2
 ITEM_VECTORS = "item_vectors.parquet"
@@ -209,25 +211,23 @@ def write_labels(path: Path, dim: int, parts: Iterable[LabelRows]) -> int:
     Returns:
         The number of labels.
     """
-    schema = pa.schema(
-        [
-            ("user_id", pa.string()),
-            ("window_start", pa.int32()),
-            ("position", pa.int32()),
-            ("prefix_hash", pa.uint64()),
-            ("state", pa.list_(pa.int8(), dim)),
-            ("scale", pa.float32()),
-        ]
-    )
+    schema = {
+        "user_id": pl.String,
+        "window_start": pl.Int32,
+        "position": pl.Int32,
+        "prefix_hash": pl.UInt64,
+        "state": pl.Array(pl.Int8, dim),
+        "scale": pl.Float32,
+    }
+    arrow_schema = pl.DataFrame(schema=schema).to_arrow().schema
     n_labels = 0
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as draft, ParquetWriter(draft, schema, compression="zstd") as writer:
+    with replacing(path) as draft, ParquetWriter(draft, arrow_schema, compression="zstd") as writer:
         for user_ids, window_starts, positions, hashes, states in parts:
             quantized, scales = quantize_rows(states)
-            values = pa.FixedSizeListArray.from_arrays(pa.array(quantized.reshape(-1)), dim)
-            users = user_ids.to_arrow().cast(pa.string())
-            columns = [users, window_starts, positions, hashes, values, scales]
-            writer.write_table(pa.table(columns, schema=schema))
+            columns = (user_ids, window_starts, positions, hashes, quantized, scales)
+            table = pl.DataFrame(dict(zip(schema, columns, strict=True)), schema)
+            writer.write_table(table.to_arrow())
             n_labels += len(states)
     return n_labels
 

@@ -98,7 +98,8 @@ def seen_items(restricted: RestrictedBatch, n_rows: int, device: torch.device) -
     batch, negatives = restricted.batch, restricted.negatives
     if batch.earlier is None:
         return None
-    items = [part.to(device) for part in (batch.history, batch.targets, batch.earlier)]
+    history, earlier = batch.history.to(device), batch.earlier.to(device)
+    targets = batch.targets.to(device)
     if negatives is None:
-        return SeenItems(*items)
-    return SeenNegatives(*items, negatives.to(device), n_rows=n_rows)
+        return SeenItems(history, targets, earlier)
+    return SeenNegatives(history, targets, earlier, negatives.to(device), n_rows=n_rows)

@@ -54,12 +54,17 @@ def _write(path: Path, histories: ResidentHistories = HISTORIES) -> None:
         prefix_hashes(histories.items, histories.starts)[EVENTS],
         STATES,
     )
-    parts = [_rows_of(rows, slice(0, 4)), _rows_of(rows, slice(4, 6))]
-    assert write_labels(path, 3, parts) == len(EVENTS)
+    assert write_labels(path, 3, [_rows_of(rows, 0, 4), _rows_of(rows, 4, 6)]) == len(EVENTS)
 
 
-def _rows_of(rows: LabelRows, part: slice) -> LabelRows:
-    return LabelRows(*(column[part] for column in rows))
+def _rows_of(rows: LabelRows, start: int, end: int) -> LabelRows:
+    return LabelRows(
+        rows.user_ids[start:end],
+        rows.window_starts[start:end],
+        rows.positions[start:end],
+        rows.hashes[start:end],
+        rows.states[start:end],
+    )
 
 
 @pytest.fixture

@@ -110,8 +110,8 @@ def test_rounding_costs_next_to_nothing(tmp_path: Path, bucket: Path, teacher: R
             expected = teacher.encode(window[None], vectors)[0] @ vectors[1:].T
             rows = slice(row, row + end - start - 1)
             states = torch.from_numpy(labels.states[rows] * labels.scales[rows, None])
-            log_softmax = [(states @ kept.T).log_softmax(1), expected.log_softmax(1)]
-            divergences.append(F.kl_div(*log_softmax, reduction="none", log_target=True).sum(1))
+            stored, exact = (states @ kept.T).log_softmax(1), expected.log_softmax(1)
+            divergences.append(F.kl_div(stored, exact, reduction="none", log_target=True).sum(1))
     assert len(torch.cat(divergences)) == len(labels.states)
     assert 0 < torch.cat(divergences).mean().item() < 3e-4
 

@@ -84,7 +84,7 @@ def train(
 
 
 def _narrow(network: NetworkConfig) -> NetworkConfig:
-    model = network.model.model_copy(update={"embedding_dim": 8, "max_length": 6})
+    model = network.model.model_copy(update={"embedding_dim": 8})
     return network.model_copy(update={"model": model})
 
 

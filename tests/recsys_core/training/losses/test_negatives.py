@@ -101,6 +101,7 @@ def test_a_sample_of_everything_is_the_full_softmax() -> None:
     torch.testing.assert_close(sampled, full)
 
 
+@pytest.mark.usefixtures("production_checks")  # their cost is that of thousands of calls
 def test_the_normaliser_is_unbiased_under_a_skewed_proposal() -> None:
     states, vectors, targets = _problem(0.3)
     rng = np.random.default_rng(0)
@@ -110,20 +111,17 @@ def test_the_normaliser_is_unbiased_under_a_skewed_proposal() -> None:
     estimates: list[torch.Tensor] = []
     for _ in range(4000):
         drawn = rng.choice(N_ITEMS, n_draws, p=proposal)
-        losses = [
-            sampled_softmax(
-                states[i : i + 1],
-                vectors,
-                targets[i : i + 1],
-                negatives=torch.from_numpy(drawn + 1),
-                log_expected=torch.from_numpy(np.log(n_draws * proposal[drawn])).float(),
-            )
-            for i in range(2)
-        ]
-        estimates.append(torch.stack(losses).detach())
-    target_logits = (states * vectors[targets]).sum(dim=1)[:2]
-    normaliser = (torch.stack(estimates) + target_logits.detach()).exp().mean(dim=0)
-    torch.testing.assert_close(normaliser, full[:2].detach(), rtol=0.02, atol=0)
+        loss = sampled_softmax(
+            states[:1],
+            vectors,
+            targets[:1],
+            negatives=torch.from_numpy(drawn + 1),
+            log_expected=torch.from_numpy(np.log(n_draws * proposal[drawn])).float(),
+        )
+        estimates.append(loss.detach())
+    target_logit = (states[0] * vectors[targets[0]]).sum()
+    normaliser = (torch.stack(estimates) + target_logit.detach()).exp().mean()
+    torch.testing.assert_close(normaliser, full[0].detach(), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize(("loss", "reference"), CASES)
