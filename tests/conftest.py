@@ -211,7 +211,7 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trained_through": "2026-03-08T00:00:00+00:00",
         "item_index_sha256": "index",
         "exclude_seen": True,
-        "metadata": {},
+        "metadata": {"precision": "int8"},
     }
     write_json(folder / "config.json", config)
     return folder

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys_core.data.histories.cases import Cases, candidate_mask, read_cases
-from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
+from recsys_core.data.histories.cases import Cases, Ranker, candidate_mask, read_cases
+from recsys_core.evaluation.metrics import Values, mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker
@@ -54,10 +54,13 @@ class Validator:
 
     def __call__(self, model: AnyRecommender) -> float:
         """Mean over users of NDCG@10."""
-        ranker = model_ranker(model)
+        return float(self.by_user(model_ranker(model)).mean())
+
+    def by_user(self, ranker: Ranker) -> Values:
+        """NDCG@10 of each user, always in the same order."""
         ranks = [
             rank_targets(ranker, cases, self._candidates, exclude_seen=self._exclude_seen)
             for cases in self._buckets
         ]
         users = [user for cases in self._buckets for user in cases.user_id]
-        return float(mean_per_user(ndcg_at_k(np.concatenate(ranks), 10), users).mean())
+        return mean_per_user(ndcg_at_k(np.concatenate(ranks), 10), users)

@@ -24,11 +24,13 @@ def model_card(
         if served["exclude_seen"]
         else "recommended too, unless `exclude_seen` is asked for"
     )
+    is_int8 = served["metadata"]["precision"] == "int8"
+    weights = "8 bits" if is_int8 else "fp32, because rounding to 8 bits cost too much"
     lines = [
         f"# {name}",
         "",
         "Recommends the next item after a history of item ids: a small sequential network, "
-        "distilled from a large one, with its weights stored in 8 bits.",
+        f"distilled from a large one, with its weights stored in {weights}.",
         "",
         f"- Items: {served['n_items']:,}, the active catalogue",
         f"- History: the newest {served['max_length']} known items, oldest first",

@@ -1,9 +1,12 @@
-"""Compress the student: prune channels, recover, export, quantize, check parity.
+"""Compress the student: prune channels, recover, export, quantize, compare.
 
 The output is the folder that is served: `model.onnx`, `item_ids.json`, `config.json`.
 """
 
+import shutil
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +16,27 @@ from pydantic import Field
 
 from recsys_core.artifacts import Artifact, write_json
 from recsys_core.compression.export import export_onnx
-from recsys_core.compression.parity import check_parity, parity
+from recsys_core.compression.parity import (
+    Difference,
+    Parity,
+    Precision,
+    check_export,
+    graph_parity,
+    ranks_as_well,
+)
 from recsys_core.compression.pruning import ffn_importance, prune_ffn
 from recsys_core.compression.quantization import quantize
+from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels import SoftLabels
 from recsys_core.evaluation.baselines import cold_start_scores
+from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import pad_histories
 from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import served_bytes
-from recsys_core.serving.scorer import FORMAT
+from recsys_core.serving.ranker import scorer_ranker
+from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
@@ -46,17 +59,30 @@ class CompressionConfig(Settings):
     calibration_users: int = Field(
         default=256, ge=1, le=100_000, description="Histories for channel importance and parity"
     )
+    max_ndcg_loss: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Largest share of NDCG@10 that rounding to int8 may cost on validation events; "
+        "where it costs more, the model is served in fp32",
+    )
     min_overlap_at_10: float = Field(
         default=0.9,
         ge=0,
         le=1,
-        description="Smallest share of the network's top 10 that the artefact's top 10 must hold",
+        description="With too few users to decide by NDCG@10: smallest share of the network's top "
+        "10 that the int8 model's top 10 must hold",
+    )
+    validation_cases: int = Field(
+        default=10_000,
+        ge=1,
+        description="Held-out events on which int8 and fp32 are compared, at most approximately",
     )
 
 
 @stage(
     output="compressed",
-    version=3,
+    version=4,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(
@@ -77,28 +103,67 @@ def compress(
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
         _recover(run, model, data, config.recovery, distillation, soft_labels)
-    active = data.items.filter("active")
-    exact, shipped = run.scratch / "fp32.onnx", run.out / "model.onnx"
-    export_onnx(
-        model.cpu(),
-        exact,
-        active=active["item_idx"].to_list(),
-        popularity=cold_start_scores(active),
-    )
-    quantize(exact, shipped)
-    write_json(run.out / "item_ids.json", active["item_id"].to_list())
-    write_json(run.out / "config.json", _served_config(model, data, active, student))
-    figures = parity(
-        model,
-        exact,
-        run.out,
-        calibration,
-        active["item_idx"].to_list(),
-        exclude_seen=data.exclude_seen,
-    )
+    figures = _export(run, model.cpu(), data, config, student, calibration)
     figures.save(run.out)
-    check_parity(figures, min_overlap=config.min_overlap_at_10)
     return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}
+
+
+def _export(
+    run: StageRun,
+    model: Recommender,
+    data: Prepared,
+    config: CompressionConfig,
+    student: Artifact,
+    calibration: Sequence[IntArray],
+) -> Parity:
+    """Write the served model: in int8, or in fp32 if rounding would make it rank worse."""
+    active = data.items.filter("active")
+    ids, rows = active["item_id"].to_list(), active["item_idx"].to_list()
+    exact, rounded = run.scratch / "fp32", run.out
+    precisions: dict[Path, Precision] = {exact: "fp32", rounded: "int8"}
+    for folder, precision in precisions.items():
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "item_ids.json", ids)
+        write_json(folder / "config.json", _served_config(model, data, active, student, precision))
+    export_onnx(model, exact / "model.onnx", active=rows, popularity=cold_start_scores(active))
+    quantize(exact / "model.onnx", rounded / "model.onnx")
+    of_exact, of_rounded = (
+        graph_parity(
+            model,
+            folder / "model.onnx",
+            active=rows,
+            histories=calibration,
+            exclude_seen=data.exclude_seen,
+        )
+        for folder in (exact, rounded)
+    )
+    check_export(of_exact)
+    validator = data.validator(config.validation_cases)
+    ndcg, rounded_ndcg = (
+        validator.by_user(scorer_ranker(Scorer(folder), data.items["item_id"].to_list()))
+        for folder in (exact, rounded)
+    )
+    difference = Difference(**paired_difference(rounded_ndcg, ndcg)._asdict())
+    is_good = ranks_as_well(
+        of_rounded.overlap_at_10,
+        difference,
+        min_overlap=config.min_overlap_at_10,
+        max_loss=config.max_ndcg_loss * float(ndcg.mean()),
+    )
+    if not is_good:
+        run.logger.warning(
+            "Rounding to int8 costs too much (NDCG@10 %+.4f, from %+.4f to %+.4f; overlap of the "
+            "ten best %.3f), so the model is served in fp32, in more bytes",
+            *(difference.mean, difference.low, difference.high, of_rounded.overlap_at_10),
+        )
+        shutil.copytree(exact, rounded, dirs_exist_ok=True)
+    return Parity(
+        **(of_rounded if is_good else of_exact).model_dump(),
+        exact_max_abs_difference=of_exact.max_abs_difference,
+        precision=precisions[rounded if is_good else exact],
+        ndcg_at_10=float(ndcg.mean()),
+        rounded_ndcg_difference=difference,
+    )
 
 
 def _recover(
@@ -127,9 +192,9 @@ def _recover(
     save_curve(run.out, curve)
 
 
-def _calibration_histories(data: Prepared, n_users: int) -> list[np.ndarray[Any, Any]]:
+def _calibration_histories(data: Prepared, n_users: int) -> list[IntArray]:
     """Training histories of the first users; users are in the order of a hash of their ids."""
-    chosen: list[np.ndarray[Any, Any]] = []
+    chosen: list[IntArray] = []
     for bucket in data.buckets:
         histories = read_training_histories([bucket])
         users = np.flatnonzero(histories.lengths > 0)[: n_users - len(chosen)]
@@ -141,7 +206,11 @@ def _calibration_histories(data: Prepared, n_users: int) -> list[np.ndarray[Any,
 
 
 def _served_config(
-    model: Recommender, data: Prepared, active: pl.DataFrame, student: Artifact
+    model: Recommender,
+    data: Prepared,
+    active: pl.DataFrame,
+    student: Artifact,
+    precision: Precision,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -151,5 +220,9 @@ def _served_config(
         "trained_through": data.split.trained_through,
         "item_index_sha256": data.split.item_index_sha256,
         "exclude_seen": data.exclude_seen,
-        "metadata": {"student": student.key, "network": model.config.model_dump()},
+        "metadata": {
+            "student": student.key,
+            "network": model.config.model_dump(),
+            "precision": precision,
+        },
     }

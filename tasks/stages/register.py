@@ -27,7 +27,7 @@ class SmokeTestError(RuntimeError):
     """The version that was loaded back from the registry differs from what was registered."""
 
 
-@stage(output="registered", version=2, libraries=("onnxruntime",))
+@stage(output="registered", version=3, libraries=("onnxruntime",))
 def register(
     run: StageRun,
     config: RegistryConfig,
