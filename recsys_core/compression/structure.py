@@ -2,12 +2,14 @@
 # (torch leaves parts of its own signatures untyped)
 """Structure: initialise a smaller network with the parts of the teacher that fit."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from recsys_core.models.ensemble import AnyRecommender
+from recsys_core.models.ensemble import AnyRecommender, Ensemble
 from recsys_core.models.recommender import Recommender
 
 
@@ -16,11 +18,13 @@ def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> No
 
     Item vectors are the teacher's, reduced to the student's width by a truncated SVD (the best
     approximation of all their dot products). If the widths are equal, positions, the final norm and
-    layers spread evenly over the teacher's depth are copied too.
+    layers spread evenly over the teacher's depth are copied too, with the heaviest channels of a
+    wider SwiGLU.
 
     Args:
         student: Not wider than the teacher, over the same items.
-        teacher: A trained recommender; of an ensemble only the item vectors are used.
+        teacher: A trained recommender. Of an ensemble the first member of the student's width is
+            copied; without one, the concatenated item vectors are used.
 
     Raises:
         ValueError: The student is wider than the teacher, or it knows other items.
@@ -28,6 +32,9 @@ def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> No
     if student.n_items != teacher.n_items:
         msg = f"Student and teacher know {student.n_items} and {teacher.n_items} items."
         raise ValueError(msg)
+    if isinstance(teacher, Ensemble):
+        alike = (member for member in teacher.recommenders if member.width == student.width)
+        teacher = next(alike, teacher)
     width, teacher_width = student.width, teacher.width
     if width > teacher_width:
         msg = (
@@ -86,9 +93,20 @@ def _copy_network(student: Recommender, teacher: Recommender) -> None:
         strict=True,
     ):
         source = teacher.blocks[layer].state_dict()
+        if student.config.ffn_dim < teacher.config.ffn_dim:
+            source |= _heaviest_channels(source, student.config.ffn_dim)
         fitting = {
             name: source[name]
             for name, tensor in block.state_dict().items()
             if source[name].shape == tensor.shape
         }
         block.load_state_dict(fitting, strict=False)
+
+
+def _heaviest_channels(block: Mapping[str, Tensor], keep: int) -> dict[str, Tensor]:
+    """The weights of the SwiGLU channels with the largest product of norms, in their old order."""
+    axes = {"ffn.gate.weight": 0, "ffn.up.weight": 0, "ffn.down.weight": 1}
+    norms = [block[name].norm(dim=1 - axis) for name, axis in axes.items()]
+    heaviest = torch.stack(norms).prod(dim=0).argsort(descending=True, stable=True)[:keep]
+    channels = heaviest.sort().values
+    return {name: block[name].index_select(axis, channels) for name, axis in axes.items()}

@@ -42,20 +42,21 @@ class Ensemble(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self._members[0].device
+        return self.recommenders[0].device
 
     @property
     def reads_context(self) -> bool:
         """Whether a member reads the kinds and times of events."""
-        return any(member.reads_context for member in self._members)
+        return any(member.reads_context for member in self.recommenders)
 
     @property
-    def _members(self) -> list[Recommender]:
+    def recommenders(self) -> list[Recommender]:
+        """The members."""
         return cast("list[Recommender]", list(self.members))
 
     def item_vectors(self) -> Float[Tensor, "items_and_padding width"]:
         """The members' item vectors side by side; row 0 (padding) is zero."""
-        return torch.cat([member.item_vectors() for member in self._members], dim=1)
+        return torch.cat([member.item_vectors() for member in self.recommenders], dim=1)
 
     def encode(
         self,
@@ -64,10 +65,10 @@ class Ensemble(nn.Module):
         context: Context | None = None,
     ) -> Float[Tensor, "batch length width"]:
         """The members' states side by side, each divided by their number."""
-        parts = item_vectors.split([member.width for member in self._members], dim=1)
+        parts = item_vectors.split([member.width for member in self.recommenders], dim=1)
         states = [
             member.encode(history, part, context)
-            for member, part in zip(self._members, parts, strict=True)
+            for member, part in zip(self.recommenders, parts, strict=True)
         ]
         return torch.cat(states, dim=-1) / len(states)
 

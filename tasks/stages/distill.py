@@ -45,7 +45,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=3, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=4, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,

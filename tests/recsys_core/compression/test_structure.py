@@ -1,9 +1,13 @@
 """How a student begins."""
 
+from typing import cast
+
 import pytest
 import torch
+from torch import nn
 
 from recsys_core.compression.structure import initialise_from_teacher, pick_layers, truncated_svd
+from recsys_core.models.ensemble import Ensemble
 from recsys_core.models.fusion import Content
 from recsys_core.models.recommender import ModelConfig, Recommender
 
@@ -52,12 +56,31 @@ def test_a_shallower_student_begins_with_layers_over_the_whole_depth() -> None:
         for name, tensor in block.state_dict().items():
             source = teacher.blocks[layer].state_dict()[name]
             assert tensor.shape != source.shape or torch.equal(tensor, source), name
-    found = student.blocks[0].state_dict()["ffn.up.weight"]
-    assert torch.equal(found, own), "what does not fit stays"
+    assert not torch.equal(student.blocks[0].state_dict()["ffn.up.weight"], own)
     assert student.position_embedding is not None
     assert teacher.position_embedding is not None
     assert torch.equal(student.position_embedding, teacher.position_embedding[:6])
     assert torch.equal(student.final_norm.weight, teacher.final_norm.weight)
+
+
+def test_of_a_wider_swiglu_the_heaviest_channels_are_taken() -> None:
+    teacher, student = _model(0, n_layers=1), _model(1, n_layers=1, ffn_dim=8)
+    up = cast(nn.Linear, teacher.blocks[0].get_submodule("ffn.up"))
+    with torch.no_grad():
+        up.weight[[1, 5, 6, 11]] = 0.0  # of 12 channels, 8 are left
+    initialise_from_teacher(student, teacher)
+    torch.testing.assert_close(_scores(student), _scores(teacher))
+
+
+def test_a_student_of_an_ensemble_begins_with_the_member_of_its_width() -> None:
+    members = [_model(0, embedding_dim=8), _model(1), _model(2)]
+    student = _model(3)
+    initialise_from_teacher(student, Ensemble(members).eval())
+    torch.testing.assert_close(_scores(student), _scores(members[1]))
+    narrow = _model(3, embedding_dim=4, n_heads=1)
+    initialise_from_teacher(narrow, Ensemble(members[1:]).eval())
+    assert narrow.item_vectors().shape == (N_ITEMS + 1, 4)
+    assert narrow.item_vectors()[1:].any(dim=1).all()
 
 
 def test_a_deeper_student_takes_the_embeddings_only() -> None:
