@@ -147,7 +147,7 @@ PIPELINE = Pipeline(
     Step(check_teacher, config="teacher_check", registry="registry"),
     Step(write_soft_labels, config="soft_labels", max_length="student.model.max_length"),
     Step(distill, config="distillation", student="student"),
-    Step(control, config="student"),
+    Step(control, config="student", recovery_epochs="compression.recovery.epochs"),
     Step(compress, config="compression", distillation="distillation"),
     Step(evaluate, config="evaluation", registry="registry"),
     Step(register, config="registry"),

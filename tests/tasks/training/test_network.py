@@ -55,6 +55,7 @@ def train(
         network: NetworkConfig = tiny_network,
         distillation: DistillationConfig | None = None,
         labels: Artifact | None = None,
+        recovery: int = 0,
         progress: Callable[[float, str], None] | None = None,
         **teacher: Any,
     ) -> tuple[StageRun, dict[str, Any]]:
@@ -64,7 +65,7 @@ def train(
         if stage != "distill":
             body = {"train_teacher": train_teacher, "control": control}[stage].body
             if stage == "control":
-                return run, body(run, config=network, prepared=obvious_world)
+                return run, body(run, network, recovery_epochs=recovery, prepared=obvious_world)
             config = TeacherConfig.model_validate(network.model_dump() | teacher)
             planned = Artifact("plan_teacher", "plan", run.scratch)
             full_training.save(planned.folder)
@@ -153,6 +154,8 @@ def test_distillation_pulls_the_student_towards_its_teacher(
     assert (same.out / "model.safetensors").read_bytes() == (
         alone.out / "model.safetensors"
     ).read_bytes()
+    _, longer = train("control", "longer", network=network, recovery=2)
+    assert longer["epochs"] == 3, "what ships is trained again after pruning"
     begun = DistillationConfig(kd_weight=0, initialise="teacher")
     _, with_teacher = train("distill", "begun", network=network, distillation=begun)
     assert with_teacher["validation_ndcg_at_10"] > alone_summary["validation_ndcg_at_10"] + 0.1
