@@ -1,7 +1,10 @@
 """The configuration of a night: the settings of all stages, loaded from a TOML file."""
 
 import tomllib
+from collections.abc import Iterator
 from datetime import date
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,8 +19,10 @@ from recsys_core.synthetic.modalities import MODALITIES
 from recsys_core.synthetic.world import WorldConfig
 from recsys_core.training.loop import TrainingConfig
 from tasks.chores.retention import RetentionConfig
+from tasks.contracts.recipe import Recipe
 from tasks.registry.store import RegistryConfig
 from tasks.stages.check_teacher import TeacherCheckConfig
+from tasks.stages.choose_recipe import RecipeConfig
 from tasks.stages.compress import CompressionConfig
 from tasks.stages.distill import DistillationConfig
 from tasks.stages.evaluate import EvaluationConfig
@@ -81,6 +86,9 @@ class NightlyConfig(Settings):
     )
     prepare: PrepareConfig = Field(
         default=PrepareConfig(), description="Histories, filters and the split in time"
+    )
+    recipe: RecipeConfig = Field(
+        default=RecipeConfig(), description="Whether the log decides sizes and training"
     )
     teacher: TeacherConfig = Field(
         default=TeacherConfig(
@@ -168,6 +176,29 @@ class NightlyConfig(Settings):
             raise ValueError(msg)
         return self
 
+    def with_recipe(self, recipe: Recipe) -> Self:
+        """The configuration with the settings that the log decided.
+
+        Raises:
+            ConfigError: They contradict settings that were kept.
+        """
+        fields = self.model_dump()
+        for choice in recipe.choices:
+            for name, value in choice.settings.items():
+                *tables, key = name.split(".")
+                table = reduce(getitem, tables, fields)
+                table[key] = value
+        try:
+            return type(self).model_validate(fields)
+        except ValidationError as error:
+            problems = "; ".join(problem["msg"] for problem in error.errors())
+            msg = (
+                f"The settings that the recipe chose don't fit those of the configuration: "
+                f"{problems}. Leave those out, add the others to recipe.keep, or set recipe.mode "
+                "to 'manual'."
+            )
+            raise ConfigError(msg) from error
+
     @property
     def events(self) -> SourceConfig:
         """The source that is read: the configured one or the synthetic world's files."""
@@ -198,8 +229,11 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
     default_data = fields.pop("data", None)
     if isinstance(source := fields.get("source"), dict):
         _fill_in(source, path, str(data) if data else default_data)
+    merged = _merged(NightlyConfig().model_dump(), fields)
+    if isinstance(merged["recipe"], dict):
+        merged["recipe"]["keep"] = [*merged["recipe"].get("keep", ()), *sorted(_names(fields))]
     try:
-        return NightlyConfig.model_validate(_merged(NightlyConfig().model_dump(), fields))
+        return NightlyConfig.model_validate(merged)
     except ValidationError as error:
         problems = "\n".join(
             f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
@@ -219,6 +253,16 @@ def _merged(defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def _names(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of the settings of teacher and student in a file."""
+    for name, value in fields.items():
+        dotted = f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{dotted}.")
+        elif dotted.startswith(("teacher.", "student.")):
+            yield dotted
 
 
 def _fill_in(source: dict[str, Any], path: Path, data: str | None) -> None:

@@ -6,16 +6,18 @@ chart in docs/architecture.md and the tests of kills read it too.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from flows.config import NightlyConfig
-from recsys_core.artifacts import Artifact
+from recsys_core.artifacts import Artifact, is_finished
+from tasks.contracts.recipe import Recipe
 from tasks.engine.night import Night
 from tasks.engine.stage import Decision, Stage
 from tasks.stages.check_teacher import check_teacher
+from tasks.stages.choose_recipe import choose_recipe
 from tasks.stages.compress import compress
 from tasks.stages.control import control
 from tasks.stages.distill import distill
@@ -35,6 +37,9 @@ FACTS = ("name", "run_date", "champion", "sources", "read_again")
 """Attributes of `Night` that a stage may have as a parameter, and so in its key."""
 
 
+Adjust = Callable[[NightlyConfig, Artifact], NightlyConfig]
+
+
 class WiringError(TypeError):
     """A parameter of a stage has no source, or a setting has no parameter."""
 
@@ -44,11 +49,13 @@ class Step:
 
     Args:
         stage: The stage.
+        adjust: The configuration of the stages that follow, from that of the stage and its output.
         settings: Parameter of the stage → dotted name in `NightlyConfig`.
     """
 
-    def __init__(self, stage: Stage, **settings: str) -> None:
+    def __init__(self, stage: Stage, adjust: Adjust | None = None, **settings: str) -> None:
         self.stage = stage
+        self.adjust = adjust
         self.settings: Mapping[str, str] = settings
 
 
@@ -117,7 +124,10 @@ class Pipeline:
             decisions[stage] = stage.decide(night, arguments)
             if carry_out:
                 stage.carry_out(decisions[stage], night, arguments)
-            known[stage.output] = decisions[stage].artifact
+            artifact = decisions[stage].artifact
+            known[stage.output] = artifact
+            if step.adjust is not None and is_finished(artifact.folder):
+                config = step.adjust(config, artifact)
             if stage is through:
                 break
         return Outcome(decisions)
@@ -138,10 +148,15 @@ def _check(step: Step, outputs: set[str]) -> None:
             raise WiringError(msg)
 
 
+def _with_recipe(config: NightlyConfig, recipe: Artifact) -> NightlyConfig:
+    return config.with_recipe(Recipe.load(recipe))
+
+
 PIPELINE = Pipeline(
     Step(ingest, config="events"),
     Step(validate, config="validation"),
     Step(prepare, config="prepare", timezone="events.timezone"),
+    Step(choose_recipe, _with_recipe, config="recipe"),
     Step(plan_teacher, config="teacher"),
     Step(train_teacher, config="teacher"),
     Step(check_teacher, config="teacher_check", registry="registry"),

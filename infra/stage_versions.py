@@ -38,6 +38,7 @@ CARRIERS = {
 """Libraries that decide no byte of an output, and why."""
 
 NOT_USED = {
+    "choose_recipe": {"torch": "counts events only"},
     "plan_teacher": {"liger-kernel": "nothing is trained", "pyarrow": "writes soft labels only"},
     "check_teacher": {
         "liger-kernel": "nothing is trained",

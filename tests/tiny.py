@@ -21,6 +21,7 @@ def tiny_settings(workspace: Path) -> dict[str, Any]:
             "world": {"n_users": 200, "n_items": 80},
         },
         "prepare": {"n_buckets": 2},
+        "recipe": {"mode": "manual"},
         "teacher": {
             "model": model | {"event_kinds": True, "time_gaps": True},
             "training": training,

@@ -20,6 +20,7 @@ from recsys_core.units import format_bytes
 from tasks.contracts.evaluation import Latencies, artefact_figures
 from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
 from tasks.contracts.network import Curve
+from tasks.contracts.recipe import Recipe
 from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
 from tasks.contracts.validation import ValidationReport
@@ -63,7 +64,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=1, libraries=("jinja2", "matplotlib", "numpy"))
+@stage(output="report", version=2, libraries=("jinja2", "matplotlib", "numpy"))
 def report(
     run: StageRun,
     *,
@@ -71,6 +72,7 @@ def report(
     ingested: Artifact,
     validated: Artifact,
     prepared: Artifact,
+    recipe: Artifact,
     teacher_plan: Artifact,
     teacher: Artifact,
     teacher_check: Artifact,
@@ -91,6 +93,7 @@ def report(
         ingested: `ingest.json`.
         validated: `validation.json`.
         prepared: `split.json`.
+        recipe: `recipe.json`.
         teacher_plan: Listed under provenance, as every output is.
         teacher: `curve.json`.
         teacher_check: Listed under provenance.
@@ -105,7 +108,7 @@ def report(
     """
     decided = Verdict.load(verdict)
     artifacts = [
-        *(ingested, validated, prepared, teacher_plan, teacher, teacher_check, soft_labels),
+        *(ingested, validated, prepared, recipe, teacher_plan, teacher, teacher_check, soft_labels),
         *(student, control, compressed, evaluated, registered, verdict, promoted),
     ]
     context = {
@@ -116,6 +119,7 @@ def report(
         **_data(IngestResult.load(ingested), Split.load(prepared)),
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
+        "choices": Recipe.load(recipe).choices,
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from flows.config import ConfigError, NightlyConfig, load_config
+from recsys_core.training.recipe import Choice
+from tasks.contracts.recipe import Recipe
 from tests.tiny import tiny_settings
 
 CONFIGS = sorted((Path(__file__).parents[2] / "infra" / "configs").glob("*.toml"))
@@ -38,6 +40,33 @@ def test_a_file_changes_what_it_says_and_nothing_else(tmp_path: Path) -> None:
 
     assert teacher.training == default.training.model_copy(update={"epochs": 3})
     assert teacher.model == default.model
+
+
+def test_the_recipe_leaves_what_a_file_sets(tmp_path: Path) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(
+        "[recipe]\nkeep = ['student.model.n_layers']\n"
+        "[teacher]\ncontent_features = 64\n[teacher.model]\nn_layers = 5",
+        encoding="utf-8",
+    )
+
+    keep = load_config(path).recipe.keep
+
+    assert keep == (
+        "student.model.n_layers",
+        "teacher.content_features",
+        "teacher.model.n_layers",
+    )
+
+
+def test_a_recipe_replaces_settings_and_its_contradictions_are_sentences() -> None:
+    deeper = Choice(settings={"teacher.model.n_layers": 6, "student.model.dropout": 0.4}, reason="")
+    config = NightlyConfig().with_recipe(Recipe(log=None, choices=(deeper,)))
+    assert (config.teacher.model.n_layers, config.student.model.dropout) == (6, 0.4)
+    assert config.teacher.training == NightlyConfig().teacher.training
+    longer = Choice(settings={"student.model.max_length": 100}, reason="")
+    with pytest.raises(ConfigError, match=r"longer than the teacher's 64.* add the others to"):
+        NightlyConfig().with_recipe(Recipe(log=None, choices=(longer,)))
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:

@@ -24,9 +24,11 @@ from recsys_core.evaluation.results import (
 )
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.json_file import JsonFile
+from recsys_core.training.recipe import Choice
 from tasks.contracts.evaluation import Latencies, Latency
 from tasks.contracts.ingest import FileResult, IngestResult, total_reasons
 from tasks.contracts.network import Curve, Epoch
+from tasks.contracts.recipe import Recipe
 from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
 from tasks.contracts.validation import ExpectationOutcome, ExpectationResult, ValidationReport
@@ -54,6 +56,13 @@ SHARE_OF_HITS = {
     "item_knn": 0.19,
 }
 
+RECIPE = Recipe(
+    log=None,
+    choices=(
+        Choice(settings={"teacher.model.n_layers": 4}, reason="Histories of 20 events: 4 layers."),
+    ),
+)
+
 
 class World:
     """The artifacts of a made-up night; a test changes files before they are published."""
@@ -64,6 +73,7 @@ class World:
             "ingest": {"ingest.json": ingest_result()},
             "validate": {"validation.json": validation_report()},
             "prepare": {"split.json": split()},
+            "choose_recipe": {"recipe.json": RECIPE},
             "plan_teacher": {"plan.json": {}},
             "train_teacher": {Curve.file_name: curve(40, 0.17)},
             "check_teacher": {"check.json": {}},
@@ -88,6 +98,7 @@ class World:
             ingested=made["ingest"],
             validated=made["validate"],
             prepared=made["prepare"],
+            recipe=made["choose_recipe"],
             teacher_plan=made["plan_teacher"],
             teacher=made["train_teacher"],
             teacher_check=made["check_teacher"],
@@ -319,6 +330,12 @@ def split(event_types: tuple[str, ...] = ("click", "purchase")) -> Split:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def test_the_recipe_is_shown_with_its_reasons(world: World) -> None:
+    _, page = world.render()
+    assert "teacher.model.n_layers = 4" in page
+    assert "Histories of 20 events: 4 layers." in page
 
 
 def test_the_report_tells_the_whole_night(world: World) -> None:
