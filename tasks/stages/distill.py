@@ -10,7 +10,12 @@ from torch import Tensor
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
 from recsys_core.data.soft_labels import SoftLabels
-from recsys_core.distillation.losses import distillation_loss
+from recsys_core.distillation.losses.divergences import (
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+)
+from recsys_core.distillation.losses.soft_targets import distillation_loss
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
 from recsys_core.training.cold_items import find_cold_items
@@ -27,12 +32,26 @@ from tasks.training.network import (
 )
 from tasks.training.prepared import Prepared
 
+_DIVERGENCES = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+}
+
 
 class DistillationConfig(Settings):
     """How the student learns from its teacher."""
 
+    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = Field(
+        default="forward_kl",
+        description="KL(teacher ‖ student), KL(student ‖ teacher), or the mean of both sides' KL "
+        "to their equal mixture; in nats",
+    )
     kd_weight: float = Field(
-        default=1.0, ge=0, le=1000, description="Weight of the KL beside the hard cross-entropy"
+        default=1.0,
+        ge=0,
+        le=1000,
+        description="Weight of the divergence beside the hard cross-entropy",
     )
     temperature: float = Field(
         default=1.0,
@@ -76,7 +95,7 @@ def distill(
 
 
 def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:
-    """Cross-entropy on the observed items plus the forward KL to the stored teacher."""
+    """Cross-entropy on the observed items plus the divergence from the stored teacher."""
     teacher_item_vectors = torch.from_numpy(labels.item_vectors()).to(device)
 
     def loss(
@@ -97,6 +116,7 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
             teacher_item_vectors=teacher_rows,
             kd_weight=config.kd_weight,
             temperature=config.temperature,
+            divergence=_DIVERGENCES[config.divergence],
             weights=None if batch.weights is None else batch.weights.to(device),
             seen=seen_items(restricted, len(item_vectors), states.device),
         )

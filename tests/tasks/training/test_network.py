@@ -161,6 +161,23 @@ def test_distillation_pulls_the_student_towards_its_teacher(
     assert with_teacher["validation_ndcg_at_10"] > alone_summary["validation_ndcg_at_10"] + 0.1
 
 
+def test_the_divergence_that_is_set_trains_the_student(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]], tiny_network: NetworkConfig
+) -> None:
+    short = tiny_network.training.model_copy(update={"epochs": 1})
+    network = tiny_network.model_copy(update={"training": short})
+
+    def student(folder: str, **divergence: str) -> bytes:
+        config = DistillationConfig.model_validate(divergence)
+        run, _ = train("distill", folder, network=network, distillation=config)
+        return (run.out / "model.safetensors").read_bytes()
+
+    names = ("forward_kl", "reverse_kl", "jensen_shannon")
+    students = [student(name, divergence=name) for name in names]
+    assert student("default") == students[0]
+    assert len(set(students)) == 3
+
+
 def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
     train: Callable[..., tuple[StageRun, dict[str, Any]]],
     obvious_world: Artifact,

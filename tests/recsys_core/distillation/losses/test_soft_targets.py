@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recsys_core.distillation.losses import distillation_loss
+from recsys_core.distillation.losses.soft_targets import distillation_loss
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 
 POSITIONS, ITEMS, DIM, TEACHER_DIM = 7, 11, 5, 6

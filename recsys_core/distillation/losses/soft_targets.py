@@ -1,0 +1,92 @@
+"""The distillation loss: hard cross-entropy plus a divergence from the teacher's distribution."""
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recsys_core.distillation.losses.divergences import Divergence, forward_kl
+from recsys_core.distillation.losses.hard_and_soft import hard_and_soft_loss
+from recsys_core.training.losses.seen import Seen
+
+
+def distillation_loss(
+    states: Float[Tensor, "positions dim"],
+    item_vectors: Float[Tensor, "items_and_padding dim"],
+    targets: Int[Tensor, " positions"],
+    *,
+    teacher_states: Float[Tensor, "positions teacher_dim"],
+    teacher_item_vectors: Float[Tensor, "teacher_items_and_padding teacher_dim"],
+    kd_weight: float,
+    temperature: float,
+    divergence: Divergence = forward_kl,
+    weights: Float[Tensor, " positions"] | None = None,
+    seen: Seen | None = None,
+    chunk_positions: int | None = None,
+) -> Float[Tensor, ""]:
+    """Hard cross-entropy + kd_weight × temperature² × divergence, full catalogue.
+
+    The teacher's distribution is exact: its logits are computed chunk by chunk from stored states.
+    If the student knows more items than the teacher, the divergence is over the teacher's items on
+    both sides. The factor temperature² keeps gradient sizes comparable across temperatures.
+
+    Args:
+        states: The student's states.
+        item_vectors: The student's item vectors; row 0 is padding.
+        targets: Row of the next item, from 1.
+        teacher_states: The teacher's states at the same positions. A row of NaN marks a position
+            without a label; only its hard target counts.
+        teacher_item_vectors: The teacher's vectors of the same rows, perhaps of fewer.
+        kd_weight: Weight of the divergence; 0 leaves the cross-entropy.
+        temperature: Positive and finite; divides the logits on both sides.
+        divergence: `forward_kl`, `reverse_kl` or `jensen_shannon`.
+        weights: Weight of each position; None: all weights are equal.
+        seen: The items that don't compete at each position, neither for the teacher nor for the
+            student; None: all compete.
+        chunk_positions: Positions whose logits are held at once; None: a default for the device.
+
+    Returns:
+        Weighted mean over positions, in nats.
+
+    Raises:
+        ValueError: The shapes do not fit each other, or the temperature is impossible.
+
+    Example:
+        A student that equals its teacher has no divergence: the cross-entropy is left.
+
+        >>> import torch
+        >>> states, item_vectors = torch.zeros(1, 4), torch.ones(3, 4)
+        >>> loss = distillation_loss(
+        ...     states,
+        ...     item_vectors,
+        ...     torch.tensor([1]),
+        ...     teacher_states=states,
+        ...     teacher_item_vectors=item_vectors,
+        ...     kd_weight=1.0,
+        ...     temperature=2.0,
+        ... )
+        >>> round(loss.item(), 4)
+        0.6931
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+
+    def soft_loss(
+        student_logits: Tensor, teacher_logits: Tensor, _: slice
+    ) -> tuple[Tensor, Tensor]:
+        return divergence(
+            F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1)
+        )
+
+    return hard_and_soft_loss(
+        states,
+        item_vectors,
+        targets,
+        soft_loss,
+        teacher_states=teacher_states,
+        teacher_item_vectors=teacher_item_vectors,
+        kd_weight=kd_weight,
+        temperature=temperature,
+        weights=weights,
+        seen=seen,
+        chunk_positions=chunk_positions,
+    )

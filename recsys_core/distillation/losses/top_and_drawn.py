@@ -1,0 +1,35 @@
+"""The items of losses on a part of the catalogue: the top of a ranking, and drawn items."""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from recsys_core.training.losses.seen import NO_CANDIDATE
+
+
+def top_items(
+    logits: Float[Tensor, "chunk items"], n_top: int
+) -> tuple[Int[Tensor, "chunk top"], Bool[Tensor, "chunk top"]]:
+    """Columns of the highest logits, best first, and which of them compete.
+
+    Args:
+        logits: An item that doesn't compete has the logit `NO_CANDIDATE`.
+        n_top: How many; all, if there are fewer.
+    """
+    values, columns = logits.topk(min(n_top, logits.shape[1]), dim=1)
+    return columns, values > NO_CANDIDATE
+
+
+def check_drawn(drawn: Tensor, states: Tensor, n_top: int) -> None:
+    """Refuse drawn items of other positions, and a ranking without items.
+
+    Raises:
+        ValueError: There is not one row of drawn items per state, or `n_top` is below 1.
+    """
+    if len(drawn) != len(states):
+        msg = f"Every position needs its drawn items: {len(states)} states, {len(drawn)} rows."
+        raise ValueError(msg)
+    if n_top < 1:
+        msg = (
+            f"n_top must be 1 or more, found {n_top}: without top items there is nothing to learn."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,81 @@
+"""A distillation problem with all that complicates one, and its dense float64 reference."""
+
+from collections.abc import Callable
+
+import torch
+
+from recsys_core.training.losses.seen import NO_CANDIDATE
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of states and item vectors."""
+
+SoftReference = Callable[[torch.Tensor, torch.Tensor, list[int], int], torch.Tensor]
+"""Of all items' scores by the student, the known items' by the teacher, the columns of the known
+items that compete, and the position."""
+
+POSITIONS, ITEMS, KNOWN, DIM, TEACHER_DIM = 8, 13, 10, 5, 4
+KD_WEIGHT = 0.7
+
+
+class SeenMask:
+    """Seen items as a mask `[positions, items]`."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        self.mask = mask
+
+    def erase(self, logits: torch.Tensor, rows: slice) -> None:
+        logits.masked_fill_(self.mask[rows], NO_CANDIDATE)
+
+
+def _values(*shape: int, seed: int) -> torch.Tensor:
+    return 1.5 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+STATES = _values(POSITIONS, DIM, seed=1)
+VECTORS = _values(ITEMS + 1, DIM, seed=2)
+TEACHER_STATES = _values(POSITIONS, TEACHER_DIM, seed=3)
+TEACHER_STATES[[1, 6]] = torch.nan
+LABELLED = ~TEACHER_STATES.isnan().any(dim=1)
+TEACHER_VECTORS = _values(KNOWN + 1, TEACHER_DIM, seed=4)
+TARGETS = torch.tensor([1, 5, 13, 2, 9, 4, 10, 12])
+WEIGHTS = torch.linspace(0.5, 2.0, POSITIONS)
+SEEN = SeenMask(_values(POSITIONS, ITEMS, seed=5) > 1.0)
+SEEN.mask[torch.arange(POSITIONS), TARGETS - 1] = False
+SEEN.mask[3, 2:9] = True  # three known items are left
+
+
+def reference(soft: SoftReference) -> Loss:
+    """The cross-entropy of the targets plus `KD_WEIGHT` × soft, position by position."""
+
+    def loss(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        losses: list[torch.Tensor] = []
+        for position, state in enumerate(states):
+            scores = vectors[1:] @ state
+            competing = ~SEEN.mask[position]
+            losses.append(scores[competing].logsumexp(0) - scores[TARGETS[position] - 1])
+            if LABELLED[position]:
+                teacher = TEACHER_VECTORS[1:].double() @ TEACHER_STATES[position].double()
+                columns = competing[:KNOWN].nonzero()[:, 0].tolist()
+                losses[-1] = losses[-1] + KD_WEIGHT * soft(scores, teacher, columns, position)
+        weights = WEIGHTS.double()
+        return (torch.stack(losses) * weights).sum() / weights.sum()
+
+    return loss
+
+
+def assert_same_value_and_gradients(loss: Loss, expected: Loss) -> None:
+    """The loss in float32 beside its reference in float64."""
+    for found, exact in zip(
+        _with_gradients(loss, torch.float32), _with_gradients(expected, torch.float64), strict=True
+    ):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def _with_gradients(loss: Loss, dtype: torch.dtype) -> list[torch.Tensor]:
+    states = STATES.to(dtype, copy=True).requires_grad_()
+    vectors = VECTORS.to(dtype, copy=True).requires_grad_()
+    value = loss(states, vectors)
+    value.backward()
+    assert states.grad is not None
+    assert vectors.grad is not None
+    return [value.detach().double(), states.grad.double(), vectors.grad.double()]
