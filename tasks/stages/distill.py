@@ -48,7 +48,7 @@ class DistillationConfig(Settings):
         "to their equal mixture; in nats",
     )
     kd_weight: float = Field(
-        default=1.0,
+        default=4.0,
         ge=0,
         le=1000,
         description="Weight of the divergence beside the hard cross-entropy",

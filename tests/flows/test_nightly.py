@@ -94,7 +94,7 @@ def test_a_changed_loss_weight_reruns_only_what_depends_on_it(first_night: Night
         "control",
     ]
     reason = next(decision.reason for decision in decisions if decision.stage == "distill")
-    assert reason == "changed since the last output: config.kd_weight (1.0 → 0.3)"
+    assert reason == "changed since the last output: config.kd_weight (4.0 → 0.3)"
 
 
 def test_the_next_night_sees_one_more_day_and_yesterdays_champion(
