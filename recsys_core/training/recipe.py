@@ -19,7 +19,9 @@ _SHORTEST = 16
 _NIGHT = 130_000_000
 """Events × layers × epochs of a teacher of width 64 that two cores train in about half an hour."""
 _STEPS = 1_000
-"""Gradient steps after which training has about converged on small logs."""
+"""Gradient steps after which a teacher has about converged on small logs."""
+_STUDENT_STEPS = 600
+"""The same for a student, which begins with the teacher's weights."""
 _MANY_ITEMS = 20_000
 
 Value = int | float | str
@@ -120,9 +122,10 @@ def _choices(log: LogStatistics) -> Iterator[Choice]:
         f"{log.n_items * width / 1e6:.1f} MB in 8 bits.",
     )
     steps = max(1, log.n_users // batch)
-    for name, depth, most in (("teacher", layers, 40), ("student", student_layers, 16)):
+    budgets = (("teacher", layers, _STEPS, 10), ("student", student_layers, _STUDENT_STEPS, 6))
+    for name, depth, wanted, least in budgets:
         affordable = max(4, _NIGHT // (depth * max(log.n_events, 1)))
-        epochs = min(affordable, most, max(10, -(-_STEPS // steps)))
+        epochs = min(affordable, 40, max(least, -(-wanted // steps)))
         yield Choice(
             settings={f"{name}.training.epochs": epochs},
             reason=f"{steps:,} steps per epoch: at most {epochs} epochs of the {name}.",

@@ -27,7 +27,7 @@ class RecipeConfig(Settings):
     )
 
 
-@stage(output="recipe", version=1, libraries=("numpy", "polars"))
+@stage(output="recipe", version=2, libraries=("numpy", "polars"))
 def choose_recipe(run: StageRun, config: RecipeConfig, *, prepared: Artifact) -> Summary:
     """Write `recipe.json`: the chosen settings and why."""
     if config.mode == "manual":
