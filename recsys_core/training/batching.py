@@ -22,7 +22,8 @@ from recsys_core.data.histories.read import (
     group_buckets,
     read_training_histories,
 )
-from recsys_core.data.soft_labels import SoftLabels, StateLabels
+from recsys_core.data.soft_labels.factorized import StateLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.models.context import Context
 
 _SORTED_BATCHES = 32  # windows of about this many batches are sorted by length at once
@@ -190,6 +191,7 @@ class TrainingSet:
             if self._exclude_seen:
                 histories = histories.without_repeated_targets()
             labels = self._labels.align(histories, buckets) if self._labels else None
+            assert labels is None or isinstance(labels, StateLabels)
             if labels is not None and labels.windows.lengths.max(initial=0) > self._max_length:
                 msg = (
                     f"The soft labels are of windows of up to {labels.windows.lengths.max()} "

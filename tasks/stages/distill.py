@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
-from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.losses import distillation_loss
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from pyarrow.parquet import ParquetFile
 
 from recsys_core.data.histories.read import read_training_histories
-from recsys_core.data.soft_labels import SoftLabels, describe
+from recsys_core.data.soft_labels.factorized import describe
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation import labelling
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.models.recommender import ModelConfig, Recommender

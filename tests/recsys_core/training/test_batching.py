@@ -13,14 +13,10 @@ import torch
 
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.histories.windows import training_windows
-from recsys_core.data.soft_labels import (
-    LabelRows,
-    SoftLabelError,
-    SoftLabels,
-    describe,
-    prefix_hashes,
-    write_labels,
-)
+from recsys_core.data.soft_labels.description import SoftLabelError
+from recsys_core.data.soft_labels.factorized import LabelRows, describe, write_labels
+from recsys_core.data.soft_labels.matching import prefix_hashes
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.training import batching
 from recsys_core.training.batching import Batch, Recent, TrainingSet
 
@@ -306,7 +302,7 @@ def test_labels_of_other_histories_are_refused_before_training(
     with pytest.raises(SoftLabelError, match="do not belong to the histories"):
         TrainingSet(others, max_length=MAX_LENGTH, batch_size=3, labels=labels)
     labels.description.model_copy(update={"format_version": 99}).save(labels.folder)
-    with pytest.raises(SoftLabelError, match="format 99, expected 2"):
+    with pytest.raises(SoftLabelError, match="format 99, expected 3"):
         SoftLabels(labels.folder, item_index_sha256="index")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
-from recsys_core.data.soft_labels import SoftLabelDescription, SoftLabelError
+from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
