@@ -155,7 +155,7 @@ def labels_of(outcome: "Outcome") -> dict[str, float]:
     import torch.nn.functional as F
 
     from recsys_core.data.histories.read import read_training_histories
-    from recsys_core.data.soft_labels import SoftLabels
+    from recsys_core.data.soft_labels.store import SoftLabels
     from recsys_core.models.ensemble import load_recommender
     from tasks.stages.prepare import prepare
     from tasks.stages.train_teacher import train_teacher

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.histories.windows import Windows, training_windows
-from recsys_core.data.soft_labels import LabelRows, prefix_hashes, write_labels
+from recsys_core.data.soft_labels.factorized import LabelRows, write_labels
+from recsys_core.data.soft_labels.matching import prefix_hashes
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.training.batching import event_context
 

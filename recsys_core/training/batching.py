@@ -22,8 +22,11 @@ from recsys_core.data.histories.read import (
     group_buckets,
     read_training_histories,
 )
-from recsys_core.data.soft_labels import SoftLabels, StateLabels
+from recsys_core.data.soft_labels.factorized import StateLabels
+from recsys_core.data.soft_labels.sparse import SparseLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.models.context import Context
+from recsys_core.training.sparse_batch import SparseBatch, sparse_batch
 
 _SORTED_BATCHES = 32  # windows of about this many batches are sorted by length at once
 _EARLIER_EVENTS = 4096  # before a window, whose items don't compete; bounds a batch's memory
@@ -37,11 +40,13 @@ class Batch(NamedTuple):
         history: item_idx, 0 is padding.
         targets: item_idx of the next item, 0 where there is none.
         teacher_states: One row per position with a target, in row-major order. None without soft
-            labels.
+            labels of the factorized layout.
         weights: Weight in the loss of each position with a target; None: all weights are equal.
         context: Kinds and times of the events; None if the model does not read them.
         earlier: item_idx of the user's events before the window, 0 is padding. None: items of the
             history may be recommended again, so they compete with the target.
+        sparse_labels: What the teacher says at each position with a target. None without soft
+            labels of the sparse layout.
     """
 
     history: Int[Tensor, "batch length"]
@@ -50,10 +55,15 @@ class Batch(NamedTuple):
     weights: Float[Tensor, " positions"] | None = None
     context: Context | None = None
     earlier: Int[Tensor, "batch earlier"] | None = None
+    sparse_labels: SparseBatch | None = None
+
+
+Labels = StateLabels | SparseLabels
+"""The soft labels of resident histories."""
 
 
 class _WindowBatch(NamedTuple):
-    """Windows of events [start, end); with labels, the row of each window's first one."""
+    """Windows of events [start, end); with labels of windows, the row of each one's first."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -79,8 +89,8 @@ class TrainingSet:
         buckets: Bucket files.
         max_length: Longest window, in input events.
         batch_size: Windows in a batch.
-        labels: Soft labels for the same buckets: their windows are the windows of training. None:
-            windows begin anywhere.
+        labels: Soft labels for the same buckets. The windows of factorized ones are the windows of
+            training. With sparse ones, or None, windows begin anywhere.
         recent: The users of a warm start; None: all users.
         with_context: Whether batches hold the kinds and times of events.
         exclude_seen: Whether serving leaves out the items of the history. Then an item that the
@@ -117,7 +127,7 @@ class TrainingSet:
         self._with_context = with_context
         self._exclude_seen = exclude_seen
         self.n_events = 0
-        self._resident: tuple[int, ResidentHistories, StateLabels | None] | None = None
+        self._resident: tuple[int, ResidentHistories, Labels | None] | None = None
         self.n_windows = 0
         self._counts = np.zeros(1, np.int64)
         for group in range(len(self._groups)):
@@ -135,11 +145,11 @@ class TrainingSet:
         return self.n_windows // self._batch_size + len(self._groups)
 
     def _taking_part(
-        self, histories: ResidentHistories, labels: StateLabels | None
+        self, histories: ResidentHistories, labels: Labels | None
     ) -> tuple[NDArray[np.int64], int]:
         """The users of every epoch, and how many of the others are drawn for each."""
         users = _predictable(histories)
-        if labels is not None:
+        if isinstance(labels, StateLabels):
             users = np.intersect1d(users, labels.windows.users)
         if self._recent is None:
             return users, 0
@@ -171,7 +181,7 @@ class TrainingSet:
             if batch.targets.any():
                 yield batch
 
-    def _count(self, histories: ResidentHistories, labels: StateLabels | None) -> None:
+    def _count(self, histories: ResidentHistories, labels: Labels | None) -> None:
         users, n_replayed = self._taking_part(histories, labels)
         self.n_windows += len(users) + n_replayed
         lengths = np.minimum(histories.lengths, self._max_length)
@@ -182,7 +192,7 @@ class TrainingSet:
         counts[: len(self._counts)] += self._counts
         self._counts = counts
 
-    def _load(self, group: int) -> tuple[ResidentHistories, StateLabels | None]:
+    def _load(self, group: int) -> tuple[ResidentHistories, Labels | None]:
         if self._resident is None or self._resident[0] != group:
             self._resident = None  # free the last group before reading the next one
             buckets = self._groups[group]
@@ -190,19 +200,24 @@ class TrainingSet:
             if self._exclude_seen:
                 histories = histories.without_repeated_targets()
             labels = self._labels.align(histories, buckets) if self._labels else None
-            if labels is not None and labels.windows.lengths.max(initial=0) > self._max_length:
-                msg = (
-                    f"The soft labels are of windows of up to {labels.windows.lengths.max()} "
-                    f"events, and the model reads {self._max_length}. Write the labels again."
-                )
-                raise ValueError(msg)
+            if isinstance(labels, StateLabels):
+                self._check_lengths(labels)
             self._resident = (group, histories, labels)
         return self._resident[1], self._resident[2]
+
+    def _check_lengths(self, labels: StateLabels) -> None:
+        longest = labels.windows.lengths.max(initial=0)
+        if longest > self._max_length:
+            msg = (
+                f"The soft labels are of windows of up to {longest} events, and the model reads "
+                f"{self._max_length}. Write the labels again."
+            )
+            raise ValueError(msg)
 
     def _window_batches(
         self,
         histories: ResidentHistories,
-        labels: StateLabels | None,
+        labels: Labels | None,
         random: np.random.Generator,
     ) -> Iterator[_WindowBatch]:
         """Windows of similar length, batch by batch."""
@@ -211,10 +226,10 @@ class TrainingSet:
             others = np.setdiff1d(_predictable(histories), users, assume_unique=True)
             users = np.concatenate([users, random.choice(others, n_replayed, replace=False)])
         users = random.permutation(users)
-        if labels is None:
-            windows = self._draw_anywhere(histories, users, random)
-        else:
+        if isinstance(labels, StateLabels):
             windows = _draw_labelled(labels, users, random)
+        else:
+            windows = self._draw_anywhere(histories, users, random)
         lengths = windows.ends - windows.starts
         batches: list[NDArray[np.int64]] = []
         n_sorted = self._batch_size * _SORTED_BATCHES
@@ -267,7 +282,7 @@ def make_batch(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     *,
-    labels: StateLabels | None = None,
+    labels: Labels | None = None,
     label_rows: NDArray[np.int64] | None = None,
     with_context: bool = False,
     exclude_seen: bool = False,
@@ -275,7 +290,7 @@ def make_batch(
     """Cut windows of events [start, end) out of resident histories; the last is a target only.
 
     Events with target weight 0 are input and never targets. `label_rows` are the rows of the
-    windows' first labels.
+    windows' first labels in the factorized layout.
     """
     lengths = ends - starts - 1
     events = starts[:, None] + np.arange(lengths.max())
@@ -286,7 +301,7 @@ def make_batch(
     is_target = weights > 0
     targets = np.where(is_target, histories.items[inside + 1], 0)
     states = None
-    if labels is not None and label_rows is not None:
+    if isinstance(labels, StateLabels) and label_rows is not None:
         rows = (label_rows[:, None] + np.arange(events.shape[1]))[is_target]
         states = labels.states[rows] * labels.scales[rows, None]
     weights = weights[is_target]
@@ -298,6 +313,7 @@ def make_batch(
         None if are_equal else torch.from_numpy(weights),
         event_context(histories, inside) if with_context else None,
         _earlier_items(histories, starts) if exclude_seen else None,
+        sparse_batch(labels, events[is_target]) if isinstance(labels, SparseLabels) else None,
     )
 
 

@@ -23,8 +23,8 @@ class RestrictedBatch(NamedTuple):
     """A batch over a part of the catalogue: items are renumbered as rows of `items`.
 
     Attributes:
-        batch: `history`, `targets` and `earlier` are rows of `items`, from 1; 0 is padding, and in
-            `earlier` also an item without a row.
+        batch: `history`, `targets`, `earlier` and the items of sparse labels are rows of `items`,
+            from 1; 0 is padding, and in `earlier` and labels also an item without a row.
         items: item_idx of each row, ascending; row 0 is padding. None: row r is item_idx r.
         negatives: Rows drawn as negatives; None: every row is a candidate.
         log_expected: log(number of draws × probability of the row) for each drawn row.
@@ -84,10 +84,12 @@ class FullCatalogue:
         del seed
         if self._items is None:
             return RestrictedBatch(batch)
+        rows_of_item, labels = self._rows, batch.sparse_labels
         rows = batch._replace(
-            history=self._rows[batch.history],
-            targets=self._rows[batch.targets],
-            earlier=None if batch.earlier is None else self._rows[batch.earlier],
+            history=rows_of_item[batch.history],
+            targets=rows_of_item[batch.targets],
+            earlier=None if batch.earlier is None else rows_of_item[batch.earlier],
+            sparse_labels=labels and labels.renumbered(lambda ids: rows_of_item[ids]),
         )
         return RestrictedBatch(rows, self._items)
 
@@ -122,13 +124,14 @@ class SampledNegatives:
         history, targets = batch.history.numpy(), batch.targets.numpy()
         items_of_batch = np.concatenate([[0], history.ravel(), targets.ravel(), negatives])
         items, rows = np.unique(items_of_batch, return_inverse=True)
-        size = history.size
+        size, labels = history.size, batch.sparse_labels
         local = torch.from_numpy(rows[1:])
         return RestrictedBatch(
             batch._replace(
                 history=local[:size].view(history.shape),
                 targets=local[size : 2 * size].view(history.shape),
                 earlier=None if batch.earlier is None else _rows_of(batch.earlier, items),
+                sparse_labels=labels and labels.renumbered(lambda ids: _rows_of(ids, items)),
             ),
             torch.from_numpy(items),
             local[2 * size :],

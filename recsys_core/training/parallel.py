@@ -52,7 +52,7 @@ class Shard:
         of_row = torch.arange(len(batch.targets))[:, None].expand_as(batch.targets)
         chosen = of_row[batch.targets > 0] % self.size == self.rank
         states, weights, context = batch.teacher_states, batch.weights, batch.context
-        earlier = batch.earlier
+        earlier, sparse = batch.earlier, batch.sparse_labels
         return Batch(
             history[:, :length],
             targets[:, :length],
@@ -60,6 +60,7 @@ class Shard:
             None if weights is None else weights[chosen],
             None if context is None else Context(*(part[rows, :length] for part in context)),
             None if earlier is None else earlier[rows],
+            None if sparse is None else sparse.each(lambda part: part[chosen]),
         )
 
     def sum_gradients(self, model: Recommender, loss: Tensor) -> Tensor:

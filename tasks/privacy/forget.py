@@ -12,11 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from recsys_core.artifacts import discard, draft_of, read_json, revise, write_json
+from recsys_core.artifacts import discard, draft_of, read_json, read_manifest, revise, write_json
 from recsys_core.data.lake.retention import vacuum
 from recsys_core.data.lake.tables import Lake
 from recsys_core.data.privacy.denylist import add_to_denylist
 from recsys_core.data.privacy.erasure import erase, find_traces
+from recsys_core.data.soft_labels.description import SoftLabelDescription
 from recsys_core.settings import Progress, silent
 from tasks.engine.outputs import Output, outputs, remains
 from tasks.registry.store import Registry, RegistryConfig, Version, student_name
@@ -158,6 +159,20 @@ def _erase_from(output: Output, user_id: str) -> None:
         if table.select(mine.any()).collect().item():
             table.filter(~mine).sink_parquet(draft_of(path), compression="zstd")
             revise(output.folder, path.relative_to(output.folder).as_posix())
+    _correct_description(output.folder)
+
+
+def _correct_description(folder: Path) -> None:
+    """Let `soft_labels.json` say the checksums that the manifest says of erased files."""
+    path = folder / SoftLabelDescription.file_name
+    if not path.exists():
+        return
+    before = SoftLabelDescription.load(folder)
+    files = {name: facts["sha256"] for name, facts in read_manifest(folder)["files"].items()}
+    after = before.after_revision(folder, files)
+    if after != before:
+        write_json(draft_of(path), after.model_dump(mode="json"))
+        revise(folder, path.name)
 
 
 def _carriers(

@@ -28,7 +28,7 @@ from recsys_core.compression.pruning import ffn_importance, prune_ffn
 from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
-from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model

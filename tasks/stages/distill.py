@@ -9,13 +9,14 @@ from torch import Tensor
 
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
-from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.losses.divergences import (
     forward_kl,
     jensen_shannon,
     reverse_kl,
 )
 from recsys_core.distillation.losses.soft_targets import distillation_loss
+from recsys_core.distillation.sparse_selection import sparse_distillation
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
 from recsys_core.training.cold_items import find_cold_items
@@ -64,7 +65,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=4, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=5, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,
@@ -95,7 +96,16 @@ def distill(
 
 
 def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:
-    """Cross-entropy on the observed items plus the divergence from the stored teacher."""
+    """Cross-entropy on the observed items plus the loss that fits the layout of the labels.
+
+    Raises:
+        ValueError: Sparse labels do not tell the teacher at this temperature.
+    """
+    description = labels.description
+    if description.layout == "sparse":
+        return sparse_distillation(
+            description.columns, kd_weight=config.kd_weight, temperature=config.temperature
+        )
     teacher_item_vectors = torch.from_numpy(labels.item_vectors()).to(device)
 
     def loss(

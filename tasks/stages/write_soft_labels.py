@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact
-from recsys_core.data.soft_labels import describe
+from recsys_core.data.soft_labels.factorized import describe
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
@@ -25,7 +25,7 @@ class SoftLabelConfig(Settings):
     )
 
 
-@stage(output="soft_labels", version=3, libraries=("numpy", "polars", "pyarrow", "torch"))
+@stage(output="soft_labels", version=4, libraries=("numpy", "polars", "pyarrow", "torch"))
 def write_soft_labels(
     run: StageRun,
     config: SoftLabelConfig,

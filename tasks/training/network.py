@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.models.checkpoint import save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings

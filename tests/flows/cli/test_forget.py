@@ -11,11 +11,17 @@ from flows.config import NightlyConfig
 from flows.nightly import nightly, plan
 from flows.services.lock import WorkspaceBusyError, workspace_lock
 from recsys_core.artifacts import damaged_files, read_json
+from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.lake.tables import NoLakeError
 from recsys_core.data.schema import FORGOTTEN_USER
+from recsys_core.data.soft_labels.factorized import StateLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from tasks.engine.outputs import outputs
 from tasks.privacy.forget import UserTraces
 from tasks.stages.ingest import ingest
+from tasks.stages.prepare import prepare
+from tasks.stages.write_soft_labels import write_soft_labels
+from tasks.training.prepared import Prepared
 from tests.flows.conftest import NAMED_USER
 from tests.tiny import RUN_DATE
 from tests.traces import traces
@@ -56,6 +62,18 @@ def test_outputs_stay_whole_and_finished(forgotten: tuple[NightlyConfig, UserTra
     workspace = forgotten[0].workspace
     assert [one.name for one in outputs(workspace) if damaged_files(one.folder)] == []
     assert all(not decision.runs for decision in plan(forgotten[0], RUN_DATE))
+
+
+def test_soft_labels_without_the_user_can_still_be_read(
+    forgotten: tuple[NightlyConfig, UserTraces, Path],
+) -> None:
+    outcome = plan(forgotten[0], RUN_DATE)
+    prepared, folder = Prepared(outcome[prepare]), outcome[write_soft_labels].folder
+    labels = SoftLabels(folder, item_index_sha256=prepared.split.item_index_sha256)
+    histories = read_training_histories(prepared.buckets)
+    aligned = labels.align(histories, prepared.buckets)
+    assert isinstance(aligned, StateLabels)
+    assert len(aligned.states) == labels.description.rows
 
 
 def test_others_keep_their_rows(forgotten: tuple[NightlyConfig, UserTraces, Path]) -> None:

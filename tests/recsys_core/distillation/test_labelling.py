@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from pyarrow.parquet import ParquetFile
 
 from recsys_core.data.histories.read import read_training_histories
-from recsys_core.data.soft_labels import SoftLabels, describe
+from recsys_core.data.soft_labels.factorized import StateLabels, describe
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation import labelling
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.models.recommender import ModelConfig, Recommender
@@ -102,6 +103,7 @@ def test_rounding_costs_next_to_nothing(tmp_path: Path, bucket: Path, teacher: R
     store = SoftLabels(tmp_path / "soft", item_index_sha256="i")
     histories = read_training_histories([bucket])
     labels = store.align(histories, [bucket])
+    assert isinstance(labels, StateLabels)
     kept = torch.from_numpy(store.item_vectors())[1:]
     divergences: list[torch.Tensor] = []
     with torch.inference_mode():
@@ -136,4 +138,5 @@ def test_buckets_without_positions_are_written_too(
     store = SoftLabels(tmp_path, item_index_sha256="i")
     for group in (paths[:1], paths[:2], paths):
         labels = store.align(read_training_histories(group), group)
+        assert isinstance(labels, StateLabels)
         assert len(labels.states) == (2 if len(group) == 3 else 0)

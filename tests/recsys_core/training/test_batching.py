@@ -13,16 +13,14 @@ import torch
 
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.histories.windows import training_windows
-from recsys_core.data.soft_labels import (
-    LabelRows,
-    SoftLabelError,
-    SoftLabels,
-    describe,
-    prefix_hashes,
-    write_labels,
-)
+from recsys_core.data.soft_labels.description import SoftLabelError
+from recsys_core.data.soft_labels.factorized import LabelRows, describe, write_labels
+from recsys_core.data.soft_labels.matching import prefix_hashes
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.training import batching
 from recsys_core.training.batching import Batch, Recent, TrainingSet
+from tests.sparse_store import write_sparse_store
 
 MAX_LENGTH = 6
 LENGTHS = [[2, 3, 30, 1, 7], [], [0, 8, 5, 2], [6, 9, 1, 4, 7, 7]]
@@ -212,6 +210,47 @@ def test_labels_of_longer_windows_are_refused(tmp_path: Path, buckets: list[Path
         TrainingSet(buckets, max_length=5, batch_size=3, labels=labels)
 
 
+@pytest.mark.parametrize("resident_events", [1, 1000])
+def test_sparse_labels_are_those_of_the_position(
+    tmp_path: Path, buckets: list[Path], resident_events: int
+) -> None:
+    """Every third position has a label: the item that was read, and its number as a score."""
+
+    def label(histories: ResidentHistories, events: np.ndarray, rows: SparseRows) -> SparseRows:
+        ids = np.stack([histories.items[events], np.zeros(len(events), np.int32)], axis=1)
+        logits = (ids % 100).astype(np.float32)
+        return rows._replace(top_ids=ids, top_logits=logits, log_normalizer=logits[:, 0] + 1)
+
+    shape = SparseShape(2, with_logits=True, with_normalizer=True)
+    store = write_sparse_store(tmp_path, buckets, shape, label, n_items=1500, every=3)
+    training_set = TrainingSet(
+        buckets,
+        max_length=MAX_LENGTH,
+        batch_size=3,
+        labels=store,
+        resident_events=resident_events,
+    )
+    plain = TrainingSet(
+        buckets, max_length=MAX_LENGTH, batch_size=3, resident_events=resident_events
+    )
+    assert training_set.n_windows == plain.n_windows
+    n_labels = 0
+    for batch, other in zip(training_set.epoch(3, 1), plain.epoch(3, 1), strict=True):
+        assert torch.equal(batch.history, other.history), "labels change no window"
+        labels = batch.sparse_labels
+        assert labels is not None
+        assert batch.teacher_states is None
+        items = batch.history[batch.targets > 0]
+        expected = torch.where((items - 1) % 100 % 3 == 0, items, 0)
+        assert torch.equal(labels.top_ids, torch.stack([expected, expected * 0], dim=1))
+        assert labels.top_logits is not None
+        assert torch.equal(labels.top_logits[:, 0], (expected % 100).float())
+        assert labels.log_normalizer is not None
+        assert labels.sample_ids is None
+        n_labels += int((expected > 0).sum())
+    assert n_labels > 10
+
+
 def _only_even_items_are_targets(paths: list[Path]) -> None:
     even = pl.col("item_idx").list.eval((pl.element() % 2 == 0).cast(pl.Float32))
     for path in paths:
@@ -306,7 +345,7 @@ def test_labels_of_other_histories_are_refused_before_training(
     with pytest.raises(SoftLabelError, match="do not belong to the histories"):
         TrainingSet(others, max_length=MAX_LENGTH, batch_size=3, labels=labels)
     labels.description.model_copy(update={"format_version": 99}).save(labels.folder)
-    with pytest.raises(SoftLabelError, match="format 99, expected 2"):
+    with pytest.raises(SoftLabelError, match="format 99, expected 3"):
         SoftLabels(labels.folder, item_index_sha256="index")
 
 

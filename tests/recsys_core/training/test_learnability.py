@@ -10,7 +10,8 @@ import torch
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
 from recsys_core.data.histories.cases import candidate_mask, read_cases
-from recsys_core.data.soft_labels import SoftLabels, describe
+from recsys_core.data.soft_labels.factorized import describe
+from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.distillation.losses.soft_targets import distillation_loss
 from recsys_core.evaluation.ranking import rank_targets

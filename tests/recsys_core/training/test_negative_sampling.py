@@ -6,6 +6,7 @@ import torch
 
 from recsys_core.training.batching import Batch
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch, SampledNegatives
+from recsys_core.training.sparse_batch import SparseBatch
 
 COUNTS = np.array([0, 5, 0, 1, 30, 0, 100, 2])
 BATCH = Batch(torch.tensor([[4, 6, 0], [1, 4, 6]]), torch.tensor([[6, 3, 0], [4, 6, 7]]))
@@ -56,6 +57,33 @@ def test_earlier_items_are_renumbered_too() -> None:
     assert restricted.batch.earlier is not None
     rows = restricted.items[restricted.batch.earlier]
     assert rows.tolist() == [[0, 0], [7, 0]], "what nobody competes with has no row"
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [FullCatalogue(COUNTS), SampledNegatives(COUNTS, n_negatives=3000, uniform=True)],
+)
+def test_items_of_sparse_labels_are_renumbered_too(
+    candidates: FullCatalogue | SampledNegatives,
+) -> None:
+    labels = SparseBatch(
+        torch.tensor([[4, 6, 0], [2, 7, 5], [0, 0, 0], [1, 0, 0], [3, 4, 6]]),
+        torch.randn(5, 3),
+        sample_ids=torch.tensor([[6, 2], [7, 0], [0, 0], [5, 1], [3, 0]]),
+        sample_counts=torch.ones(5, 2, dtype=torch.int64),
+    )
+    restricted = candidates.restrict(BATCH._replace(sparse_labels=labels), (1, 2))
+    found = restricted.batch.sparse_labels
+    assert restricted.items is not None
+    assert found is not None
+    assert found.sample_ids is not None
+    # Items 2 and 5 never occur in training, so they are no candidates.
+    listed = [[4, 6, 0], [0, 7, 0], [0, 0, 0], [1, 0, 0], [3, 4, 6]]
+    assert restricted.items[found.top_ids].tolist() == listed
+    drawn = [[6, 0], [7, 0], [0, 0], [0, 1], [3, 0]]
+    assert restricted.items[found.sample_ids].tolist() == drawn
+    assert found.top_logits is labels.top_logits
+    assert found.sample_counts is labels.sample_counts
 
 
 def test_where_all_items_occur_nothing_is_renumbered() -> None:

@@ -13,6 +13,7 @@ import torch
 from recsys_core.artifacts import Artifact
 from recsys_core.training.batching import Batch
 from recsys_core.training.parallel import Shard, share_of
+from recsys_core.training.sparse_batch import SparseBatch
 
 SCRIPT = Path(__file__).with_name("distributed_training.py")
 
@@ -59,6 +60,7 @@ def test_rows_are_dealt_out_whole() -> None:
         torch.arange(14.0).view(7, 2),
         torch.tensor([1.0, 2, 3, 4, 5, 6, 7]),
         earlier=torch.tensor([[0, 0], [1, 2], [3, 0], [4, 0]]),
+        sparse_labels=SparseBatch(torch.arange(7)[:, None], log_normalizer=torch.arange(7.0)),
     )
     parts = [Shard(rank, 3).rows_of(batch) for rank in range(3)]
     assert parts[0].history.tolist() == [[1, 2, 3], [7, 8, 0]]
@@ -73,6 +75,11 @@ def test_rows_are_dealt_out_whole() -> None:
     assert parts[0].earlier.tolist() == [[0, 0], [4, 0]]
     assert parts[1].teacher_states is not None
     assert parts[1].teacher_states.tolist() == [[4, 5]]
+    assert parts[2].sparse_labels is not None
+    assert parts[2].sparse_labels.top_ids.tolist() == [[3], [4]]
+    assert parts[2].sparse_labels.log_normalizer is not None
+    assert parts[2].sparse_labels.log_normalizer.tolist() == [3, 4]
+    assert parts[2].sparse_labels.top_logits is None
     shares = [share_of(part, batch) for part in parts]
     assert shares == pytest.approx([16 / 28, 3 / 28, 9 / 28])
 

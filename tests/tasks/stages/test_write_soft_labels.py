@@ -12,7 +12,7 @@ import pytest
 from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.histories.windows import training_windows
-from recsys_core.data.soft_labels import SoftLabels
+from recsys_core.data.soft_labels.store import SoftLabels
 from tasks.engine.stage import StageRun
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
 from tasks.training.prepared import Prepared

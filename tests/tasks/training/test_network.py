@@ -10,9 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from recsys_core.artifacts import Artifact
-from recsys_core.data.soft_labels import SoftLabelDescription, SoftLabelError
+from recsys_core.data.histories.read import ResidentHistories
+from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
@@ -25,6 +28,7 @@ from tasks.stages.train_teacher import train_teacher
 from tasks.training.network import NetworkConfig, build_network, train_without_teacher
 from tasks.training.prepared import Prepared
 from tasks.training.teacher import TeacherConfig
+from tests.sparse_store import write_sparse_store
 
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
@@ -203,6 +207,49 @@ def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
     assert again == summary
     for name in ("model.safetensors", "member-1/model.safetensors", "member-2/model.safetensors"):
         assert (killed.out / name).read_bytes() == (undisturbed.out / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["lists", "scores", "draws"])
+def test_a_student_learns_from_sparse_labels(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    obvious_world: Artifact,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """The teacher expects the item that comes next, after every other event; then a wrong one."""
+    data = Prepared(obvious_world)
+
+    def label(
+        histories: ResidentHistories, events: NDArray[np.int64], rows: SparseRows
+    ) -> SparseRows:
+        upcoming = histories.items[events + 1]
+        ids = np.stack([upcoming, upcoming % len(data.items) + 1], axis=1)
+        if kind == "lists":
+            return rows._replace(top_ids=ids)
+        if kind == "scores":
+            logits = np.tile(np.array([3, 1], np.float32), (len(ids), 1))
+            normalizer = np.full(len(ids), 3.5, np.float32)
+            return rows._replace(top_ids=ids, top_logits=logits, log_normalizer=normalizer)
+        counts = np.tile([9, 1] + [0] * 8, (len(ids), 1))
+        drawn = np.pad(ids, ((0, 0), (0, 8)))
+        return rows._replace(top_ids=ids, sample_ids=drawn, sample_counts=counts)
+
+    shape = SparseShape(
+        2,
+        with_logits=kind == "scores",
+        with_normalizer=kind == "scores",
+        n_samples=10 if kind == "draws" else 0,
+    )
+    store = write_sparse_store(
+        tmp_path / "sparse", data.buckets, shape, label, n_items=len(data.items), every=2
+    )
+    store.description.model_copy(update={"item_index_sha256": data.split.item_index_sha256}).save(
+        store.folder
+    )
+    labels = Artifact("write_soft_labels", "sparse", store.folder)
+    random = DistillationConfig(initialise="random", kd_weight=4)
+    _, summary = train("distill", labels=labels, distillation=random)
+    assert summary["validation_ndcg_at_10"] > 0.9
 
 
 def test_labels_over_another_index_are_refused(

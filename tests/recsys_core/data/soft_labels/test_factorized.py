@@ -1,6 +1,6 @@
-"""Soft labels on disk: nearly exact, and refused where they do not belong."""
+"""The factorized layout: nearly exact, and refused where it does not belong."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from recsys_core.artifacts import sha256_file
 from recsys_core.data.histories.read import ResidentHistories
-from recsys_core.data.soft_labels import (
+from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
+from recsys_core.data.soft_labels.factorized import (
     LabelRows,
-    SoftLabelDescription,
-    SoftLabelError,
-    SoftLabels,
+    StateLabels,
     describe,
-    prefix_hashes,
     quantize_rows,
+    state_labels,
     write_labels,
 )
+from recsys_core.data.soft_labels.matching import prefix_hashes
+from recsys_core.data.soft_labels.store import SoftLabels
+from tests.resident import resident_histories
 
 BUCKET = Path("bucket-000.parquet")
 
 
-def _histories(users: Mapping[str, Sequence[int]]) -> ResidentHistories:
-    lengths = [len(items) for items in users.values()]
-    return ResidentHistories(
-        user_ids=pl.Series("user_id", list(users), dtype=pl.String),
-        items=np.array([item for items in users.values() for item in items], np.int32),
-        target_weights=np.ones(sum(lengths), np.float32),
-        kinds=np.zeros(sum(lengths), np.int8),
-        times=np.zeros(sum(lengths), np.int64),
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
-
-
-HISTORIES = _histories({"a": [5, 6, 7], "empty": [], "b": [5, 6, 7, 8], "c": [1]})
+HISTORIES = resident_histories({"a": [5, 6, 7], "empty": [], "b": [5, 6, 7, 8], "c": [1]})
 EVENTS = np.array([3, 4, 4, 5, 0, 1])
 """Of "b" the positions 0 and 1, then 1 and 2 as a second window, of "a" 0 and 1."""
 WINDOW_STARTS = np.array([0, 0, 1, 1, 0, 0], np.int32)
@@ -112,6 +103,7 @@ def test_a_broken_teacher_is_refused(tmp_path: Path, value: float) -> None:
 
 def test_labels_come_back_as_windows_of_the_histories(store: SoftLabels) -> None:
     labels = store.align(HISTORIES, [BUCKET])
+    assert isinstance(labels, StateLabels)
     assert [part.tolist() for part in labels.windows] == [[0, 2, 2], [0, 3, 4], [3, 6, 7]]
     assert labels.rows.tolist() == [4, 0, 2]
     restored = labels.states * labels.scales[:, None]
@@ -130,16 +122,16 @@ def test_a_store_of_no_labels_has_no_windows(tmp_path: Path) -> None:
         item_vectors=np.zeros((2, 3), np.float32),
     )
     labels = SoftLabels(folder, item_index_sha256="index").align(HISTORIES, [BUCKET])
+    assert isinstance(labels, StateLabels)
     assert [len(part) for part in labels.windows] == [0, 0, 0]
     assert labels.states.shape == (0, 3)
 
 
 @pytest.mark.parametrize("kept", [[0, 1, 3, 4, 5], [0, 1, 2, 3, 4, 4], [1, 0, 2, 3, 4, 5]])
 def test_a_window_with_a_gap_is_refused(store: SoftLabels, kept: list[int]) -> None:
-    path = store.folder / "labels" / BUCKET.name
-    pl.read_parquet(path)[kept].write_parquet(path)
+    labels = pl.read_parquet(store.folder / "labels" / BUCKET.name)[kept]
     with pytest.raises(SoftLabelError, match="has a gap: a position is missing or comes twice"):
-        store.align(HISTORIES, [BUCKET])
+        state_labels(labels, HISTORIES, store.folder)
 
 
 def test_item_vectors_come_back_exactly_with_a_padding_row(store: SoftLabels) -> None:
@@ -152,21 +144,27 @@ def test_item_vectors_come_back_exactly_with_a_padding_row(store: SoftLabels) ->
 def test_the_description_says_what_is_in_the_store(store: SoftLabels) -> None:
     path = store.folder / "labels" / BUCKET.name
     assert store.description == SoftLabelDescription(
-        format_version=2,
+        format_version=3,
         layout="factorized",
         teacher="the teacher",
         item_index_sha256="index",
+        n_items=9,
         trained_through="2026-01-01",
+        columns=("state", "scale"),
         dim=3,
-        dtype="int8 with a float32 scale a row",
         rows=6,
         bytes=path.stat().st_size,
+        sha256={
+            "item_vectors.parquet": sha256_file(store.folder / "item_vectors.parquet"),
+            "labels/bucket-000.parquet": sha256_file(path),
+        },
     )
 
 
 def test_users_may_come_in_any_order_and_have_new_events(store: SoftLabels) -> None:
-    later = _histories({"new": [9], "b": [5, 6, 7, 8, 9], "a": [5, 6, 7, 1]})
+    later = resident_histories({"new": [9], "b": [5, 6, 7, 8, 9], "a": [5, 6, 7, 1]})
     labels = store.align(later, [BUCKET])
+    assert isinstance(labels, StateLabels)
     assert [part.tolist() for part in labels.windows] == [[1, 1, 2], [1, 2, 6], [4, 5, 9]]
     assert labels.rows.tolist() == [0, 2, 4]
 
@@ -186,14 +184,14 @@ def test_users_may_come_in_any_order_and_have_new_events(store: SoftLabels) -> N
 )
 def test_changed_histories_are_refused(store: SoftLabels, users: dict[str, list[int]]) -> None:
     with pytest.raises(SoftLabelError, match=r"[1-4] of 6 soft labels .* do not belong"):
-        store.align(_histories(users), [BUCKET])
+        store.align(resident_histories(users), [BUCKET])
 
 
 def test_another_index_and_another_format_are_refused(store: SoftLabels) -> None:
     with pytest.raises(SoftLabelError, match="made over another item index"):
         SoftLabels(store.folder, item_index_sha256="other")
     store.description.model_copy(update={"format_version": 1}).save(store.folder)
-    with pytest.raises(SoftLabelError, match="format 1, expected 2"):
+    with pytest.raises(SoftLabelError, match="format 1, expected 3"):
         SoftLabels(store.folder, item_index_sha256="index")
 
 
@@ -217,32 +215,3 @@ def test_a_kill_leaves_no_half_written_file(tmp_path: Path) -> None:
     _write(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert pl.read_parquet(path).height == len(EVENTS)
-
-
-ITEMS = st.lists(st.integers(1, 2**31 - 1), max_size=8)
-SMALL = st.lists(st.integers(1, 3), max_size=8)
-
-
-def _hashes(*users: Sequence[int]) -> list[list[int]]:
-    histories = _histories({str(i): items for i, items in enumerate(users)})
-    hashes = prefix_hashes(histories.items, histories.starts)
-    return [of_user.tolist() for of_user in np.split(hashes, histories.starts[1:-1])]
-
-
-@given(st.lists(ITEMS, max_size=4), ITEMS, st.lists(ITEMS, max_size=4))
-def test_a_prefix_hashes_the_same_among_any_users(
-    before: list[list[int]], items: list[int], after: list[list[int]]
-) -> None:
-    alone = _hashes(items)[0]
-    assert _hashes(*before, items, *after)[len(before)] == alone
-    for length in range(len(items) + 1):
-        assert _hashes(items[:length])[0] == alone[:length]
-
-
-@given(st.lists(SMALL, min_size=1, max_size=6) | st.lists(ITEMS, min_size=1, max_size=6))
-def test_different_prefixes_hash_differently(users: list[list[int]]) -> None:
-    seen: dict[int, tuple[int, ...]] = {}
-    for items, hashes in zip(users, _hashes(*users), strict=True):
-        for length, value in enumerate(hashes, start=1):
-            prefix = tuple(items[:length])
-            assert seen.setdefault(value, prefix) == prefix
