@@ -155,6 +155,7 @@ def labels_of(outcome: "Outcome") -> dict[str, float]:
     import torch.nn.functional as F
 
     from recsys_core.data.histories.read import read_training_histories
+    from recsys_core.data.soft_labels.factorized import StateLabels
     from recsys_core.data.soft_labels.store import SoftLabels
     from recsys_core.models.ensemble import load_recommender
     from tasks.stages.prepare import prepare
@@ -169,6 +170,7 @@ def labels_of(outcome: "Outcome") -> dict[str, float]:
     teacher = load_recommender(outcome[train_teacher].folder)
     histories = read_training_histories(data.buckets[:1])
     labels = store.align(histories, data.buckets[:1])
+    assert isinstance(labels, StateLabels), "the stage writes states"
     stored_vectors = torch.from_numpy(store.item_vectors())[1:]
     divergences: list[torch.Tensor] = []
     n_positions = 0
