@@ -10,9 +10,18 @@ import polars as pl
 import pytest
 
 from flows.cli import main as cli
+from flows.cli.label_store import import_file
+from flows.config import NightlyConfig
+from flows.nightly import nightly, plan
 from recsys_core.artifacts import Artifact, publish, read_json, write_json
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.privacy.pseudonyms import claim_key, pseudonymise
+from recsys_core.data.soft_labels.description import SoftLabelDescription
+from tasks.stages.distill import distill
+from tasks.stages.prepare import prepare
+from tasks.stages.train_teacher import train_teacher
+from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
+from tests.tiny import RUN_DATE
 
 ROWS = [
     {"user_id": "a", "n_events": 1, "item_ids": ["z", "nothing", "x"]},
@@ -161,6 +170,46 @@ def test_user_ids_are_hashed_as_in_the_lake(
     publish(Artifact("prepare", "key", folder), {}, {})
     assert after_a_night.import_(ROWS, "--config", str(config), "--json") == 0
     assert json.loads(capsys.readouterr().out)["labels"] == 2
+
+
+def test_a_night_learns_from_imported_labels(first_night: NightlyConfig) -> None:
+    """Lists of the next item and of the one after, of every user of the first night."""
+    prepared = plan(first_night, RUN_DATE)[prepare]
+    items = pl.read_parquet(prepared.file("items.parquet")).sort("item_idx")["item_id"]
+    users = pl.read_parquet(prepared.file("histories") / "*.parquet")
+    rows: list[dict[str, Any]] = []
+    for user_id, events, end in users.select("user_id", "item_idx", "train_end").iter_rows():
+        read = [items[item - 1] for item in events[:end]]
+        rows += [
+            {
+                "user_id": user_id,
+                "n_events": n,
+                "last_item_id": read[n - 1],
+                "item_ids": read[n : n + 2],
+            }
+            for n in range(1, end)
+        ]
+    Path("labels.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    imported = import_file(
+        first_night,
+        Path("labels.jsonl"),
+        Path("labels"),
+        teacher="one who knows",
+        trained_through=None,
+        max_items=64,
+    )
+    assert imported.labels == imported.rows == len(rows)
+    assert imported.dropped_rows == {}
+    changed = SoftLabelConfig(store=Path("labels"))
+    config = first_night.model_copy(update={"soft_labels": changed})
+    nightly(config, RUN_DATE)
+    outcome = plan(config, RUN_DATE)
+    assert not any(decision.runs for decision in outcome)
+    described = SoftLabelDescription.load(outcome[write_soft_labels])
+    assert (described.layout, described.teacher) == ("sparse", "one who knows")
+    assert described.rows == len(rows)
+    assert outcome[distill].key != plan(first_night, RUN_DATE)[distill].key
+    assert outcome[train_teacher].key == plan(first_night, RUN_DATE)[train_teacher].key
 
 
 def test_before_the_first_night_there_is_a_sentence(command: Command, capsys: Captured) -> None:
