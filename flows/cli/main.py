@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from flows.cli.data import data_app
 from flows.cli.options import ConfigOption, DataOption, JsonOption, WorkspaceOption, resolve
 from flows.cli.output import console, say, today
+from flows.cli.soft_labels import labels_app
 
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(labels_app, name="soft-labels")
 
 RunDateOption = Annotated[
     datetime | None,

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from jaxtyping import Float
 from torch import Tensor
 
-from recsys_core.distillation.ranked_list import ranked_list_loss
-from recsys_core.distillation.sparse_kl import (
+from recsys_core.distillation.losses.ranked_list import ranked_list_loss
+from recsys_core.distillation.losses.sparse_kl import (
     sampled_kl_loss,
     top_k_kl_loss,
     within_list_kl_loss,

@@ -1,9 +1,19 @@
-"""Write the teacher's soft label of every training position to Parquet, bucket by bucket."""
+"""Write the teacher's soft label of every training position to Parquet, bucket by bucket.
+
+The labels may also come from a store of another teacher, see `soft_labels.store`.
+"""
+
+from datetime import datetime
+from pathlib import Path
 
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact
+from recsys_core.data.catalogue.item_index import index_prefix_sha256
+from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
 from recsys_core.data.soft_labels.factorized import describe
+from recsys_core.data.soft_labels.store import SoftLabels
+from recsys_core.data.soft_labels.taking_over import take_over
 from recsys_core.distillation.labelling import label_bucket
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
@@ -12,8 +22,13 @@ from tasks.training.prepared import Prepared
 
 
 class SoftLabelConfig(Settings):
-    """Which positions get a soft label."""
+    """Which positions get a soft label, and of which teacher."""
 
+    store: Path | None = Field(
+        default=None,
+        description="Store of `recdistill soft-labels import` that the student learns from; empty: "
+        "tonight's teacher. New labels need a folder of another name",
+    )
     newest: int | None = Field(
         default=None,
         ge=1,
@@ -36,7 +51,8 @@ def write_soft_labels(
 ) -> Summary:
     """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
 
-    A rerun after a kill continues at the first bucket without a file.
+    A rerun after a kill continues at the first bucket without a file. With `config.store`, there
+    are no item vectors, and `lineage.json` says which store it was.
 
     Args:
         run: Folders, device and progress.
@@ -44,8 +60,14 @@ def write_soft_labels(
         max_length: Longest window of the student, in events.
         prepared: Tonight's data.
         teacher: Reads the same windows as the student.
+
+    Raises:
+        SoftLabelError: `config.store` does not fit tonight's data.
     """
     data = Prepared(prepared)
+    if config.store is not None:
+        taken = _labels_of_store(config.store, run.out, data)
+        return taken.model_dump(include={"layout", "teacher", "rows", "top_k", "bytes"})
     model = load_recommender(teacher.folder).to(run.device)
     for i, bucket in enumerate(data.buckets):
         path = run.out / "labels" / bucket.name
@@ -67,3 +89,23 @@ def write_soft_labels(
         item_vectors=model.item_vectors().detach().cpu().numpy(),
     )
     return description.model_dump(include={"layout", "rows", "dim", "bytes"})
+
+
+def _labels_of_store(folder: Path, out: Path, data: Prepared) -> SoftLabelDescription:
+    """Take over the labels of a store whose teacher has not seen what the student is tested on."""
+    described = SoftLabelDescription.load(folder)
+    through, end = described.trained_through, data.split.trained_through
+    if through and end and datetime.fromisoformat(through) > datetime.fromisoformat(end):
+        msg = (
+            f"soft_labels.store: the teacher of {folder} was trained through {through}, beyond "
+            f"tonight's training events, which end before {end}. Import labels of an earlier one."
+        )
+        raise SoftLabelError(msg)
+    prefix = index_prefix_sha256(data.items["item_id"].head(described.n_items))
+    return take_over(
+        SoftLabels(folder, item_index_sha256=prefix),
+        out,
+        item_index_sha256=data.split.item_index_sha256,
+        n_items=len(data.items),
+        buckets=data.buckets,
+    )

@@ -39,20 +39,9 @@ def match(labels: pl.DataFrame, histories: ResidentHistories, folder: Path) -> M
         SoftLabelError: A label is for a position that the history lacks, or the history up to that
             position has changed since the label was written.
     """
-    users = pl.DataFrame(
-        {
-            "user_id": histories.user_ids,
-            "user": np.arange(len(histories.user_ids)),
-            "start": histories.starts[:-1],
-            "length": histories.lengths,
-        }
-    )
-    keys = labels.select("user_id", "position", "prefix_hash")
-    keys = keys.join(users, on="user_id", how="left", maintain_order="left")
+    keys = _placed(labels, histories)
     events = (keys["start"] + keys["position"]).to_numpy()
-    outside = keys.select(
-        (pl.col("length").is_null() | (pl.col("position") >= pl.col("length") - 1)).sum()
-    ).item()
+    outside = int((~keys["is_inside"]).sum())
     stale = 0
     if not outside:
         hashes = prefix_hashes(histories.items, histories.starts)
@@ -64,6 +53,33 @@ def match(labels: pl.DataFrame, histories: ResidentHistories, folder: Path) -> M
         )
         raise SoftLabelError(msg)
     return Matched(keys["user"].to_numpy(), keys["start"].to_numpy(), events)
+
+
+def fitting(labels: pl.DataFrame, histories: ResidentHistories) -> pl.Series:
+    """Which labels belong to the histories, `[rows]` booleans; see `match`."""
+    keys = _placed(labels, histories)
+    inside = keys["is_inside"].to_numpy()
+    hashes = prefix_hashes(histories.items, histories.starts)
+    fits = inside.copy()
+    events = (keys["start"] + keys["position"]).filter(keys["is_inside"]).to_numpy()
+    fits[inside] = hashes[events] == keys["prefix_hash"].to_numpy()[inside]
+    return pl.Series(fits)
+
+
+def _placed(labels: pl.DataFrame, histories: ResidentHistories) -> pl.DataFrame:
+    """The labels with `user`, `start` and whether the history has a next event: `is_inside`."""
+    users = pl.DataFrame(
+        {
+            "user_id": histories.user_ids,
+            "user": np.arange(len(histories.user_ids)),
+            "start": histories.starts[:-1],
+            "length": histories.lengths,
+        }
+    )
+    keys = labels.select("user_id", "position", "prefix_hash")
+    keys = keys.join(users, on="user_id", how="left", maintain_order="left")
+    is_inside = pl.col("length").is_not_null() & (pl.col("position") < pl.col("length") - 1)
+    return keys.with_columns(is_inside=is_inside.fill_null(value=False))
 
 
 def prefix_hashes(items: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -25,7 +25,8 @@ from recsys_core.data.soft_labels.matching import match
 MAX_SAMPLES = 65_535
 """Most draws for a label: counts are stored as 16-bit integers."""
 
-_MAX_ROUNDING = 0.1  # nats by which float16 may change a logit
+MAX_ROUNDING = 0.1
+"""Nats by which float16 may change a logit."""
 
 
 class SparseShape(NamedTuple):
@@ -217,11 +218,11 @@ def _check(part: SparseRows, shape: SparseShape) -> None:
         with np.errstate(over="ignore"):
             rounding = np.abs(scores.astype(np.float16).astype(np.float32) - scores)
         # Written so that NaN fails too.
-        if not (rounding <= _MAX_ROUNDING).all():
+        if not (rounding <= MAX_ROUNDING).all():
             worst = scores[np.argmax(np.where(np.isfinite(rounding), rounding, np.inf))]
             msg = (
                 f"top_logits hold {worst:g}, which float16 stores with an error of more than "
-                f"{_MAX_ROUNDING} nats. Scores must be finite; subtract from large ones, and from "
+                f"{MAX_ROUNDING} nats. Scores must be finite; subtract from large ones, and from "
                 "log_normalizer, a constant of the position, which changes no probability."
             )
             raise SoftLabelError(msg)

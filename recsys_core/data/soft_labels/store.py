@@ -73,7 +73,7 @@ class SoftLabels:
         if self.description.layout != "factorized":
             msg = f"{self.folder} holds lists of items: its teacher has no item vectors."
             raise SoftLabelError(msg)
-        vectors = self._read(ITEM_VECTORS)["vector"].to_numpy()
+        vectors = self.read(ITEM_VECTORS)["vector"].to_numpy()
         return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
     def align(
@@ -90,12 +90,15 @@ class SoftLabels:
                 the history up to that position has changed since the label was written, a window
                 has a gap, or a position of a sparse store comes twice.
         """
-        labels = pl.concat([self._read(f"{LABELS}/{path.name}") for path in buckets])
+        labels = pl.concat([self.read(f"{LABELS}/{path.name}") for path in buckets])
         place = state_labels if self.description.layout == "factorized" else sparse_labels
         return place(labels, histories, self.folder)
 
-    def _read(self, name: str) -> pl.DataFrame:
+    def read(self, name: str) -> pl.DataFrame:
         """Read a file, whose checksum is compared the first time.
+
+        Args:
+            name: Its path within the store.
 
         Raises:
             SoftLabelError: The file is unknown or missing, or has changed.

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recsys_core.distillation.ranked_list import ranked_list_loss
-from recsys_core.distillation.sparse_kl import (
+from recsys_core.distillation.losses.ranked_list import ranked_list_loss
+from recsys_core.distillation.losses.sparse_kl import (
     sampled_kl_loss,
     top_k_kl_loss,
     within_list_kl_loss,

@@ -1,21 +1,32 @@
 """Soft labels bucket by bucket: a present bucket is not written again."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
-from recsys_core.artifacts import Artifact
-from recsys_core.data.histories.read import read_training_histories
+from recsys_core.artifacts import Artifact, sha256_file
+from recsys_core.data.catalogue.item_index import index_prefix_sha256
+from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.histories.windows import training_windows
+from recsys_core.data.soft_labels.description import SoftLabelError
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.data.soft_labels.store import SoftLabels
+from recsys_core.data.soft_labels.taking_over import StoreLineage
+from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
+from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
+from tasks.training.network import NetworkConfig
 from tasks.training.prepared import Prepared
+from tests.sparse_store import write_sparse_store
 
 
 @pytest.fixture
@@ -85,3 +96,87 @@ def test_the_newest_only(make_run: Callable[[str], StageRun], write: Write) -> N
     assert labels.group_by("user_id").agg(pl.col("window_start").n_unique())[
         "window_start"
     ].unique().to_list() == [1]
+
+
+def _store(folder: Path, prepared: Artifact, buckets: list[Path], **changes: Any) -> Path:
+    """A store that lists the next item after every other event, of the first 15 items."""
+
+    def label(
+        histories: ResidentHistories, events: NDArray[np.int64], rows: SparseRows
+    ) -> SparseRows:
+        return rows._replace(top_ids=histories.items[events + 1][:, None])
+
+    store = write_sparse_store(folder, buckets, SparseShape(1), label, n_items=15, every=2)
+    items = Prepared(prepared).items["item_id"].head(15)
+    facts = {"item_index_sha256": index_prefix_sha256(items)} | changes
+    store.description.model_copy(update=facts).save(folder)
+    return folder
+
+
+def test_the_student_learns_from_the_labels_of_a_store(
+    make_run: Callable[[str], StageRun],
+    write: Write,
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    tiny_network: NetworkConfig,
+    tmp_path: Path,
+) -> None:
+    """One user's history has changed since, so that user's labels are left out."""
+    buckets = Prepared(obvious_world).buckets
+    earlier = [Path(shutil.copy(path, tmp_path / path.name)) for path in buckets]
+    first = pl.col("user_id") == pl.col("user_id").first()
+    reversed_ = pl.when(first).then(pl.col("item_idx").list.reverse()).otherwise("item_idx")
+    pl.read_parquet(earlier[0]).with_columns(item_idx=reversed_).write_parquet(earlier[0])
+    store = _store(tmp_path / "store", obvious_world, earlier)
+    run = make_run("labels")
+    summary = write(run, SoftLabelConfig(store=store))
+    lineage = StoreLineage.load(run.out)
+    assert lineage.description_sha256 == sha256_file(store / "soft_labels.json")
+    assert lineage.labels == summary["rows"] > 100
+    assert 0 < lineage.stale < 12
+    assert (summary["layout"], summary["teacher"]) == ("sparse", "made elsewhere")
+    labels = SoftLabels(run.out, item_index_sha256="index")
+    labels.align(read_training_histories(buckets), buckets)
+
+    student = make_run("student")
+    trained = distill.body(
+        student,
+        DistillationConfig(initialise="random", kd_weight=4),
+        student=tiny_network,
+        prepared=obvious_world,
+        teacher=trained_teacher,
+        soft_labels=Artifact("write_soft_labels", "key", run.out),
+    )
+    assert trained["validation_ndcg_at_10"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"layout": "factorized"}, "is of the layout factorized"),
+        ({"item_index_sha256": "other"}, "made over another item index"),
+        ({"sha256": {"labels/bucket-000.parquet": "x"}}, "is spread over 1 buckets"),
+        ({"trained_through": "2999-01-01T00:00:00+00:00"}, "beyond tonight's training events"),
+    ],
+)
+def test_a_store_that_does_not_fit_is_refused(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    sentence: str,
+) -> None:
+    prepared = replace(obvious_world, folder=tmp_path / "prepared")
+    shutil.copytree(obvious_world.folder, prepared.folder)
+    ends = {"trained_through": "2026-01-01T00:00:00+00:00"}
+    Split.load(prepared).model_copy(update=ends).save(prepared.folder)
+    store = _store(tmp_path / "store", prepared, Prepared(prepared).buckets, **changes)
+    with pytest.raises(SoftLabelError, match=sentence):
+        write_soft_labels.body(
+            make_run("labels"),
+            SoftLabelConfig(store=store),
+            max_length=8,
+            prepared=prepared,
+            teacher=trained_teacher,
+        )

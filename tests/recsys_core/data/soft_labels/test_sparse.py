@@ -130,6 +130,9 @@ def test_64_items_with_logits_cost_at_most_230_bytes_a_position(tmp_path: Path) 
     assert write_sparse_labels(path, shape, [rows]) == n_rows
     assert path.stat().st_size / n_rows <= 230
     assert pl.read_parquet(path)["top_ids"].to_numpy().tolist() == rows.top_ids.tolist()
+    lists = rows._replace(top_logits=None, log_normalizer=None)
+    write_sparse_labels(path, SparseShape(top_k), [lists])
+    assert path.stat().st_size / n_rows <= 130
 
 
 @pytest.mark.parametrize(

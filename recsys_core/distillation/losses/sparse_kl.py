@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.distillation.listed import (
+from recsys_core.distillation.losses.listed import (
     check_labels,
     find_listed,
     softmax_,

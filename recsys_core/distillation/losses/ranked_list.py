@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.distillation.listed import check_labels, find_listed, softmax_of_rest_
+from recsys_core.distillation.losses.listed import check_labels, find_listed, softmax_of_rest_
 from recsys_core.training.losses.chunked import chunked_loss
 from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 

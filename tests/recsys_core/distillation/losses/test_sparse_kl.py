@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recsys_core.distillation.losses.soft_targets import distillation_loss
-from recsys_core.distillation.sparse_kl import (
+from recsys_core.distillation.losses.sparse_kl import (
     sampled_kl_loss,
     top_k_kl_loss,
     within_list_kl_loss,

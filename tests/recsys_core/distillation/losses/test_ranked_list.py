@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_core.distillation.ranked_list import ranked_list_loss
+from recsys_core.distillation.losses.ranked_list import ranked_list_loss
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from tests.recsys_core.distillation.sparse_problem import (
     STATES,
