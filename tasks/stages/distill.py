@@ -99,10 +99,17 @@ def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str)
     """Cross-entropy on the observed items plus the loss that fits the layout of the labels.
 
     Raises:
-        ValueError: Sparse labels do not tell the teacher at this temperature.
+        ValueError: Sparse labels do not tell the teacher at this temperature or divergence.
     """
     description = labels.description
     if description.layout == "sparse":
+        if config.divergence != "forward_kl":
+            msg = (
+                f"distillation.divergence is {config.divergence}, but the soft labels in "
+                f"{labels.folder} are lists of items, whose losses are forward KL or a rank loss. "
+                "Leave divergence out."
+            )
+            raise ValueError(msg)
         return sparse_distillation(
             description.columns, kd_weight=config.kd_weight, temperature=config.temperature
         )

@@ -250,6 +250,8 @@ def test_a_student_learns_from_sparse_labels(
     random = DistillationConfig(initialise="random", kd_weight=4)
     _, summary = train("distill", labels=labels, distillation=random)
     assert summary["validation_ndcg_at_10"] > 0.9
+    with pytest.raises(ValueError, match=r"distillation\.divergence is reverse_kl, but"):
+        train("distill", labels=labels, distillation=DistillationConfig(divergence="reverse_kl"))
 
 
 def test_labels_over_another_index_are_refused(
