@@ -87,6 +87,7 @@ def test_a_changed_loss_weight_reruns_only_what_depends_on_it(first_night: Night
         "ingest",
         "validate",
         "prepare",
+        "choose_recipe",
         "plan_teacher",
         "train_teacher",
         "check_teacher",
