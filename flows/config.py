@@ -188,6 +188,7 @@ class NightlyConfig(Settings):
                 *tables, key = name.split(".")
                 table = reduce(getitem, tables, fields)
                 table[key] = value
+        _fit_student(fields, {name for choice in recipe.choices for name in choice.settings})
         try:
             return type(self).model_validate(fields)
         except ValidationError as error:
@@ -253,6 +254,16 @@ def _merged(defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def _fit_student(fields: dict[str, Any], chosen: set[str]) -> None:
+    """Fit chosen sizes to those that the configuration keeps: no student exceeds its teacher."""
+    teacher, student = fields["teacher"]["model"], fields["student"]["model"]
+    if "teacher.model.max_length" in chosen:
+        teacher["max_length"] = max(teacher["max_length"], student["max_length"])
+    for size in ("max_length", "embedding_dim"):
+        if f"student.model.{size}" in chosen:
+            student[size] = min(student[size], teacher[size])
 
 
 def _names(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -64,9 +64,22 @@ def test_a_recipe_replaces_settings_and_its_contradictions_are_sentences() -> No
     config = NightlyConfig().with_recipe(Recipe(log=None, choices=(deeper,)))
     assert (config.teacher.model.n_layers, config.student.model.dropout) == (6, 0.4)
     assert config.teacher.training == NightlyConfig().teacher.training
-    longer = Choice(settings={"student.model.max_length": 100}, reason="")
-    with pytest.raises(ConfigError, match=r"longer than the teacher's 64.* add the others to"):
-        NightlyConfig().with_recipe(Recipe(log=None, choices=(longer,)))
+    odd = Choice(settings={"student.model.embedding_dim": 40}, reason="")
+    with pytest.raises(ConfigError, match=r"multiple of 16.* add the others to recipe\.keep"):
+        NightlyConfig().with_recipe(Recipe(log=None, choices=(odd,)))
+
+
+def test_a_recipe_fits_its_sizes_to_those_that_are_kept() -> None:
+    def chosen(**settings: int) -> NightlyConfig:
+        named = {name.replace("__", ".model."): value for name, value in settings.items()}
+        choice = Choice(settings=named, reason="")
+        return NightlyConfig().with_recipe(Recipe(log=None, choices=(choice,)))
+
+    assert chosen(student__max_length=100).student.model.max_length == 64
+    assert chosen(student__embedding_dim=128).student.model.embedding_dim == 64
+    assert chosen(teacher__max_length=16).teacher.model.max_length == 64, "the student reads 64"
+    both = chosen(teacher__max_length=16, student__max_length=16)
+    assert both.student.model.max_length == both.teacher.model.max_length == 16
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
