@@ -176,6 +176,13 @@ class NightlyConfig(Settings):
             raise ValueError(msg)
         return self
 
+    def keeping_changes(self) -> Self:
+        """The recipe leaves what differs from the defaults: a file, a form or code has set it."""
+        mine, defaults = (dict(_leaves(config.model_dump())) for config in (self, NightlyConfig()))
+        changed = (name for name, value in mine.items() if defaults.get(name) != value)
+        keep = tuple(sorted({*self.recipe.keep, *changed}))
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"keep": keep})})
+
     def with_recipe(self, recipe: Recipe) -> Self:
         """The configuration with the settings that the log decided.
 
@@ -232,7 +239,8 @@ def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:
         _fill_in(source, path, str(data) if data else default_data)
     merged = _merged(NightlyConfig().model_dump(), fields)
     if isinstance(merged["recipe"], dict):
-        merged["recipe"]["keep"] = [*merged["recipe"].get("keep", ()), *sorted(_names(fields))]
+        named = sorted(name for name, _ in _leaves(fields))
+        merged["recipe"]["keep"] = [*merged["recipe"].get("keep", ()), *named]
     try:
         return NightlyConfig.model_validate(merged)
     except ValidationError as error:
@@ -266,14 +274,14 @@ def _fit_student(fields: dict[str, Any], chosen: set[str]) -> None:
             student[size] = min(student[size], teacher[size])
 
 
-def _names(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names of the settings of teacher and student in a file."""
+def _leaves(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of teacher and student with their dotted names."""
     for name, value in fields.items():
         dotted = f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _names(value, f"{dotted}.")
+            yield from _leaves(value, f"{dotted}.")
         elif dotted.startswith(("teacher.", "student.")):
-            yield dotted
+            yield dotted, value
 
 
 def _fill_in(source: dict[str, Any], path: Path, data: str | None) -> None:

@@ -114,6 +114,7 @@ class Pipeline:
     def _walk(
         self, night: Night, config: NightlyConfig, through: Stage | None, *, carry_out: bool
     ) -> Outcome:
+        config = config.keeping_changes()
         known: dict[str, Any] = {fact: getattr(night, fact) for fact in FACTS}
         decisions: dict[Stage, Decision] = {}
         for step in self.steps:

@@ -135,7 +135,8 @@ class TrainingSet:
         if not self.n_windows:
             msg = (
                 "No user has a training event that is a target after another event: there is "
-                "no next item to learn from. Check prepare.targets and the run date."
+                "no next item to learn from. Check prepare.targets and the run date; if users only "
+                "come back to what they had, set prepare.exclude_seen = false."
             )
             raise ValueError(msg)
 

@@ -23,6 +23,7 @@ _STEPS = 1_000
 _STUDENT_STEPS = 600
 """The same for a student, which begins with the teacher's weights."""
 _MANY_ITEMS = 20_000
+_ALIKE = 0.25
 
 Value = int | float | str
 
@@ -61,6 +62,11 @@ class LogStatistics(BaseModel):
             n_events=int(of_users.sum()),
             length=int(np.quantile(of_users, 0.9)) if len(of_users) else 0,
         )
+
+    def resembles(self, other: "LogStatistics") -> bool:
+        """Whether no figure differs by more than a quarter of the other's."""
+        pairs = zip(self.model_dump().values(), other.model_dump().values(), strict=True)
+        return all(abs(mine - theirs) <= _ALIKE * theirs for mine, theirs in pairs)
 
 
 class Choice(BaseModel):

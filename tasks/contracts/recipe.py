@@ -8,7 +8,7 @@ class Recipe(JsonFile):
     """The settings that the log decided.
 
     Attributes:
-        log: What they were chosen from; None without a recipe.
+        log: What decided: tonight's log, or an earlier similar one; None without a recipe.
         choices: The settings with their reasons, without those that the configuration sets.
     """
 

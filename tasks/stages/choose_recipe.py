@@ -1,10 +1,11 @@
 """Choose sizes and training of teacher and student from the log."""
 
+import os
 from typing import Literal
 
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact
+from recsys_core.artifacts import MANIFEST, Artifact, is_finished
 from recsys_core.settings import Settings
 from recsys_core.training.recipe import Choice, LogStatistics, recipe
 from tasks.contracts.recipe import Recipe
@@ -23,17 +24,23 @@ class RecipeConfig(Settings):
     keep: tuple[str, ...] = Field(
         default=(),
         description="Settings that the recipe leaves as configured, by dotted name, for example "
-        "teacher.model.n_layers. The settings of a configuration file are among them by themselves",
+        "teacher.model.n_layers. What a configuration file sets is among them by itself, and what "
+        "differs from the defaults",
     )
 
 
-@stage(output="recipe", version=2, libraries=("numpy", "polars"))
+@stage(output="recipe", version=3, libraries=("numpy", "polars"))
 def choose_recipe(run: StageRun, config: RecipeConfig, *, prepared: Artifact) -> Summary:
-    """Write `recipe.json`: the chosen settings and why."""
+    """Write `recipe.json`: the chosen settings and why.
+
+    While the log resembles the one that an earlier night chose by, that night's choices stay:
+    networks whose sizes change from night to night could not be trained further.
+    """
     if config.mode == "manual":
         Recipe(log=None, choices=()).save(run.out)
         return {}
-    log = LogStatistics.of(Prepared(prepared).buckets)
+    tonight = LogStatistics.of(Prepared(prepared).buckets)
+    log = _earlier_log(run, tonight) or tonight
     choices = [_without(choice, config.keep) for choice in recipe(log)]
     chosen = Recipe(log=log, choices=tuple(choice for choice in choices if choice.settings))
     for choice in chosen.choices:
@@ -41,6 +48,15 @@ def choose_recipe(run: StageRun, config: RecipeConfig, *, prepared: Artifact) ->
         run.logger.info("Recipe: %s (%s)", choice.reason, settings)
     chosen.save(run.out)
     return chosen.model_dump(mode="json")
+
+
+def _earlier_log(run: StageRun, tonight: LogStatistics) -> LogStatistics | None:
+    """What the newest earlier recipe was chosen by, if tonight's log resembles it."""
+    folders = [path.parent for path in run.out.parent.glob(f"*/{MANIFEST}")]
+    newest = max(filter(is_finished, folders), key=os.path.getmtime, default=None)
+    earlier = None if newest is None else Recipe.of_earlier(newest)
+    log = None if earlier is None else earlier.log
+    return log if log is not None and tonight.resembles(log) else None
 
 
 def _without(choice: Choice, kept: tuple[str, ...]) -> Choice:

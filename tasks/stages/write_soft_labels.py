@@ -67,6 +67,13 @@ def write_soft_labels(
     data = Prepared(prepared)
     if config.store is not None:
         taken = _labels_of_store(config.store, run.out, data)
+        if taken.trained_through is None:
+            run.logger.warning(
+                "soft_labels.store: %s does not say what its teacher was trained through. If the "
+                "teacher has seen the test events, tonight's figures are too good. Import the "
+                "labels again with --trained-through.",
+                config.store,
+            )
         return taken.model_dump(include={"layout", "teacher", "rows", "top_k", "bytes"})
     model = load_recommender(teacher.folder).to(run.device)
     for i, bucket in enumerate(data.buckets):

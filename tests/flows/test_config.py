@@ -59,6 +59,18 @@ def test_the_recipe_leaves_what_a_file_sets(tmp_path: Path) -> None:
     )
 
 
+def test_the_recipe_leaves_what_a_form_or_code_changed() -> None:
+    config = NightlyConfig.model_validate(
+        {"teacher": {"training": {"epochs": 3}}, "recipe": {"keep": ["student.model.dropout"]}}
+    )
+
+    keep = config.keeping_changes().recipe.keep
+
+    assert {"teacher.training.epochs", "student.model.dropout"} <= set(keep)
+    assert not any(name.startswith("student.training") for name in keep)
+    assert NightlyConfig().keeping_changes() == NightlyConfig()
+
+
 def test_a_recipe_replaces_settings_and_its_contradictions_are_sentences() -> None:
     deeper = Choice(settings={"teacher.model.n_layers": 6, "student.model.dropout": 0.4}, reason="")
     config = NightlyConfig().with_recipe(Recipe(log=None, choices=(deeper,)))

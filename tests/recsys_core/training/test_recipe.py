@@ -45,6 +45,14 @@ def test_a_night_stays_affordable_and_an_item_table_small() -> None:
     assert _settings(SMALL)["student.model.embedding_dim"] == 64
 
 
+def test_logs_resemble_each_other_within_a_quarter() -> None:
+    assert SMALL.model_copy(update={"length": 60}).resembles(SMALL)
+    assert not SMALL.model_copy(update={"length": 58}).resembles(SMALL)
+    assert not SMALL.model_copy(update={"n_items": 1_400}).resembles(SMALL)
+    assert EMPTY.resembles(EMPTY)
+    assert not SMALL.resembles(EMPTY)
+
+
 def test_statistics_are_of_the_training_events(
     tmp_path: Path, write_buckets: Callable[[Path, Sequence[Sequence[Any]]], list[Path]]
 ) -> None:

@@ -5,10 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from recsys_core.artifacts import Artifact
+from recsys_core.artifacts import Artifact, publish
+from recsys_core.training.recipe import LogStatistics
 from tasks.contracts.recipe import Recipe
+from tasks.engine.night import Night
 from tasks.engine.stage import StageRun
 from tasks.stages.choose_recipe import RecipeConfig, choose_recipe
+from tasks.training.prepared import Prepared
 
 
 def test_the_choices_are_written_and_said(
@@ -35,3 +38,19 @@ def test_a_manual_recipe_chooses_nothing(
     run = make_run("recipe")
     choose_recipe.body(run, RecipeConfig(mode="manual"), prepared=obvious_world)
     assert Recipe.load(run.out) == Recipe(log=None, choices=())
+
+
+@pytest.mark.parametrize(("n_users", "stays"), [(70, True), (100, False)])
+def test_an_earlier_choice_stays_while_the_log_resembles_it(
+    night: Night, obvious_world: Artifact, n_users: int, stays: bool
+) -> None:
+    folder = night.workspace / "choose_recipe"
+    log = LogStatistics.of(Prepared(obvious_world).buckets)
+    earlier = Artifact("choose_recipe", "earlier", folder / "earlier")
+    earlier_log = log.model_copy(update={"n_users": n_users})
+    Recipe(log=earlier_log, choices=()).save(earlier.folder)
+    publish(earlier, {}, {})
+    run = StageRun.bare(night.workspace, folder / "tonight", key="tonight")
+    run.out.mkdir()
+    choose_recipe.body(run, RecipeConfig(), prepared=obvious_world)
+    assert Recipe.load(run.out).log == (earlier_log if stays else log)
