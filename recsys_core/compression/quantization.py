@@ -22,6 +22,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from recsys_core.compression.export import POSITIONS, TABLE
+from recsys_core.compression.short_names import shorten
 
 _DOMAIN = "com.microsoft"
 _LEVELS = 127
@@ -67,6 +68,7 @@ def quantize(source: Path, target: Path) -> None:
     if left:
         msg = f"{source}: {left} would stay fp32; quantize does not know the operators they feed."
         raise ValueError(msg)
+    shorten(model)
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
