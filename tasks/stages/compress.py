@@ -24,6 +24,7 @@ from recsys_core.compression.parity import (
     graph_parity,
     ranks_as_well,
 )
+from recsys_core.compression.parts import bytes_by_part
 from recsys_core.compression.pruning import ffn_importance, prune_ffn
 from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
@@ -105,7 +106,14 @@ def compress(
         _recover(run, model, data, config.recovery, distillation, soft_labels)
     figures = _export(run, model.cpu(), data, config, student, calibration)
     figures.save(run.out)
-    return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}
+    parts = bytes_by_part(run.out)
+    run.logger.info("Served: %s", ", ".join(f"{part} {parts[part]:,} B" for part in parts))
+    return {
+        "ffn_dim": keep,
+        "bytes": served_bytes(run.out),
+        "bytes_by_part": parts,
+        **figures.model_dump(),
+    }
 
 
 def _export(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from recsys_core.artifacts import Artifact, read_json
 from recsys_core.compression.export import export_onnx
+from recsys_core.compression.parts import bytes_by_part
 from recsys_core.compression.quantization import quantize
 from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.models.checkpoint import load_model
@@ -82,7 +83,8 @@ def test_it_writes_a_served_model_and_how_it_was_made(
     assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "parity.json"])
     figures = read_json(folder / "out" / "parity.json")
     n_bytes = sum(len(written[name]) for name in SERVED_FILES)
-    assert summary == {"ffn_dim": 12, "bytes": n_bytes, **figures}
+    parts = bytes_by_part(folder / "out")
+    assert summary == {"ffn_dim": 12, "bytes": n_bytes, "bytes_by_part": parts, **figures}
     scorer = Scorer(folder / "out")
     network = load_model(trained_teacher.folder).config
     assert scorer.max_length == network.max_length == 8
