@@ -191,6 +191,8 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from recsys_core.compression.export import export_onnx
     from recsys_core.compression.quantization import quantize
     from recsys_core.models.recommender import ModelConfig, Recommender
+    from recsys_core.serving.folder import write_item_ids
+    from recsys_core.serving.scorer import FORMAT
 
     folder = tmp_path_factory.mktemp("served")
     shape = ModelConfig(embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=16, max_length=8)
@@ -200,11 +202,11 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in model.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
     graph = tmp_path_factory.mktemp("graph") / "fp32.onnx"
-    export_onnx(model, graph, active=range(1, 41), popularity=np.arange(40) / 10)
+    export_onnx(model, graph, active=range(40, 0, -1))
     quantize(graph, folder / "model.onnx")
-    write_json(folder / "item_ids.json", [f"i{idx}" for idx in range(1, 41)])
+    write_item_ids(folder, [f"i{idx}" for idx in range(40, 0, -1)])
     config = {
-        "format": 1,
+        "format": FORMAT,
         "max_length": 8,
         "n_items": 40,
         "embedding_dim": 16,

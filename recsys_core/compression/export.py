@@ -11,6 +11,9 @@ Graph outputs:
 - `top_rows` [batch, k] int64: compact rows, best first; excluded rows come last with score -inf;
 - `top_scores` [batch, k] float32;
 - `scores` [batch, n_active] float32: all scores, column = row - 1, none excluded.
+
+After a history without an item, row 1 is the best and the last row the worst, with scores n_active
+… 1: the rows are in the order of popularity, so that this answer takes no bytes.
 """
 
 # torch.onnx and torch._check are only partly typed.
@@ -21,14 +24,14 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from onnxscript import ir
+from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -40,6 +43,8 @@ TABLE = "item_table"
 POSITIONS = "model.position_embedding"
 INPUTS = ("history", "exclude", "k")
 OUTPUTS = ("top_rows", "top_scores", "scores")
+_LONGEST_RANGE = 512
+"""Numbers of a range that may be stored; a longer one is counted when the graph is loaded."""
 _OPEN_SIZES = (
     ("history", ("batch", "length")),
     ("exclude", ("batch", "n_exclude")),
@@ -54,7 +59,6 @@ def export_onnx(
     path: Path,
     *,
     active: Sequence[int],
-    popularity: npt.NDArray[np.floating[Any]],
     opset: int = OPSET,
 ) -> None:
     """Write the graph described above; equal models give equal bytes.
@@ -62,14 +66,14 @@ def export_onnx(
     Args:
         model: Put into evaluation mode, otherwise unchanged.
         path: The `.onnx` file to write; it contains the weights.
-        active: item_idx of the items to serve, in the order of the compact rows.
-        popularity: Score of each active item for a history without a valid item.
+        active: item_idx of the items to serve, in the order of the compact rows: the most popular
+            first, as a history without a valid item gets them.
         opset: Version of the ONNX operators.
 
     Raises:
-        ValueError: `active` or `popularity` do not fit the model or each other.
+        ValueError: `active` holds no item, one twice, or one that the model does not know.
     """
-    graph = ServingGraph(model, active, popularity).eval()
+    graph = ServingGraph(model, active).eval()
     # The traced batch has size 2, because the exporter would fix a size of 1 as a constant.
     length = min(4, model.config.max_length)
     history = torch.ones(2, length, dtype=torch.int64)
@@ -87,9 +91,11 @@ def export_onnx(
                 {0: Dim.AUTO, 1: Dim("n_exclude")},
                 None,
             ),
+            optimize=False,
             verbose=False,
         )
     assert program is not None
+    optimize_ir(program.model, should_fold=_folds)
     proto = _clean(program.model_proto)
     _name_sizes(proto)
     path.write_bytes(proto.SerializeToString(deterministic=True))
@@ -101,20 +107,16 @@ class ServingGraph(nn.Module):
     Args:
         model: The recommender.
         active: See `export_onnx`.
-        popularity: See `export_onnx`.
 
     Raises:
-        ValueError: `active` or `popularity` do not fit the model or each other.
+        ValueError: See `export_onnx`.
     """
 
-    def __init__(
-        self, model: Recommender, active: Sequence[int], popularity: npt.NDArray[np.floating[Any]]
-    ) -> None:
+    def __init__(self, model: Recommender, active: Sequence[int]) -> None:
         super().__init__()
-        _check_active(active, popularity, model.n_items)
+        _check_active(active, model.n_items)
         self.model = model
         self.item_table = nn.Parameter(model.item_vectors().detach()[list(active)])
-        self.popularity = nn.Buffer(torch.tensor(np.asarray(popularity, dtype=np.float32)))
 
     def forward(
         self,
@@ -126,7 +128,8 @@ class ServingGraph(nn.Module):
         n_events = (history > 0).sum(dim=1)
         states = self._newest_states(history, (n_events - 1).clamp(min=0))
         scores = F.linear(states, self.item_table)
-        scores = torch.where(n_events[:, None] > 0, scores, self.popularity)
+        cold_start = torch.arange(len(self.item_table), 0, -1, dtype=torch.float32)
+        scores = torch.where(n_events[:, None] > 0, scores, cold_start)
         # Padding refers to the first item with +inf, which has no effect on the minimum.
         lowered = torch.where(exclude > 0, -torch.inf, torch.inf)
         masked = scores.scatter_reduce(1, (exclude - 1).clamp(min=0), lowered, reduce="amin")
@@ -175,21 +178,21 @@ def _newest_of_block(
     return x_newest + torch.sigmoid(block.ffn_gate(x_newest)) * update
 
 
-def _check_active(
-    active: Sequence[int], popularity: npt.NDArray[np.floating[Any]], n_items: int
-) -> None:
+def _check_active(active: Sequence[int], n_items: int) -> None:
     if not active or min(active) < 1 or max(active) > n_items or len(set(active)) < len(active):
         msg = (
             f"active has {len(active)} entries; expected distinct item_idx between 1 and "
             f"{n_items}, at least one."
         )
         raise ValueError(msg)
-    if np.shape(popularity) != (len(active),) or not np.isfinite(popularity).all():
-        msg = (
-            f"popularity has shape {np.shape(popularity)}; expected one finite score for each of "
-            f"the {len(active)} active items."
-        )
-        raise ValueError(msg)
+
+
+def _folds(node: ir.Node) -> bool | None:
+    """Whether a node becomes a constant: as usual (None), but not a range over the catalogue."""
+    if node.op_type != "Range":
+        return None
+    (length,) = node.outputs[0].shape or (None,)
+    return False if isinstance(length, int) and length > _LONGEST_RANGE else None
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """Quantization: store all matrices of an exported graph as 8-bit integers.
 
-- The item table is stored once, as unsigned bytes around 128 with an fp32 scale per block of a
-  row: `GatherBlockQuantized` looks items up in it, `MatMulNBits` scores against it.
-- Linear layers have an fp32 scale per output channel, positions one per position; both are read
-  through `DequantizeLinear`.
+- The item table is stored once, as unsigned bytes around 128 with a scale per block of a row:
+  `GatherBlockQuantized` looks items up in it, `MatMulNBits` scores against it.
+- Linear layers have a scale per output channel, positions one per position; both are read through
+  `DequantizeLinear`.
+
+Scales have 16 bits. Values are rounded to multiples of the scale that is stored, so they are as
+close to the network's as with a scale of 32 bits.
 
 Activations are rounded per row, so a user's scores do not depend on the other users of the batch.
 (ONNX Runtime's `quantize_dynamic` takes one scale for a whole batch, padding included, which
@@ -22,6 +25,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from recsys_core.compression.export import POSITIONS, TABLE
+from recsys_core.compression.short_names import shorten
 
 _DOMAIN = "com.microsoft"
 _LEVELS = 127
@@ -67,6 +71,7 @@ def quantize(source: Path, target: Path) -> None:
     if left:
         msg = f"{source}: {left} would stay fp32; quantize does not know the operators they feed."
         raise ValueError(msg)
+    shorten(model)
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -77,10 +82,9 @@ def _quantize_table(model: ModelProto, table: FloatMatrix) -> None:
     blocks = table.reshape(n_items, dim // block, block)
     scales = _scales(blocks, axis=2)
     _add(model, f"{TABLE}_data", (np.rint(blocks / scales) + _ZERO_POINT).astype(np.uint8))
-    _add(model, f"{TABLE}_scales", scales[:, :, 0])
+    nodes = [_add_scales(model, f"{TABLE}_scales", scales[:, :, 0])]
     _add(model, f"{TABLE}_scales_shape", np.array([n_items, dim // block, 1], dtype=np.int64))
     _add(model, f"{TABLE}_row_shape", np.array([0, 0, dim], dtype=np.int64))
-    nodes: list[NodeProto] = []
     for node in model.graph.node:
         if TABLE not in node.input:
             nodes.append(node)
@@ -139,7 +143,7 @@ def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
     matrix: FloatMatrix = numpy_helper.to_array(tensor)
     scales = _scales(matrix, axis=1 - axis)
     _add(model, f"{tensor.name}_data", np.rint(matrix / scales).astype(np.int8))
-    _add(model, f"{tensor.name}_scales", scales.ravel())
+    widen = _add_scales(model, f"{tensor.name}_scales", scales.ravel())
     restore = helper.make_node(
         "DequantizeLinear",
         [f"{tensor.name}_data", f"{tensor.name}_scales"],
@@ -147,13 +151,26 @@ def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
         f"{tensor.name}_restored",
         axis=axis,
     )
-    _set_nodes(model, [restore, *model.graph.node])
+    _set_nodes(model, [widen, restore, *model.graph.node])
 
 
 def _scales(values: FloatMatrix, axis: int) -> FloatMatrix:
-    """Step size that maps the largest absolute value along `axis` to 127; 1 for zeros."""
+    """Step size, fit for 16 bits, that maps the largest absolute value along `axis` to 127.
+
+    It is rounded up, so that the largest value still fits. 1 for zeros.
+    """
     largest = np.abs(values).max(axis=axis, keepdims=True)
-    return np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+    exact = np.where(largest > 0, largest / _LEVELS, 1)
+    short = exact.astype(np.float16)
+    return np.where(short < exact, np.nextafter(short, np.float16(np.inf)), short).astype(
+        np.float32
+    )
+
+
+def _add_scales(model: ModelProto, name: str, scales: FloatMatrix) -> NodeProto:
+    """Add step sizes in 16 bits, and the node that widens them when the graph is loaded."""
+    _add(model, f"{name}_short", scales.astype(np.float16))
+    return helper.make_node("Cast", [f"{name}_short"], [name], name, to=TensorProto.FLOAT)
 
 
 def _block_size(dim: int) -> int:
@@ -168,8 +185,8 @@ def _block_size(dim: int) -> int:
 
 
 def _is_matrix(tensor: TensorProto) -> bool:
-    """Whether a constant is an fp32 matrix other than the table's scales."""
-    return tensor.data_type == 1 and len(tensor.dims) > 1 and tensor.name != f"{TABLE}_scales"
+    """Whether a constant is an fp32 matrix."""
+    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
 
 
 def _add(model: ModelProto, name: str, values: npt.NDArray[Any]) -> None:

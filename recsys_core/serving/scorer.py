@@ -4,12 +4,13 @@ Serving needs only this file, numpy and onnxruntime: the file is shipped as code
 registered model and imports nothing of its own package.
 
 The folder holds `model.onnx` (history → top-k, over compact rows 1 … n_items, 0 is padding),
-`item_ids.json` (row - 1 → item id) and `config.json`.
+`item_ids.json.bz2` (row - 1 → item id) and `config.json`. Folders of format 1 have `item_ids.json`.
 """
 
 # onnxruntime has no type stubs: what it returns is annotated where it enters.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
+import bz2
 import json
 from collections.abc import Iterator, Sequence
 from numbers import Integral
@@ -20,7 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-FORMAT = 1
+FORMAT = 2
+ID_FILES = {1: "item_ids.json", 2: "item_ids.json.bz2"}
+"""The file of the item ids in each format that can be read."""
+_MAX_BYTES_PER_ID = 1024
+"""Bounds what the file of ids may unpack to."""
 _BATCH_CELLS = 1 << 22
 """Most scores (batch × items) that are computed at once, about 16 MB."""
 _MAX_BATCH = 256
@@ -38,17 +43,13 @@ def open_session(path: Path, intra_op_num_threads: int = 0) -> Any:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    if not path.is_file():
-        msg = f"{path} is missing: {path.parent} is not the folder of a served model."
-        raise FileNotFoundError(msg)
+    content = _read(path)
     options = cast(Any, onnxruntime.SessionOptions())
     options.intra_op_num_threads = intra_op_num_threads
     options.log_severity_level = 3
     # Linear layers are stored in 8 bits and unpacked once, here, not at each request.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def pad_rows(rows: Sequence[npt.NDArray[np.integer]]) -> IntRows:
@@ -81,27 +82,27 @@ class Scorer:
     """A served model.
 
     Args:
-        folder: Folder with `model.onnx`, `item_ids.json` and `config.json`.
+        folder: Folder with `model.onnx`, `item_ids.json.bz2` and `config.json`.
         intra_op_num_threads: Threads per computation; 0 lets ONNX Runtime decide.
 
     Raises:
         FileNotFoundError: One of the files is missing.
-        ValueError: The files do not belong together or have another format.
+        ValueError: The files are damaged, do not belong together or have another format.
     """
 
     def __init__(self, folder: str | Path, *, intra_op_num_threads: int = 0) -> None:
         folder = Path(folder)
         self.config: dict[str, Any] = _read_json(folder / "config.json")
-        if self.config.get("format") != FORMAT:
+        if self.config.get("format") not in ID_FILES:
             msg = (
-                f"{folder / 'config.json'} has format {self.config.get('format')!r}, expected "
-                f"{FORMAT}: use the scorer that was shipped with the model."
+                f"{folder / 'config.json'} has format {self.config.get('format')!r}, expected one "
+                f"of {sorted(ID_FILES)}: use the scorer that was shipped with the model."
             )
             raise ValueError(msg)
-        self.item_ids: list[str] = _read_json(folder / "item_ids.json")
         self.max_length: int = self.config["max_length"]
         self._session = open_session(folder / "model.onnx", intra_op_num_threads)
         n_scores: int = self._session.get_outputs()[2].shape[1]
+        self.item_ids = _read_item_ids(folder / ID_FILES[self.config["format"]], n_scores)
         if n_scores != len(self.item_ids):
             msg = (
                 f"{folder} has {len(self.item_ids)} item ids for a graph that scores {n_scores} "
@@ -303,7 +304,31 @@ def _shown(value: object) -> str:
 
 
 def _read_json(path: Path) -> Any:
+    return json.loads(_read(path))
+
+
+def _read_item_ids(path: Path, n_items: int) -> list[str]:
+    content = _read(path)
+    try:
+        if path.suffix == ".bz2":
+            content = _unpack(content, max_bytes=_MAX_BYTES_PER_ID * (n_items + 1))
+        return json.loads(content)
+    except (OSError, ValueError) as error:
+        msg = f"{path} is damaged ({error}): fetch the model's folder again."
+        raise ValueError(msg) from error
+
+
+def _unpack(content: bytes, max_bytes: int) -> bytes:
+    unpacker = bz2.BZ2Decompressor()
+    unpacked = unpacker.decompress(content, max_bytes)
+    if not unpacker.eof:
+        msg = f"it ends too early, or it unpacks to more than {max_bytes:,} bytes"
+        raise ValueError(msg)
+    return unpacked
+
+
+def _read(path: Path) -> bytes:
     if not path.is_file():
         msg = f"{path} is missing: {path.parent} is not the folder of a served model."
         raise FileNotFoundError(msg)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return path.read_bytes()

@@ -1,6 +1,6 @@
 """Compress the student: prune channels, recover, export, quantize, compare.
 
-The output is the folder that is served: `model.onnx`, `item_ids.json`, `config.json`.
+The output is the folder that is served: `model.onnx`, `item_ids.json.bz2`, `config.json`.
 """
 
 import shutil
@@ -24,6 +24,7 @@ from recsys_core.compression.parity import (
     graph_parity,
     ranks_as_well,
 )
+from recsys_core.compression.parts import bytes_by_part
 from recsys_core.compression.pruning import ffn_importance, prune_ffn
 from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
@@ -34,7 +35,7 @@ from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import pad_histories
 from recsys_core.models.recommender import Recommender
-from recsys_core.serving.folder import served_bytes
+from recsys_core.serving.folder import served_bytes, write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
@@ -82,7 +83,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=4,
+    version=5,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(
@@ -105,7 +106,14 @@ def compress(
         _recover(run, model, data, config.recovery, distillation, soft_labels)
     figures = _export(run, model.cpu(), data, config, student, calibration)
     figures.save(run.out)
-    return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}
+    parts = bytes_by_part(run.out)
+    run.logger.info("Served: %s", ", ".join(f"{part} {parts[part]:,} B" for part in parts))
+    return {
+        "ffn_dim": keep,
+        "bytes": served_bytes(run.out),
+        "bytes_by_part": parts,
+        **figures.model_dump(),
+    }
 
 
 def _export(
@@ -118,14 +126,15 @@ def _export(
 ) -> Parity:
     """Write the served model: in int8, or in fp32 if rounding would make it rank worse."""
     active = data.items.filter("active")
+    active = active[np.argsort(-cold_start_scores(active))]
     ids, rows = active["item_id"].to_list(), active["item_idx"].to_list()
     exact, rounded = run.scratch / "fp32", run.out
     precisions: dict[Path, Precision] = {exact: "fp32", rounded: "int8"}
     for folder, precision in precisions.items():
         folder.mkdir(exist_ok=True)
-        write_json(folder / "item_ids.json", ids)
+        write_item_ids(folder, ids)
         write_json(folder / "config.json", _served_config(model, data, active, student, precision))
-    export_onnx(model, exact / "model.onnx", active=rows, popularity=cold_start_scores(active))
+    export_onnx(model, exact / "model.onnx", active=rows)
     quantize(exact / "model.onnx", rounded / "model.onnx")
     of_exact, of_rounded = (
         graph_parity(

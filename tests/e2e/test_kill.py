@@ -15,7 +15,8 @@ import pytest
 
 from flows.config import NightlyConfig
 from flows.pipeline import PIPELINE
-from recsys_core.artifacts import read_json, read_manifest
+from recsys_core.artifacts import read_manifest
+from recsys_core.serving.scorer import Scorer
 from tasks.registry.store import CHAMPION, Registry
 from tests.tiny import RUN_DATE, as_toml, tiny_settings
 
@@ -145,7 +146,7 @@ def champion_answers(folder: Path) -> dict[str, Any]:
     config = NightlyConfig.model_validate(settings())
     registry = Registry(folder / "workspace", config.registry)
     model = registry.load_student("tiny-student", CHAMPION)
-    (served,) = (folder / "workspace" / "stages" / "compress").glob("*/item_ids.json")
-    item_ids = read_json(served)
+    (served,) = (folder / "workspace" / "stages" / "compress").glob("*/config.json")
+    item_ids = Scorer(served.parent).item_ids
     requests = pd.DataFrame({"history": [item_ids[:3], item_ids[10:11], []]})
     return model.predict(requests, params={"k": 20}).to_dict()

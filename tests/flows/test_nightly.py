@@ -13,6 +13,7 @@ from flows.config import NightlyConfig
 from flows.nightly import nightly, plan
 from flows.pipeline import PIPELINE
 from recsys_core.artifacts import damaged_files, read_json
+from recsys_core.serving.scorer import Scorer
 from tasks.registry.store import CHALLENGER, CHAMPION, Registry, champion_version
 from tasks.stages.compress import compress
 from tasks.stages.evaluate import evaluate
@@ -34,7 +35,7 @@ def test_a_night_registers_a_champion_that_answers(first_night: NightlyConfig) -
 
     model = registry.load_student(STUDENT, CHAMPION)
     outcome = plan(first_night, RUN_DATE)
-    item_ids = read_json(outcome[compress].file("item_ids.json"))
+    item_ids = Scorer(outcome[compress].folder).item_ids
     answer = model.predict(pd.DataFrame({"history": [item_ids[:2], []]}), params={"k": 5})
 
     assert [len(items) for items in answer["item_ids"]] == [5, 5]

@@ -51,16 +51,9 @@ def model(request: pytest.FixtureRequest) -> Recommender:
 
 
 @pytest.fixture(scope="session")
-def popularity() -> np.ndarray:
-    return np.linspace(-3, 3, len(ACTIVE))
-
-
-@pytest.fixture(scope="session")
-def graph(
-    model: Recommender, popularity: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def graph(model: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    export_onnx(model, path, active=ACTIVE, popularity=popularity)
+    export_onnx(model, path, active=ACTIVE)
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recsys_core.compression.export import export_onnx
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.serving.scorer import open_session, pad_rows
 
 NONE = np.zeros((1, 1), dtype=np.int64)
@@ -48,7 +48,7 @@ def test_a_single_block_is_exported_too(
     make_model: Callable[..., Recommender], active: list[int], tmp_path: Path
 ) -> None:
     model = make_model(dim=16, n_layers=1)
-    export_onnx(model, tmp_path / "g.onnx", active=active, popularity=np.zeros(len(active)))
+    export_onnx(model, tmp_path / "g.onnx", active=active)
     scores = run(tmp_path / "g.onnx", np.array([[3, 1, 4, 0]]))[2]
     np.testing.assert_allclose(scores[0], model_scores(model, active, [3, 1, 4]), atol=1e-4)
 
@@ -59,11 +59,12 @@ def test_top_rows_are_the_best_scores(graph: Path) -> None:
     np.testing.assert_array_equal(top_scores, -np.sort(-scores, axis=1)[:, :4])
 
 
-def test_an_empty_history_gets_popularity(graph: Path, popularity: np.ndarray) -> None:
+def test_an_empty_history_gets_the_first_rows(graph: Path, active: list[int]) -> None:
     top_rows, _, scores = run(graph, np.array([[0, 0], [3, 0]]), k=3)
-    np.testing.assert_array_equal(scores[0], popularity.astype(np.float32))
-    assert top_rows[0].tolist() == [len(popularity), len(popularity) - 1, len(popularity) - 2]
-    assert not np.allclose(scores[1], popularity)
+    cold_start = np.arange(len(active), 0, -1)
+    np.testing.assert_array_equal(scores[0], cold_start)
+    assert top_rows[0].tolist() == [1, 2, 3]
+    assert not np.allclose(scores[1], cold_start)
 
 
 def test_excluded_rows_come_last_and_row_0_excludes_nothing(graph: Path, active: list[int]) -> None:
@@ -79,12 +80,12 @@ def test_excluded_rows_come_last_and_row_0_excludes_nothing(graph: Path, active:
 
 
 def test_the_same_model_gives_the_same_bytes(
-    model: Recommender, graph: Path, active: list[int], popularity: np.ndarray, tmp_path: Path
+    model: Recommender, graph: Path, active: list[int], tmp_path: Path
 ) -> None:
     again = tmp_path / "elsewhere" / "other_name.onnx"
     again.parent.mkdir()
     torch.rand(7)
-    export_onnx(model, again, active=active, popularity=popularity)
+    export_onnx(model, again, active=active)
     assert again.read_bytes() == graph.read_bytes()
 
 
@@ -93,6 +94,15 @@ def test_the_file_says_nothing_of_where_it_was_made(graph: Path) -> None:
     assert b".py" not in content
     assert b"recsys_core" not in content
     onnx.checker.check_model(onnx.load(graph), full_check=True)
+
+
+def test_an_answer_to_an_empty_history_takes_no_bytes(tmp_path: Path) -> None:
+    """It is counted down when the graph is loaded, not stored as a number for each item."""
+    shape = ModelConfig(embedding_dim=16, n_layers=1, n_heads=2, ffn_dim=8, positions="rotary")
+    export_onnx(Recommender(700, shape), tmp_path / "g.onnx", active=range(1, 701))
+    sizes = {tuple(tensor.dims) for tensor in onnx.load(tmp_path / "g.onnx").graph.initializer}
+    assert [size for size in sizes if 700 in size] == [(700, 16)]
+    np.testing.assert_array_equal(run(tmp_path / "g.onnx", NONE, k=700)[0], [np.arange(1, 701)])
 
 
 def test_the_item_table_is_stored_once(graph: Path, active: list[int]) -> None:
@@ -121,11 +131,4 @@ def test_impossible_active_items_are_refused(
     model: Recommender, tmp_path: Path, bad: list[int]
 ) -> None:
     with pytest.raises(ValueError, match="distinct item_idx between 1 and 60"):
-        export_onnx(model, tmp_path / "x", active=bad, popularity=np.zeros(len(bad)))
-
-
-def test_popularity_must_fit(model: Recommender, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one finite score for each of the 2 active items"):
-        export_onnx(model, tmp_path / "x", active=[1, 2], popularity=np.zeros(3))
-    with pytest.raises(ValueError, match="finite"):
-        export_onnx(model, tmp_path / "x", active=[1, 2], popularity=np.array([0, np.nan]))
+        export_onnx(model, tmp_path / "x", active=bad)

@@ -80,13 +80,13 @@ def test_rounding_is_judged_by_ndcg_first(
 
 
 def test_items_that_are_never_recommended_are_not_compared(
-    model: Recommender, popularity: np.ndarray, active: list[int], tmp_path: Path
+    model: Recommender, active: list[int], tmp_path: Path
 ) -> None:
     """The graph has another item 1, which both users had before the window."""
     changed = copy.deepcopy(model)
     with torch.no_grad():
         changed.id_embedding[1] += 5.0
-    export_onnx(changed, tmp_path / "changed.onnx", active=active, popularity=popularity)
+    export_onnx(changed, tmp_path / "changed.onnx", active=active)
     histories = [np.array([2, 3, 1] + [9, 8] * 6, np.int32), np.array([1] + [4, 5] * 6, np.int32)]
     differences = [
         graph_parity(

@@ -1,7 +1,9 @@
+import bz2
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_core.serving import scorer as scorer_module
+from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.scorer import Scorer
 
-IDS = [f"i{idx}" for idx in range(1, 41)]
+IDS = [f"i{idx}" for idx in range(40, 0, -1)]
 HISTORY = ["i3", "i17", "i9"]
 
 
@@ -60,7 +63,7 @@ def test_a_model_that_never_learned_to_score_seen_items_refuses_to(scorer: Score
 def test_no_known_item_means_popularity(scorer: Scorer, history: list[str]) -> None:
     (answer,) = scorer.recommend([history], k=3)
     assert answer.item_ids == ["i40", "i39", "i38"]
-    assert answer.scores == pytest.approx([3.9, 3.8, 3.7])
+    assert answer.scores == [40, 39, 38]
 
 
 def test_unknown_ids_change_nothing(scorer: Scorer) -> None:
@@ -185,17 +188,66 @@ def test_damaged_folders_are_refused(served_folder: Path, tmp_path: Path) -> Non
         Scorer(tmp_path)
     folder = tmp_path / "served"
     shutil.copytree(served_folder, folder)
-    (folder / "item_ids.json").write_text(json.dumps(IDS[:-1]))
+    write_item_ids(folder, IDS[:-1])
     with pytest.raises(ValueError, match="39 item ids for a graph that scores 40"):
         Scorer(folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "format": 2}))
-    with pytest.raises(ValueError, match="has format 2, expected 1"):
+    (folder / "config.json").write_text(json.dumps({**config, "format": 3}))
+    with pytest.raises(ValueError, match=r"has format 3, expected one of \[1, 2\]"):
         Scorer(folder)
     (folder / "model.onnx").unlink()
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing"):
         Scorer(folder)
+
+
+def _truncated(packed: bytes) -> bytes:
+    return packed[:-1]
+
+
+def _flipped(packed: bytes) -> bytes:
+    return packed[:40] + bytes([packed[40] ^ 1]) + packed[41:]
+
+
+def _no_archive(packed: bytes) -> bytes:
+    return json.dumps(IDS).encode()
+
+
+def _no_json(packed: bytes) -> bytes:
+    return bz2.compress(b"i1\ni2")
+
+
+def _bomb(packed: bytes) -> bytes:
+    return bz2.compress(b" " * 1_000_000 + bz2.decompress(packed))
+
+
+@pytest.mark.parametrize("damage", [_truncated, _flipped, _no_archive, _no_json, _bomb])
+def test_damaged_item_ids_are_refused(
+    served_folder: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    folder = shutil.copytree(served_folder, tmp_path / "served")
+    path = folder / "item_ids.json.bz2"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"item_ids\.json\.bz2 is damaged \(.+\): fetch the"):
+        Scorer(folder)
+
+
+def test_item_ids_hold_any_character(served_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(served_folder, tmp_path / "served")
+    hostile = ["", "a\nb", '"', "\\", "é", "東京", "\0", "💥", *IDS[8:]]
+    write_item_ids(folder, hostile)
+    assert Scorer(folder).item_ids == hostile
+
+
+def test_a_folder_of_the_first_format_answers_as_before(
+    served_folder: Path, tmp_path: Path, scorer: Scorer
+) -> None:
+    folder = shutil.copytree(served_folder, tmp_path / "old")
+    (folder / "item_ids.json.bz2").unlink()
+    (folder / "item_ids.json").write_text(json.dumps(IDS, indent=2))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "format": 1}))
+    assert Scorer(folder).recommend([HISTORY, []]) == scorer.recommend([HISTORY, []])
 
 
 def test_the_file_stands_alone(served_folder: Path, tmp_path: Path) -> None:

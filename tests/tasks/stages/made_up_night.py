@@ -76,7 +76,7 @@ class World:
             "write_soft_labels": {"labels.json": {}},
             "distill": {Curve.file_name: curve(30, 0.155)},
             "control": {Curve.file_name: curve(30, 0.135)},
-            "compress": {"model.onnx": "x", "item_ids.json": ["1"], "config.json": {}},
+            "compress": {"model.onnx": "x", "config.json": {}},
             "evaluate": {"metrics.json": METRICS, "latency.json": latencies()},
             "gate": {"verdict.json": verdict()},
             "register": {"registered.json": registered()},

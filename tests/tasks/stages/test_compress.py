@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from recsys_core.artifacts import Artifact, read_json
 from recsys_core.compression.export import export_onnx
+from recsys_core.compression.parts import bytes_by_part
 from recsys_core.compression.quantization import quantize
+from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import SERVED_FILES
@@ -23,6 +24,7 @@ from tasks.engine.stage import StageRun
 from tasks.stages import compress as compress_stage
 from tasks.stages.compress import CompressionConfig, compress
 from tasks.stages.distill import DistillationConfig
+from tasks.training.prepared import Prepared
 
 CONFIG = CompressionConfig(
     ffn_keep_share=0.75,
@@ -81,9 +83,9 @@ def test_it_writes_a_served_model_and_how_it_was_made(
     assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "parity.json"])
     figures = read_json(folder / "out" / "parity.json")
     n_bytes = sum(len(written[name]) for name in SERVED_FILES)
-    assert summary == {"ffn_dim": 12, "bytes": n_bytes, **figures}
+    parts = bytes_by_part(folder / "out")
+    assert summary == {"ffn_dim": 12, "bytes": n_bytes, "bytes_by_part": parts, **figures}
     scorer = Scorer(folder / "out")
-    assert scorer.item_ids == [f"i{idx}" for idx in range(1, 17)]
     network = load_model(trained_teacher.folder).config
     assert scorer.max_length == network.max_length == 8
     assert scorer.config["embedding_dim"] == network.embedding_dim
@@ -95,6 +97,16 @@ def test_it_writes_a_served_model_and_how_it_was_made(
         "network": network.model_dump() | {"ffn_dim": 12},
         "precision": "int8",
     }
+
+
+def test_an_empty_history_gets_the_most_popular_items(
+    compressed: tuple[Path, dict[str, Any]], obvious_world: Artifact
+) -> None:
+    items = Prepared(obvious_world).items
+    ranks = dict(zip(items["item_id"], cold_start_scores(items), strict=True))
+    (answer,) = Scorer(compressed[0] / "out").recommend([[]], k=16)
+    assert answer.item_ids == sorted(ranks, key=ranks.__getitem__, reverse=True)
+    assert answer.scores == sorted(ranks.values(), reverse=True)
 
 
 def test_the_served_model_scores_as_the_network_does(
@@ -176,7 +188,7 @@ def test_where_rounding_hurts_the_model_is_served_in_fp32(
 
     def quantize_another(_: Path, shipped: Path) -> None:
         graph = tmp_path / "other.onnx"
-        export_onnx(other.eval(), graph, active=range(1, 17), popularity=np.zeros(16))
+        export_onnx(other.eval(), graph, active=range(1, 17))
         quantize(graph, shipped)
 
     monkeypatch.setattr(compress_stage, "quantize", quantize_another)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.scorer import Scorer
 from tasks.contracts.registry import Registered
 from tasks.engine.stage import StageRun
@@ -77,7 +78,7 @@ def test_the_version_says_what_it_was_made_of(
     folder = registry.download("test-student", 1) / "artifacts" / "model"
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx",
-        "item_ids.json",
+        "item_ids.json.bz2",
         "config.json",
         "metrics.json",
         "model_card.md",
@@ -110,8 +111,8 @@ def test_what_answers_otherwise_than_its_source_gets_no_alias(
 ) -> None:
     register_body(run, made)
     registry.client.delete_registered_model_alias("test-student", CHALLENGER)
-    stored = registry.download("test-student", 1) / "artifacts" / "model" / "item_ids.json"
-    write_json(stored, read_json(stored)[::-1])
+    stored = registry.download("test-student", 1) / "artifacts" / "model"
+    write_item_ids(stored, Scorer(stored).item_ids[::-1])
     with pytest.raises(SmokeTestError, match="stays without an alias"):
         register_body(run, made)
     assert registry.version_of("test-student", CHALLENGER) is None
@@ -120,17 +121,15 @@ def test_what_answers_otherwise_than_its_source_gets_no_alias(
 def test_a_catalogue_of_one_item_can_be_registered(
     run: StageRun, made: Made, registry: Registry, tmp_path: Path
 ) -> None:
-    import numpy as np
-
     from recsys_core.compression.export import export_onnx
     from recsys_core.compression.quantization import quantize
     from recsys_core.models.recommender import ModelConfig, Recommender
 
     compressed = made("compressed")
     shape = ModelConfig(embedding_dim=16, n_layers=1, n_heads=1, ffn_dim=8, max_length=2)
-    export_onnx(Recommender(1, shape), tmp_path / "a.onnx", active=[1], popularity=np.zeros(1))
+    export_onnx(Recommender(1, shape), tmp_path / "a.onnx", active=[1])
     quantize(tmp_path / "a.onnx", compressed.folder / "model.onnx")
-    write_json(compressed.folder / "item_ids.json", ["only"])
+    write_item_ids(compressed.folder, ["only"])
     config = read_json(compressed.folder / "config.json")
     write_json(compressed.folder / "config.json", {**config, "n_items": 1, "max_length": 2})
     assert register_body(run, made, compressed=compressed)["version"] == 1
@@ -141,6 +140,6 @@ def test_a_catalogue_of_one_item_can_be_registered(
 
 def test_a_missing_file_says_so(run: StageRun, made: Made) -> None:
     compressed = made("compressed")
-    (compressed.folder / "item_ids.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"item_ids\.json"):
+    (compressed.folder / "item_ids.json.bz2").unlink()
+    with pytest.raises(FileNotFoundError, match=r"item_ids\.json\.bz2"):
         register_body(run, made, compressed=compressed)

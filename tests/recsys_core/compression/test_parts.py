@@ -1,0 +1,40 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from recsys_core.compression.parts import bytes_by_part
+from recsys_core.compression.quantization import quantize
+from recsys_core.models.recommender import Recommender
+from recsys_core.serving.folder import served_bytes, write_item_ids
+from recsys_core.serving.scorer import FORMAT
+
+
+@pytest.mark.parametrize(("precision", "width"), [("int8", 1), ("fp32", 4)])
+def test_every_byte_has_a_part(
+    model: Recommender,
+    graph: Path,
+    active: list[int],
+    tmp_path: Path,
+    precision: str,
+    width: int,
+) -> None:
+    if precision == "int8":
+        quantize(graph, tmp_path / "model.onnx")
+    else:
+        (tmp_path / "model.onnx").write_bytes(graph.read_bytes())
+    write_item_ids(tmp_path, ["1"])
+    (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT}))
+
+    parts = bytes_by_part(tmp_path)
+
+    assert sum(parts.values()) == served_bytes(tmp_path)
+    assert parts["item table"] == width * 32 * len(active)
+    assert parts["linear layers"] == width * 2 * (6 * 32 * 32 + 3 * 32 * 24)
+    assert parts["norms and biases"] == 4 * (2 * 10 * 32 + 2 * 32)
+    learned = model.config.positions == "learned"
+    assert parts["positions"] == (width * 12 * 32 if learned else 0)
+    n_scales = len(active) + 2 * (7 * 32 + 2 * 24) + (12 if learned else 0)
+    assert parts["scales"] == (2 * n_scales if precision == "int8" else 0)
+    assert parts["configuration"] == len('{"format": 2}')
+    assert 0 < parts["structure"] < 20_000
