@@ -36,7 +36,10 @@ Compress = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def compress_in(
-    obvious_world: Artifact, trained_teacher: Artifact, soft_labels: Artifact
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    teacher_check: Artifact,
+    soft_labels: Artifact,
 ) -> Compress:
     """Compress the teacher in a folder; the same folder again is a rerun."""
 
@@ -54,6 +57,7 @@ def compress_in(
             distillation=DistillationConfig(),
             prepared=obvious_world,
             student=trained_teacher,
+            teacher_check=teacher_check,
             soft_labels=soft_labels,
         )
 

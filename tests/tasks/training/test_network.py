@@ -46,6 +46,7 @@ def train(
     make_run: Callable[[str], StageRun],
     obvious_world: Artifact,
     trained_teacher: Artifact,
+    teacher_check: Artifact,
     soft_labels: Artifact,
     tiny_network: NetworkConfig,
     full_training: TeacherPlan,
@@ -81,6 +82,7 @@ def train(
             student=network,
             prepared=obvious_world,
             teacher=trained_teacher,
+            teacher_check=teacher_check,
             soft_labels=labels or soft_labels,
         )
         return run, summary
