@@ -23,7 +23,7 @@ def trusted_labels(
         trust: The setting `distillation.trust`.
     """
     check = TeacherCheck.load(teacher_check)
-    left_out = [part.slice for part in check.left_out(trust, labels.description.teacher)]
+    left_out = {part.slice for part in check.left_out(trust, labels.description.teacher)}
     if not left_out:
         return None
     slices = PositionSlices(
@@ -31,7 +31,7 @@ def trusted_labels(
     )
 
     def trusted(lengths: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        masks = slices.of(lengths, targets)
-        return ~np.logical_or.reduce([masks[name] for name in left_out])
+        masks = slices.of(lengths, targets).items()
+        return ~np.logical_or.reduce([mask for name, mask in masks if name in left_out])
 
     return trusted

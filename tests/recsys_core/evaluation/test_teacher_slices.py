@@ -83,8 +83,9 @@ def test_a_slice_is_worse_if_chance_does_not_explain_it(
     slices: PositionSlices, teacher: float, popularity: float, *, worse: bool
 ) -> None:
     ndcg = _ndcg(teacher=teacher, popularity=popularity)
-    for lengths, name in ((10, "cold_users"), (11, "warm_users")):
-        comparison = _compared(slices, ndcg, lengths=lengths)[name]
+    cold = _compared(slices, ndcg, lengths=10)["cold_users"]
+    warm = _compared(slices, ndcg, lengths=11)["warm_users"]
+    for comparison in (cold, warm):
         assert comparison.worse == worse
         assert comparison.baseline == "popularity"
         assert (comparison.n_cases, comparison.n_users) == (N_USERS, N_USERS)
