@@ -100,7 +100,7 @@ def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, 
     from recsys_core.models.checkpoint import load_model
     from recsys_core.models.ensemble import Ensemble, load_recommender
     from recsys_core.models.ranker import model_ranker
-    from tasks.stages.evaluate import baselines
+    from tasks.training.baselines import baselines
 
     whole = load_recommender(teacher.folder)
     models = {"teacher": model_ranker(whole)}

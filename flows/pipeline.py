@@ -169,5 +169,5 @@ PIPELINE = Pipeline(
     Step(register, config="registry"),
     Step(gate, config="gate"),
     Step(promote, config="registry"),
-    Step(report),
+    Step(report, trust="distillation.trust"),
 )

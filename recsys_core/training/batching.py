@@ -7,7 +7,7 @@ large one. (seed, epoch) determines all random draws, so a resumed epoch gets th
 uninterrupted one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,10 @@ class Batch(NamedTuple):
 Labels = StateLabels | SparseLabels
 """The soft labels of resident histories."""
 
+Trusted = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""Which soft labels count, given the events of the user's whole history that lie before each
+target, and the targets."""
+
 
 class _WindowBatch(NamedTuple):
     """Windows of events [start, end); with labels of windows, the row of each one's first."""
@@ -91,6 +95,7 @@ class TrainingSet:
         batch_size: Windows in a batch.
         labels: Soft labels for the same buckets. The windows of factorized ones are the windows of
             training. With sparse ones, or None, windows begin anywhere.
+        trusted: Labels that don't count are left out; None: all count.
         recent: The users of a warm start; None: all users.
         with_context: Whether batches hold the kinds and times of events.
         exclude_seen: Whether serving leaves out the items of the history. Then an item that the
@@ -114,6 +119,7 @@ class TrainingSet:
         max_length: int,
         batch_size: int,
         labels: SoftLabels | None = None,
+        trusted: Trusted | None = None,
         recent: Recent | None = None,
         with_context: bool = False,
         exclude_seen: bool = False,
@@ -123,6 +129,7 @@ class TrainingSet:
         self._max_length = max_length
         self._batch_size = batch_size
         self._labels = labels
+        self._trusted = trusted
         self._recent = recent
         self._with_context = with_context
         self._exclude_seen = exclude_seen
@@ -176,6 +183,7 @@ class TrainingSet:
                 ends,
                 labels=labels,
                 label_rows=label_rows,
+                trusted=self._trusted,
                 with_context=self._with_context,
                 exclude_seen=self._exclude_seen,
             )
@@ -285,13 +293,15 @@ def make_batch(
     *,
     labels: Labels | None = None,
     label_rows: NDArray[np.int64] | None = None,
+    trusted: Trusted | None = None,
     with_context: bool = False,
     exclude_seen: bool = False,
 ) -> Batch:
     """Cut windows of events [start, end) out of resident histories; the last is a target only.
 
     Events with target weight 0 are input and never targets. `label_rows` are the rows of the
-    windows' first labels in the factorized layout.
+    windows' first labels in the factorized layout. A label that is not `trusted` is left out, as if
+    its position had none.
     """
     lengths = ends - starts - 1
     events = starts[:, None] + np.arange(lengths.max())
@@ -301,10 +311,16 @@ def make_batch(
     weights = np.where(valid, histories.target_weights[inside + 1], 0)
     is_target = weights > 0
     targets = np.where(is_target, histories.items[inside + 1], 0)
+    is_trusted = None
+    if labels is not None and trusted is not None:
+        n_before = events + 1 - _first_events(histories, starts)[:, None]
+        is_trusted = trusted(n_before[is_target], targets[is_target])
     states = None
     if isinstance(labels, StateLabels) and label_rows is not None:
         rows = (label_rows[:, None] + np.arange(events.shape[1]))[is_target]
         states = labels.states[rows] * labels.scales[rows, None]
+        if is_trusted is not None:
+            states[~is_trusted] = np.nan
     weights = weights[is_target]
     are_equal = not len(weights) or weights.min() == weights.max()
     return Batch(
@@ -314,16 +330,22 @@ def make_batch(
         None if are_equal else torch.from_numpy(weights),
         event_context(histories, inside) if with_context else None,
         _earlier_items(histories, starts) if exclude_seen else None,
-        sparse_batch(labels, events[is_target]) if isinstance(labels, SparseLabels) else None,
+        sparse_batch(labels, events[is_target], is_trusted)
+        if isinstance(labels, SparseLabels)
+        else None,
     )
+
+
+def _first_events(histories: ResidentHistories, events: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first event of the user of each of these events."""
+    return histories.starts[np.searchsorted(histories.starts, events, side="right") - 1]
 
 
 def _earlier_items(
     histories: ResidentHistories, starts: NDArray[np.int64]
 ) -> Int[Tensor, "batch earlier"]:
     """The items of each user before a window, the newest `_EARLIER_EVENTS` at most."""
-    users = np.searchsorted(histories.starts, starts, side="right") - 1
-    lengths = np.minimum(starts - histories.starts[users], _EARLIER_EVENTS)
+    lengths = np.minimum(starts - _first_events(histories, starts), _EARLIER_EVENTS)
     before = np.arange(lengths.max(), dtype=np.int64)
     events = starts[:, None] - 1 - before
     items = np.where(before < lengths[:, None], histories.items[np.maximum(events, 0)], 0)

@@ -46,15 +46,20 @@ class SparseBatch(NamedTuple):
         return self._replace(top_ids=rows_of(self.top_ids), sample_ids=drawn)
 
 
-def sparse_batch(labels: SparseLabels, events: NDArray[np.int64]) -> SparseBatch:
+def sparse_batch(
+    labels: SparseLabels, events: NDArray[np.int64], trusted: NDArray[np.bool_] | None = None
+) -> SparseBatch:
     """The labels of some events.
 
     Args:
         labels: Of the resident histories.
         events: The event up to which the history is read, for each position with a target.
+        trusted: Which of these labels count; the others are left out. None: all.
     """
     rows = labels.rows[events]
     known = rows >= 0
+    if trusted is not None:
+        known &= trusted
 
     def at_events(values: NDArray[np.generic] | None, dtype: type[np.generic]) -> Tensor | None:
         if values is None:

@@ -23,6 +23,11 @@ class Validator:
         exclude_seen: Whether items in the history are left out of the candidates.
         max_cases: Stop reading at this many cases.
 
+    Attributes:
+        user_ids: The user of each case.
+        lengths: Number of events before each case's target.
+        targets: item_idx of each case's target.
+
     Raises:
         ValueError: The validation window holds no event to rank.
     """
@@ -51,6 +56,9 @@ class Validator:
                 "is impossible. Make prepare.validation_days longer or check the run date."
             )
             raise ValueError(msg)
+        self.user_ids = [user for cases in self._buckets for user in cases.user_id]
+        self.lengths = np.concatenate([cases.positions for cases in self._buckets])
+        self.targets = np.concatenate([cases.targets for cases in self._buckets])
 
     def __call__(self, model: AnyRecommender) -> float:
         """Mean over users of NDCG@10."""
@@ -58,9 +66,12 @@ class Validator:
 
     def by_user(self, ranker: Ranker) -> Values:
         """NDCG@10 of each user, always in the same order."""
+        return mean_per_user(self.by_case(ranker), self.user_ids)
+
+    def by_case(self, ranker: Ranker) -> Values:
+        """NDCG@10 of each case."""
         ranks = [
             rank_targets(ranker, cases, self._candidates, exclude_seen=self._exclude_seen)
             for cases in self._buckets
         ]
-        users = [user for cases in self._buckets for user in cases.user_id]
-        return mean_per_user(ndcg_at_k(np.concatenate(ranks), 10), users)
+        return ndcg_at_k(np.concatenate(ranks), 10)

@@ -1,7 +1,13 @@
 """Files of the teacher: the night's plan, its lineage, and the result of its check."""
 
+from typing import Literal
+
+from recsys_core.evaluation.teacher_slices import SliceComparison
 from recsys_core.json_file import JsonFile
 from recsys_core.training.retraining import TrainingMode
+
+Trust = Literal["by_slice", "everywhere"]
+"""Where soft labels count: except on slices with a worse teacher, or everywhere."""
 
 
 class TeacherPlan(JsonFile):
@@ -62,7 +68,11 @@ class TeacherCheck(JsonFile):
     """How the teacher compares.
 
     Attributes:
-        ndcg_at_10: NDCG@10 on validation events of "teacher", "popularity" and "last teacher".
+        teacher: Its key.
+        ndcg_at_10: NDCG@10 on validation events of "teacher", "popularity", "item_knn" and
+            "last teacher".
+        cold_user_events: A user is cold after at most this many events.
+        slices: The teacher on slices of these events.
         objections: What speaks against the teacher; empty if it passed.
         lineage: The teacher's.
         version: Its version in the registry.
@@ -70,7 +80,21 @@ class TeacherCheck(JsonFile):
 
     file_name = "check.json"
 
+    teacher: str
     ndcg_at_10: dict[str, float]
+    cold_user_events: int
+    slices: tuple[SliceComparison, ...]
     objections: list[str]
     lineage: Lineage
     version: int
+
+    def left_out(self, trust: Trust, labels_of: str) -> tuple[SliceComparison, ...]:
+        """The slices whose soft labels don't count.
+
+        Args:
+            trust: The setting `distillation.trust`.
+            labels_of: The teacher that the labels are of. Nothing is known of another one's.
+        """
+        if trust == "everywhere" or labels_of != self.teacher:
+            return ()
+        return tuple(comparison for comparison in self.slices if comparison.worse)

@@ -1,4 +1,8 @@
-"""Check the teacher: the night stops if it ranks worse than popularity or the last teacher."""
+"""Check the teacher: the night stops if it ranks worse than popularity or the last teacher.
+
+It is also compared by slices, see `recsys_core.evaluation.teacher_slices`: its labels don't count
+where it ranks worse than a baseline.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -8,18 +12,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact, is_finished
-from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
-from recsys_core.evaluation.baselines import popularity_ranker
-from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
-from recsys_core.evaluation.ranking import rank_targets
+from recsys_core.data.histories.cases import CaseHistories, Ranker
+from recsys_core.evaluation.metrics import Values, mean_per_user
 from recsys_core.evaluation.statistics import paired_difference
+from recsys_core.evaluation.teacher_slices import PositionSlices, SliceComparison, compare_slices
 from recsys_core.models.ensemble import AnyRecommender, load_recommender, member_folder
 from recsys_core.models.ranker import model_ranker
 from recsys_core.settings import Settings
+from recsys_core.training.validation import Validator
 from tasks.contracts.network import Curve
 from tasks.contracts.teacher import Lineage, TeacherCheck, TeacherPlan
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import TEACHER_FILES, Registry, RegistryConfig, teacher_name
+from tasks.training.baselines import baselines
 from tasks.training.prepared import Prepared
 
 
@@ -40,13 +45,23 @@ class TeacherCheckConfig(Settings):
     n_resamples: int = Field(
         default=1000, ge=100, le=100_000, description="Bootstrap samples of the users"
     )
+    cold_user_events: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="A user with at most this many events is cold; cold and warm users are slices "
+        "on which the teacher is compared with popularity",
+    )
+    min_slice_users: int = Field(
+        default=50, ge=1, description="On a slice of fewer users the teacher's labels always count"
+    )
 
 
 class TeacherRefusedError(RuntimeError):
     """The teacher ranks no better than recent popularity, or worse than the last teacher."""
 
 
-@stage(output="teacher_check", version=1, libraries=("numpy", "polars", "torch"))
+@stage(output="teacher_check", version=2, libraries=("numpy", "polars", "scipy", "torch"))
 def check_teacher(
     run: StageRun,
     config: TeacherCheckConfig,
@@ -76,27 +91,34 @@ def check_teacher(
     data = Prepared(prepared)
     rankers: dict[str, Ranker] = {
         "teacher": model_ranker(load_recommender(teacher.folder)),
-        "popularity": popularity_ranker(
-            *(data.items[name].to_numpy() for name in ("recent_count", "train_count"))
-        ),
+        **baselines(data),
     }
     last = _last_teacher(teacher, teacher_plan)
     if last is not None:
         rankers["last teacher"] = widened(load_recommender(last.folder), len(data.items))
-    values = _ndcg_by_user(data, rankers, config.max_cases)
+    validator = data.validator(config.max_cases)
+    by_case = {name: validator.by_case(ranker) for name, ranker in rankers.items()}
+    values = {name: mean_per_user(ndcg, validator.user_ids) for name, ndcg in by_case.items()}
     means = {ranker: float(by_user.mean()) for ranker, by_user in values.items()}
     objections = list(_objections(values, config))
     if objections and config.enabled:
         raise TeacherRefusedError(_refusal(objections))
+    slices = _compare_slices(by_case, validator, data, config)
+    worse = [comparison.sentence for comparison in slices if comparison.worse]
+    for sentence in worse:
+        run.logger.warning("The teacher ranks worse than a baseline. %s", sentence)
     lineage = Lineage.load(teacher)
     check = TeacherCheck(
+        teacher=teacher.key,
         ndcg_at_10=means,
+        cold_user_events=config.cold_user_events,
+        slices=slices,
         objections=objections,
         lineage=lineage,
         version=_register(run, registry, name, run_date, teacher, lineage, means),
     )
     check.save(run.out)
-    return check.model_dump(include={"version", "ndcg_at_10", "objections"})
+    return check.model_dump(include={"version", "ndcg_at_10", "objections"}) | {"worse_on": worse}
 
 
 def widened(model: AnyRecommender, n_items: int) -> Ranker:
@@ -127,26 +149,22 @@ def _last_teacher(teacher: Artifact, teacher_plan: Artifact) -> Artifact | None:
     return Artifact("train_teacher", key, folder) if is_finished(folder) else None
 
 
-def _ndcg_by_user(
-    data: Prepared, rankers: Mapping[str, Ranker], max_cases: int
-) -> dict[str, NDArray[np.float64]]:
-    """NDCG@10 on validation events by ranker: one mean per user."""
-    candidates = candidate_mask(data.items, "validation")
-    ranks: dict[str, list[NDArray[np.int64]]] = {name: [] for name in rankers}
-    users: list[str] = []
-    for bucket in data.buckets:
-        cases = read_cases(bucket, data.items, "validation", exclude_seen=data.exclude_seen)
-        users += cases.user_id
-        for name, ranker in rankers.items():
-            ranks[name].append(
-                rank_targets(ranker, cases, candidates, exclude_seen=data.exclude_seen)
-            )
-        if len(users) >= max_cases:
-            break
-    return {
-        name: mean_per_user(ndcg_at_k(np.concatenate(by_bucket), 10), users)
-        for name, by_bucket in ranks.items()
-    }
+def _compare_slices(
+    ndcg: Mapping[str, Values], cases: Validator, data: Prepared, config: TeacherCheckConfig
+) -> tuple[SliceComparison, ...]:
+    slices = PositionSlices(
+        data.items["train_count"].to_numpy(), cold_user_events=config.cold_user_events
+    )
+    comparisons = compare_slices(
+        slices,
+        ndcg,
+        user_ids=cases.user_ids,
+        lengths=cases.lengths,
+        targets=cases.targets,
+        min_users=config.min_slice_users,
+        n_resamples=config.n_resamples,
+    )
+    return tuple(comparisons)
 
 
 def _objections(

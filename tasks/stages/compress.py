@@ -39,12 +39,14 @@ from recsys_core.serving.folder import served_bytes, write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
+from recsys_core.training.batching import Trusted
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
+from tasks.training.trust import trusted_labels
 
 
 class CompressionConfig(Settings):
@@ -93,6 +95,7 @@ def compress(
     distillation: DistillationConfig,
     prepared: Artifact,
     student: Artifact,
+    teacher_check: Artifact,
     soft_labels: Artifact,
 ) -> Summary:
     """Write the served model, `parity.json` and the recovery's `curve.json`."""
@@ -103,7 +106,9 @@ def compress(
     if keep < model.config.ffn_dim:
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
-        _recover(run, model, data, config.recovery, distillation, soft_labels)
+        labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
+        trusted = trusted_labels(data, teacher_check, labels, distillation.trust)
+        _recover(run, model, data, config.recovery, distillation, labels, trusted)
     figures = _export(run, model.cpu(), data, config, student, calibration)
     figures.save(run.out)
     parts = bytes_by_part(run.out)
@@ -181,10 +186,10 @@ def _recover(
     data: Prepared,
     config: TrainingConfig,
     distillation: DistillationConfig,
-    soft_labels: Artifact,
+    labels: SoftLabels,
+    trusted: Trusted | None,
 ) -> None:
-    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
-    training_set = training_set_of(data, model.max_length, config, labels=labels)
+    training_set = training_set_of(data, model.max_length, config, labels=labels, trusted=trusted)
     if model.content is not None:  # so that the vectors of cold items, content only, stay
         model.content.requires_grad_(False)
     curve = fit(

@@ -23,6 +23,7 @@ from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.losses.selection import seen_items
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
+from tasks.contracts.teacher import Trust
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import (
     TRAINING_LIBRARIES,
@@ -32,6 +33,7 @@ from tasks.training.network import (
     training_set_of,
 )
 from tasks.training.prepared import Prepared
+from tasks.training.trust import trusted_labels
 
 _DIVERGENCES = {
     "forward_kl": forward_kl,
@@ -63,9 +65,15 @@ class DistillationConfig(Settings):
     initialise: Literal["teacher", "random"] = Field(
         default="teacher", description="First weights: as much of the teacher as fits, or random"
     )
+    trust: Trust = Field(
+        default="by_slice",
+        description="by_slice: soft labels don't count for cold users, warm users or tail items if "
+        "the teacher ranks validation events of these worse than popularity, or than item-kNN in "
+        "the tail; everywhere: all labels count",
+    )
 
 
-@stage(output="student", version=5, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=6, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,
@@ -73,6 +81,7 @@ def distill(
     student: NetworkConfig,
     prepared: Artifact,
     teacher: Artifact,
+    teacher_check: Artifact,
     soft_labels: Artifact,
 ) -> Summary:
     """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of the student."""
@@ -81,7 +90,13 @@ def distill(
     if config.initialise == "teacher":
         initialise_from_teacher(model, load_recommender(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
-    training_set = training_set_of(data, model.max_length, student.training, labels=labels)
+    training_set = training_set_of(
+        data,
+        model.max_length,
+        student.training,
+        labels=labels,
+        trusted=trusted_labels(data, teacher_check, labels, config.trust),
+    )
     summary = train_and_save(
         run,
         model,

@@ -12,12 +12,7 @@ from pydantic import Field
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
-from recsys_core.evaluation.baselines import (
-    cold_start_scores,
-    item_knn_ranker,
-    item_similarities,
-    popularity_ranker,
-)
+from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.evaluation.results import (
     ChampionNote,
@@ -37,6 +32,7 @@ from recsys_core.settings import Settings
 from tasks.contracts.evaluation import Latencies, Latency
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import RegistryConfig, load_scorer
+from tasks.training.baselines import baselines
 from tasks.training.prepared import Prepared
 
 _LATENCY_REQUESTS = 50
@@ -159,16 +155,6 @@ def _trained_on_window(scorer: Scorer, data: Prepared, config: EvaluationConfig)
             f"{config.split} window, {window_start}."
         )
     return None
-
-
-def baselines(data: Prepared) -> dict[str, Ranker]:
-    """Popularity and item-kNN, by name."""
-    recent, trained = (data.items[name].to_numpy() for name in ("recent_count", "train_count"))
-    similarities = item_similarities(data.buckets, len(data.items))
-    return {
-        "popularity": popularity_ranker(recent, trained),
-        "item_knn": item_knn_ranker(similarities, recent),
-    }
 
 
 def _rank(

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_manifest
+from recsys_core.data.soft_labels.description import SoftLabelDescription
 from recsys_core.evaluation.results import (
     MODELS,
     EvaluationMetrics,
@@ -23,6 +24,7 @@ from tasks.contracts.network import Curve
 from tasks.contracts.recipe import Recipe
 from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
+from tasks.contracts.teacher import TeacherCheck, Trust
 from tasks.contracts.validation import ValidationReport
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.html.plots import (
@@ -64,11 +66,12 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=2, libraries=("jinja2", "matplotlib", "numpy"))
+@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy"))
 def report(
     run: StageRun,
     *,
     run_date: date,
+    trust: Trust,
     ingested: Artifact,
     validated: Artifact,
     prepared: Artifact,
@@ -90,14 +93,15 @@ def report(
     Args:
         run: The output's folder.
         run_date: The night's date.
+        trust: Where soft labels count.
         ingested: `ingest.json`.
         validated: `validation.json`.
         prepared: `split.json`.
         recipe: `recipe.json`.
         teacher_plan: Listed under provenance, as every output is.
         teacher: `curve.json`.
-        teacher_check: Listed under provenance.
-        soft_labels: Listed under provenance.
+        teacher_check: `check.json`.
+        soft_labels: `soft_labels.json`.
         student: `curve.json`.
         control: `curve.json`.
         compressed: Listed under provenance.
@@ -120,6 +124,9 @@ def report(
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
         "choices": Recipe.load(recipe).choices,
+        "label_sentences": _label_sentences(
+            TeacherCheck.load(teacher_check), SoftLabelDescription.load(soft_labels).teacher, trust
+        ),
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
@@ -276,6 +283,21 @@ def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_in_words(part)}" for name, part in sorted(value.items()))
     return str(value)
+
+
+def _label_sentences(check: TeacherCheck, labels_of: str, trust: Trust) -> list[str]:
+    """Where soft labels don't count and why; one sentence if they count everywhere."""
+    if labels_of != check.teacher:
+        return [f"The labels are of another teacher, {labels_of}; all of them count."]
+    if left_out := check.left_out(trust, labels_of):
+        return [f"{part.sentence} The teacher's labels don't count there." for part in left_out]
+    if worse := check.left_out("by_slice", labels_of):
+        why = "All labels count, because distillation.trust is everywhere."
+        return [*(part.sentence for part in worse), why]
+    return [
+        "The teacher's labels count everywhere: neither for cold users, nor for warm users, nor on "
+        "tail items does it rank worse than a baseline beyond chance."
+    ]
 
 
 def _curves(networks: Mapping[str, Artifact]) -> dict[str, Curve]:

@@ -14,7 +14,7 @@ from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.models.checkpoint import save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
-from recsys_core.training.batching import Recent, TrainingSet
+from recsys_core.training.batching import Recent, TrainingSet, Trusted
 from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.gradients import Loss
@@ -103,6 +103,7 @@ def training_set_of(
     config: TrainingConfig,
     *,
     labels: SoftLabels | None = None,
+    trusted: Trusted | None = None,
     recent: Recent | None = None,
     with_context: bool = False,
 ) -> TrainingSet:
@@ -112,6 +113,7 @@ def training_set_of(
         max_length=max_length,
         batch_size=config.batch_size,
         labels=labels,
+        trusted=trusted,
         recent=recent,
         with_context=with_context,
         exclude_seen=data.exclude_seen,

@@ -25,6 +25,7 @@ from tasks.stages.train_teacher import train_teacher
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
 from tasks.training.network import NetworkConfig
 from tasks.training.teacher import TeacherConfig
+from tests.teacher_check import made_up_check
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +94,14 @@ def soft_labels(
         teacher=trained_teacher,
     )
     return Artifact("write_soft_labels", "labels-key", folder)
+
+
+@pytest.fixture(scope="session")
+def teacher_check(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The check of a teacher that is worse than a baseline on no slice."""
+    folder = tmp_path_factory.mktemp("teacher_check")
+    made_up_check().save(folder)
+    return Artifact("check_teacher", "check-key", folder)
 
 
 @pytest.fixture(scope="session")

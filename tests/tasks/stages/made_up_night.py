@@ -10,6 +10,7 @@ import polars as pl
 
 from recsys_core.artifacts import Artifact, digest, publish, write_json
 from recsys_core.data.histories.targets import TargetConfig
+from recsys_core.data.soft_labels.description import FORMAT_VERSION, SoftLabelDescription
 from recsys_core.evaluation.gate import evaluate_rules
 from recsys_core.evaluation.gate_config import GateConfig, GateRule
 from recsys_core.evaluation.results import (
@@ -28,9 +29,11 @@ from tasks.contracts.network import Curve, Epoch
 from tasks.contracts.recipe import Recipe
 from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
+from tasks.contracts.teacher import Trust
 from tasks.contracts.validation import ExpectationOutcome, ExpectationResult, ValidationReport
 from tasks.engine.stage import StageRun
 from tasks.stages.report import report
+from tests.teacher_check import made_up_check
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}{2}$'
 SIZES = {
@@ -65,6 +68,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.trust: Trust = "by_slice"
         self.files: dict[str, dict[str, Any]] = {
             "ingest": {"ingest.json": ingest_result()},
             "validate": {"validation.json": validation_report()},
@@ -72,8 +76,8 @@ class World:
             "choose_recipe": {"recipe.json": RECIPE},
             "plan_teacher": {"plan.json": {}},
             "train_teacher": {Curve.file_name: curve(40, 0.17)},
-            "check_teacher": {"check.json": {}},
-            "write_soft_labels": {"labels.json": {}},
+            "check_teacher": {"check.json": made_up_check()},
+            "write_soft_labels": {"soft_labels.json": soft_labels()},
             "distill": {Curve.file_name: curve(30, 0.155)},
             "control": {Curve.file_name: curve(30, 0.135)},
             "compress": {"model.onnx": "x", "config.json": {}},
@@ -91,6 +95,7 @@ class World:
         summary = report.body(
             run,
             run_date=date(2026, 3, 1),
+            trust=self.trust,
             ingested=made["ingest"],
             validated=made["validate"],
             prepared=made["prepare"],
@@ -185,6 +190,22 @@ def latencies() -> Latencies:
     measured = {"teacher": 2.31, "student": 0.74, "control": 0.74, "compressed": 0.312}
     models = {model: Latency(latency_ms_p50=latency) for model, latency in measured.items()}
     return Latencies(models=models)
+
+
+def soft_labels(teacher: str = "teacher-key") -> SoftLabelDescription:
+    return SoftLabelDescription(
+        format_version=FORMAT_VERSION,
+        layout="sparse",
+        teacher=teacher,
+        item_index_sha256="ab" * 32,
+        n_items=3_883,
+        trained_through=None,
+        columns=("top_ids",),
+        top_k=10,
+        rows=900_000,
+        bytes=9_000_000,
+        sha256={},
+    )
 
 
 def registered(name: str = "demo-student") -> Registered:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -53,7 +54,12 @@ def check(
     """Run the stage and return its `check.json`."""
     assert workspace.exists()
 
-    def run_stage(teacher: Artifact, last: Artifact | None = None, **changes: Any) -> TeacherCheck:
+    def run_stage(
+        teacher: Artifact,
+        last: Artifact | None = None,
+        prepared: Artifact = obvious_world,
+        **changes: Any,
+    ) -> TeacherCheck:
         run = make_run("check")
         plan = tmp_path / "plan"
         key = None if last is None else last.key
@@ -64,7 +70,7 @@ def check(
             registry=RegistryConfig(),
             name="test",
             run_date=date(2026, 3, 10),
-            prepared=obvious_world,
+            prepared=prepared,
             teacher_plan=Artifact("plan_teacher", "plan", plan),
             teacher=teacher,
         )
@@ -124,6 +130,53 @@ def test_a_teacher_below_popularity_stops_the_night(
         check(untrained)
     assert Registry(workspace, RegistryConfig()).versions("test-teacher") == []
     assert check(untrained, enabled=False).objections
+
+
+@pytest.fixture
+def other_habits(obvious_world: Artifact, tmp_path: Path) -> Artifact:
+    """The obvious world, but users with at most 6 events go on to one popular item.
+
+    No training event says so. Those who had the item are gone.
+    """
+    prepared = Artifact("prepare", "other", tmp_path / "other")
+    shutil.copytree(obvious_world.folder, prepared.folder)
+    popular = 7
+    items = pl.read_parquet(prepared.file("items.parquet"))
+    recent = pl.when(pl.col("item_idx") == popular).then(1000).otherwise("recent_count")
+    items.with_columns(recent_count=recent).write_parquet(prepared.file("items.parquet"))
+    history, end = pl.col("item_idx"), pl.col("train_end")
+    walked = pl.concat_list(history.list.head(end), pl.lit(popular, pl.Int32), history.list.tail(1))
+    for path in prepared.file("histories").glob("*.parquet"):
+        users = pl.read_parquet(path).filter((end > 6) | ~history.list.contains(popular))
+        changed = pl.when(end <= 6).then(walked).otherwise(history)
+        users.with_columns(item_idx=changed).write_parquet(path)
+    return prepared
+
+
+def test_it_says_on_which_slice_the_teacher_is_worse(
+    check: Check, trained_teacher: Artifact, other_habits: Artifact
+) -> None:
+    changes = {"cold_user_events": 6, "min_slice_users": 10}
+    checked = check(trained_teacher, prepared=other_habits, **changes)
+    assert checked.teacher == "teacher-key"
+    assert checked.cold_user_events == 6
+    by_name = {comparison.slice: comparison for comparison in checked.slices}
+    cold, warm = by_name["cold_users"], by_name["warm_users"]
+    assert min(cold.n_users, warm.n_users) > 10
+    assert cold.teacher_ndcg_at_10 < 0.9 < cold.baseline_ndcg_at_10
+    assert warm.teacher_ndcg_at_10 > warm.baseline_ndcg_at_10
+    assert checked.left_out("by_slice", "teacher-key") == (cold,)
+    assert checked.left_out("everywhere", "teacher-key") == ()
+    assert checked.left_out("by_slice", "another one") == ()
+    few = check(trained_teacher, prepared=other_habits, **changes | {"min_slice_users": 50})
+    assert few.left_out("by_slice", "teacher-key") == ()
+
+
+def test_a_good_teacher_is_worse_nowhere(check: Check, trained_teacher: Artifact) -> None:
+    checked = check(trained_teacher, min_slice_users=1)
+    assert {comparison.slice for comparison in checked.slices} >= {"cold_users", "head", "mid"}
+    assert not any(comparison.worse for comparison in checked.slices)
+    assert checked.ndcg_at_10.keys() == {"teacher", "popularity", "item_knn"}
 
 
 def test_a_teacher_that_is_worse_than_the_last_one_stops_the_night(

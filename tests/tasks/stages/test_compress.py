@@ -25,6 +25,7 @@ from tasks.stages import compress as compress_stage
 from tasks.stages.compress import CompressionConfig, compress
 from tasks.stages.distill import DistillationConfig
 from tasks.training.prepared import Prepared
+from tests.teacher_check import made_up_check
 
 CONFIG = CompressionConfig(
     ffn_keep_share=0.75,
@@ -38,7 +39,10 @@ Compress = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def compress_in(
-    obvious_world: Artifact, trained_teacher: Artifact, soft_labels: Artifact
+    obvious_world: Artifact,
+    trained_teacher: Artifact,
+    teacher_check: Artifact,
+    soft_labels: Artifact,
 ) -> Compress:
     """Compress the teacher in a folder; the same folder again is a rerun."""
 
@@ -46,6 +50,7 @@ def compress_in(
         folder: Path,
         config: CompressionConfig = CONFIG,
         progress: Progress = silent,
+        check: Artifact = teacher_check,
     ) -> dict[str, Any]:
         run = replace(StageRun.bare(folder, folder / "out"), progress=progress)
         for path in (run.out, run.scratch):
@@ -56,6 +61,7 @@ def compress_in(
             distillation=DistillationConfig(),
             prepared=obvious_world,
             student=trained_teacher,
+            teacher_check=check,
             soft_labels=soft_labels,
         )
 
@@ -126,6 +132,19 @@ def test_recovery_trains_for_the_epochs_that_were_asked_for(
     curve = read_json(compressed[0] / "out" / "curve.json")
     assert [point["epoch"] for point in curve] == [1, 2]
     assert max(point["validation_ndcg_at_10"] for point in curve) > 0.9
+
+
+def test_recovery_leaves_out_labels_that_do_not_count(
+    compress_in: Compress, compressed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    check = Artifact("check_teacher", "worse", tmp_path / "check")
+    made_up_check("cold_users").save(check.folder)
+    compress_in(tmp_path, check=check)
+    losses = [
+        [epoch["loss"] for epoch in read_json(folder / "out" / "curve.json")]
+        for folder in (tmp_path, compressed[0])
+    ]
+    assert losses[0][0] < losses[1][0]
 
 
 def test_recovery_keeps_the_vectors_of_cold_items(

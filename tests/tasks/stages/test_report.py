@@ -21,10 +21,12 @@ from tests.tasks.stages.made_up_night import (
     file,
     ingest_result,
     registered,
+    soft_labels,
     split,
     validation_report,
     verdict,
 )
+from tests.teacher_check import made_up_check
 
 
 @pytest.fixture
@@ -72,6 +74,26 @@ def test_nothing_is_fetched_and_nothing_runs(world: World) -> None:
     assert all(reference.startswith("#") for reference in page.references)
     assert not page.tags & {"script", "link", "iframe", "object", "img"}
     assert not re.search(r"@import|url\((?!#)|javascript:|\son\w+=", html)
+
+
+def test_it_says_where_labels_do_not_count(world: World) -> None:
+    cold = "On cold_users the teacher has 0.03, its baseline 0.04."
+    assert "The teacher's labels count everywhere: neither for cold users" in _text(world)
+    world.files["check_teacher"]["check.json"] = made_up_check("cold_users", "tail")
+    text = _text(world)
+    assert f"{cold} The teacher's labels don't count there." in text
+    assert "On tail the teacher has 0.03" in text
+    assert "On warm_users" not in text
+    world.trust = "everywhere"
+    assert "All labels count, because distillation.trust is everywhere." in _text(world)
+    world.files["write_soft_labels"]["soft_labels.json"] = soft_labels(teacher="an LLM")
+    text = _text(world)
+    assert "The labels are of another teacher, an LLM; all of them count." in text
+    assert cold not in text
+
+
+def _text(world: World) -> str:
+    return words(HtmlPage(world.render()[1]))
 
 
 def test_foreign_text_is_escaped_everywhere(world: World) -> None:

@@ -118,6 +118,7 @@ def test_the_student_learns_from_the_labels_of_a_store(
     write: Write,
     obvious_world: Artifact,
     trained_teacher: Artifact,
+    teacher_check: Artifact,
     tiny_network: NetworkConfig,
     tmp_path: Path,
 ) -> None:
@@ -145,6 +146,7 @@ def test_the_student_learns_from_the_labels_of_a_store(
         student=tiny_network,
         prepared=obvious_world,
         teacher=trained_teacher,
+        teacher_check=teacher_check,
         soft_labels=Artifact("write_soft_labels", "key", run.out),
     )
     assert trained["validation_ndcg_at_10"] > 0.9

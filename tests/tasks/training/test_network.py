@@ -16,6 +16,7 @@ from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.read import ResidentHistories
 from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
 from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.evaluation.teacher_slices import PositionSlice
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ensemble import Ensemble, load_recommender
 from recsys_core.training.batching import Recent
@@ -29,6 +30,7 @@ from tasks.training.network import NetworkConfig, build_network, train_without_t
 from tasks.training.prepared import Prepared
 from tasks.training.teacher import TeacherConfig
 from tests.sparse_store import write_sparse_store
+from tests.teacher_check import made_up_check
 
 FILES = ("curve.json", "model.json", "model.safetensors", "summary.json")
 
@@ -46,6 +48,7 @@ def train(
     make_run: Callable[[str], StageRun],
     obvious_world: Artifact,
     trained_teacher: Artifact,
+    teacher_check: Artifact,
     soft_labels: Artifact,
     tiny_network: NetworkConfig,
     full_training: TeacherPlan,
@@ -59,6 +62,7 @@ def train(
         network: NetworkConfig = tiny_network,
         distillation: DistillationConfig | None = None,
         labels: Artifact | None = None,
+        check: Artifact = teacher_check,
         recovery: int = 0,
         progress: Callable[[float, str], None] | None = None,
         **teacher: Any,
@@ -81,6 +85,7 @@ def train(
             student=network,
             prepared=obvious_world,
             teacher=trained_teacher,
+            teacher_check=check,
             soft_labels=labels or soft_labels,
         )
         return run, summary
@@ -180,6 +185,31 @@ def test_the_divergence_that_is_set_trains_the_student(
     students = [student(name, divergence=name) for name in names]
     assert student("default") == students[0]
     assert len(set(students)) == 3
+
+
+def test_labels_of_a_slice_with_a_worse_teacher_do_not_count(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    tiny_network: NetworkConfig,
+    tmp_path: Path,
+) -> None:
+    """Without the labels of cold and of warm users, a student has events only."""
+    short = tiny_network.training.model_copy(update={"epochs": 1})
+    network = tiny_network.model_copy(update={"training": short})
+
+    def student(folder: str, *worse: PositionSlice, **distillation: Any) -> bytes:
+        check = Artifact("check_teacher", folder, tmp_path / folder)
+        made_up_check(*worse, cold_user_events=6).save(check.folder)
+        config = DistillationConfig.model_validate(distillation)
+        run, _ = train("distill", folder, network=network, distillation=config, check=check)
+        return (run.out / "model.safetensors").read_bytes()
+
+    all_count = student("all")
+    assert student("trusted", "cold_users", trust="everywhere") == all_count
+    assert student("cold", "cold_users") not in (
+        all_count,
+        events_only := student("0", kd_weight=0),
+    )
+    assert student("both", "cold_users", "warm_users") == events_only
 
 
 def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
