@@ -73,7 +73,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=6, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=6, libraries=(*TRAINING_LIBRARIES, "scipy"))
 def distill(
     run: StageRun,
     config: DistillationConfig,

@@ -66,7 +66,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy"))
+@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy", "scipy"))
 def report(
     run: StageRun,
     *,
