@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_manifest
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.results import (
     MODELS,
     EvaluationMetrics,
@@ -64,7 +65,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=2, libraries=("jinja2", "matplotlib", "numpy"))
+@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy"))
 def report(
     run: StageRun,
     *,
@@ -73,9 +74,9 @@ def report(
     validated: Artifact,
     prepared: Artifact,
     recipe: Artifact,
-    teacher_plan: Artifact,
-    teacher: Artifact,
-    teacher_check: Artifact,
+    teacher_plan: Artifact | None,
+    teacher: Artifact | None,
+    teacher_check: Artifact | None,
     soft_labels: Artifact,
     student: Artifact,
     control: Artifact,
@@ -95,9 +96,9 @@ def report(
         prepared: `split.json`.
         recipe: `recipe.json`.
         teacher_plan: Listed under provenance, as every output is.
-        teacher: `curve.json`.
+        teacher: `curve.json`; None: external.
         teacher_check: Listed under provenance.
-        soft_labels: Listed under provenance.
+        soft_labels: `lineage.json`, if the labels were made elsewhere.
         student: `curve.json`.
         control: `curve.json`.
         compressed: Listed under provenance.
@@ -108,8 +109,9 @@ def report(
     """
     decided = Verdict.load(verdict)
     artifacts = [
-        *(ingested, validated, prepared, recipe, teacher_plan, teacher, teacher_check, soft_labels),
-        *(student, control, compressed, evaluated, registered, verdict, promoted),
+        *(ingested, validated, prepared, recipe),
+        *(one for one in (teacher_plan, teacher, teacher_check) if one is not None),
+        *(soft_labels, student, control, compressed, evaluated, registered, verdict, promoted),
     ]
     context = {
         "run_date": run_date.isoformat(),
@@ -120,10 +122,13 @@ def report(
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
         "choices": Recipe.load(recipe).choices,
+        "labels": StoreLineage.of(soft_labels),
+        "trains_teacher": teacher is not None,
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
-    curves = _curves({"teacher": teacher, "student": student, "control": control})
+    taught = {"student": student, "control": control}
+    curves = _curves(taught if teacher is None else {"teacher": teacher, **taught})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
@@ -136,8 +141,9 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
     figures = artefact_figures(metrics, Latencies.load(evaluated))
     names = [name for name in MODELS if name in metrics.models]
     by_slice = {name: metrics.models[name].slices for name in names}
-    teacher = by_slice["teacher"]["all"].ndcg_at_10.mean if "teacher" in by_slice else None
-    models = [_model_row(name, by_slice[name]["all"], figures[name], teacher) for name in names]
+    reference = "control" if metrics.teacher_is_external else "teacher"
+    its_ndcg = by_slice[reference]["all"].ndcg_at_10.mean if reference in by_slice else None
+    models = [_model_row(name, by_slice[name]["all"], figures[name], its_ndcg) for name in names]
     known = [name for name in SLICES if any(name in slices for slices in by_slice.values())]
     overall = _estimates(by_slice, "all")
     sizes = {name: figures[name]["size_bytes"] or 0 for name in names}
@@ -155,7 +161,8 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "models": models,
-        "tiles": _headline_tiles(models, metrics),
+        "reference": reference,
+        "tiles": _headline_tiles(models, metrics, reference),
         "slices": [_slice_row(name, by_slice) for name in known],
         # Our own drawings, whose texts Matplotlib escapes.
         "plots": {name: Markup(svg) for name, svg in plots.items()},  # noqa: S704
@@ -166,7 +173,7 @@ def _model_row(
     name: str,
     overall: SliceResult,
     figures: Mapping[str, float | None],
-    teacher_ndcg: float | None,
+    reference_ndcg: float | None,
 ) -> dict[str, Any]:
     size, ndcg = figures["size_bytes"], overall.ndcg_at_10.mean
     return {
@@ -174,7 +181,7 @@ def _model_row(
         "label": LOOKS[name].label,
         "what": DESCRIPTIONS[name],
         **overall.metrics(),
-        "of_teacher": ndcg / teacher_ndcg if teacher_ndcg and ndcg is not None else None,
+        "share": ndcg / reference_ndcg if reference_ndcg and ndcg is not None else None,
         "size": format_bytes(size) if size else "–",
         "latency_ms": figures["latency_ms_p50"],
     }
@@ -215,16 +222,17 @@ def _estimate(value: UserMean) -> Estimate | None:
 
 
 def _headline_tiles(
-    models: Iterable[Mapping[str, Any]], metrics: EvaluationMetrics
+    models: Iterable[Mapping[str, Any]], metrics: EvaluationMetrics, reference: str
 ) -> list[dict[str, str]]:
     shipped = next((model for model in models if model["name"] == "compressed"), None)
     if shipped is None:
         return []
-    mean, share = shipped["ndcg_at_10"].mean, shipped["of_teacher"]
+    mean, share = shipped["ndcg_at_10"].mean, shipped["share"]
+    of_reference = "–" if share is None else f"{100 * share:.1f} %"
     latency = shipped["latency_ms"]
     return [
         _tile("NDCG@10", "–" if mean is None else f"{mean:.4f}", "of the compressed student"),
-        _tile("Of the teacher", "–" if share is None else f"{100 * share:.1f} %", "of its NDCG@10"),
+        _tile(f"Of the {reference}", of_reference, "of its NDCG@10"),
         _tile("Size on disk", shipped["size"], "model, item ids, configuration"),
         _tile("Latency", "–" if latency is None else f"{latency:.3g} ms", "median, one request"),
         _tile("Evaluated on", f"{metrics.n_users:,}", f"users, {metrics.n_cases:,} cases"),
