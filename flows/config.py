@@ -146,6 +146,17 @@ class NightlyConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _labels_of_an_external_teacher(self) -> Self:
+        if self.teacher.is_external and self.soft_labels.store is None:
+            msg = (
+                "teacher.source is 'external', but soft_labels.store names no labels; name the "
+                "folder that `recdistill soft-labels import` writes, or set teacher.source to "
+                "'trained'"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _student_that_can_be_quantized(self) -> Self:
         width = self.student.model.embedding_dim
         if width % MIN_BLOCK:
@@ -155,7 +166,10 @@ class NightlyConfig(Settings):
             )
             raise ValueError(msg)
         teacher_width = sum(member.model.embedding_dim for member in self.teacher.members())
-        if width > teacher_width and self.distillation.initialise == "teacher":
+        begins_with_teacher = (
+            self.distillation.initialise == "teacher" and not self.teacher.is_external
+        )
+        if width > teacher_width and begins_with_teacher:
             msg = (
                 f"student.model.embedding_dim is {width}, wider than the teacher's "
                 f"{teacher_width}; make it smaller, or set "
@@ -168,7 +182,7 @@ class NightlyConfig(Settings):
     def _student_whose_windows_the_teacher_reads(self) -> Self:
         longest = self.student.model.max_length
         teacher = min(member.model.max_length for member in self.teacher.members())
-        if longest > teacher:
+        if longest > teacher and not self.teacher.is_external:
             msg = (
                 f"student.model.max_length is {longest}, longer than the teacher's {teacher}; the "
                 "teacher labels the windows that the student reads, so make it no larger"
@@ -195,7 +209,8 @@ class NightlyConfig(Settings):
                 *tables, key = name.split(".")
                 table = reduce(getitem, tables, fields)
                 table[key] = value
-        _fit_student(fields, {name for choice in recipe.choices for name in choice.settings})
+        if not self.teacher.is_external:
+            _fit_student(fields, {name for choice in recipe.choices for name in choice.settings})
         try:
             return type(self).model_validate(fields)
         except ValidationError as error:

@@ -38,6 +38,7 @@ FACTS = ("name", "run_date", "champion", "sources", "read_again")
 
 
 Adjust = Callable[[NightlyConfig, Artifact], NightlyConfig]
+Condition = Callable[[NightlyConfig], bool]
 
 
 class WiringError(TypeError):
@@ -50,12 +51,21 @@ class Step:
     Args:
         stage: The stage.
         adjust: The configuration of the stages that follow, from that of the stage and its output.
+        unless: Nights that leave the stage out: later stages get None as its output.
         settings: Parameter of the stage → dotted name in `NightlyConfig`.
     """
 
-    def __init__(self, stage: Stage, adjust: Adjust | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        adjust: Adjust | None = None,
+        *,
+        unless: Condition | None = None,
+        **settings: str,
+    ) -> None:
         self.stage = stage
         self.adjust = adjust
+        self.unless = unless
         self.settings: Mapping[str, str] = settings
 
 
@@ -64,7 +74,8 @@ class Outcome:
     """The decision about each stage of a night, in order.
 
     Attributes:
-        decisions: Decision of each stage up to the last one that was asked for.
+        decisions: Decision of each stage up to the last one that was asked for, without those that
+            the night leaves out.
     """
 
     decisions: Mapping[Stage, Decision]
@@ -83,15 +94,16 @@ class Pipeline:
         steps: Each may use the outputs of those before it.
 
     Raises:
-        WiringError: A parameter of a stage has no source, or a setting has no parameter.
+        WiringError: A parameter of a stage has no source, a setting has no parameter, or a stage
+            needs an output that some nights lack.
     """
 
     def __init__(self, *steps: Step) -> None:
         self.steps = steps
-        outputs: set[str] = set()
+        outputs: dict[str, Condition | None] = {}
         for step in steps:
             _check(step, outputs)
-            outputs.add(step.stage.output)
+            outputs[step.stage.output] = step.unless
 
     def inputs(self, stage: Stage) -> list[Stage]:
         """The stages whose outputs a stage reads."""
@@ -117,8 +129,11 @@ class Pipeline:
         config = config.keeping_changes()
         known: dict[str, Any] = {fact: getattr(night, fact) for fact in FACTS}
         decisions: dict[Stage, Decision] = {}
-        for step in self.steps:
+        for step in self._steps(through):
             stage = step.stage
+            if step.unless is not None and step.unless(config):
+                known[stage.output] = None
+                continue
             settings = {name: attrgetter(path)(config) for name, path in step.settings.items()}
             inputs = {name: known[name] for name in stage.parameters if name not in settings}
             arguments = settings | inputs
@@ -129,24 +144,39 @@ class Pipeline:
             known[stage.output] = artifact
             if step.adjust is not None and is_finished(artifact.folder):
                 config = step.adjust(config, artifact)
-            if stage is through:
-                break
         return Outcome(decisions)
 
+    def _steps(self, through: Stage | None) -> Iterator[Step]:
+        for step in self.steps:
+            yield step
+            if step.stage is through:
+                return
 
-def _check(step: Step, outputs: set[str]) -> None:
+
+def _check(step: Step, outputs: Mapping[str, Condition | None]) -> None:
     parameters = step.stage.parameters
     if unknown := sorted(set(step.settings) - set(parameters)):
         msg = f"{step.stage.name} has no parameter {unknown[0]!r}, which its step gives a setting."
         raise WiringError(msg)
     for name, parameter in parameters.items():
-        known = outputs if name in step.stage.artifacts else {*step.settings, *FACTS}
+        known = set(outputs) if name in step.stage.artifacts else {*step.settings, *FACTS}
         if name not in known and parameter.default is inspect.Parameter.empty:
             msg = (
                 f"{step.stage.name} has the parameter {name!r}, which is no output of an earlier "
                 f"stage, no fact of the night and no setting. Known: {', '.join(sorted(known))}."
             )
             raise WiringError(msg)
+        left_out = outputs.get(name)
+        if left_out not in (None, step.unless) and parameter.annotation is Artifact:
+            msg = (
+                f"{step.stage.name} needs the output {name!r}, which some nights leave out. Its "
+                "parameter must be `Artifact | None`, or its step have the same `unless`."
+            )
+            raise WiringError(msg)
+
+
+def _has_external_teacher(config: NightlyConfig) -> bool:
+    return config.teacher.is_external
 
 
 def _with_recipe(config: NightlyConfig, recipe: Artifact) -> NightlyConfig:
@@ -157,10 +187,10 @@ PIPELINE = Pipeline(
     Step(ingest, config="events"),
     Step(validate, config="validation"),
     Step(prepare, config="prepare", timezone="events.timezone"),
-    Step(choose_recipe, _with_recipe, config="recipe"),
-    Step(plan_teacher, config="teacher"),
-    Step(train_teacher, config="teacher"),
-    Step(check_teacher, config="teacher_check", registry="registry"),
+    Step(choose_recipe, _with_recipe, config="recipe", teacher_source="teacher.source"),
+    Step(plan_teacher, unless=_has_external_teacher, config="teacher"),
+    Step(train_teacher, unless=_has_external_teacher, config="teacher"),
+    Step(check_teacher, unless=_has_external_teacher, config="teacher_check", registry="registry"),
     Step(write_soft_labels, config="soft_labels", max_length="student.model.max_length"),
     Step(distill, config="distillation", student="student"),
     Step(control, config="student", recovery_epochs="compression.recovery.epochs"),

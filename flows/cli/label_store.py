@@ -44,6 +44,7 @@ def import_file(
     teacher: str,
     trained_through: datetime | None,
     max_items: int,
+    is_hashed: bool = False,
 ) -> ImportSummary:
     """Write a store of the labels in a file, see `importing.import_labels`.
 
@@ -54,6 +55,7 @@ def import_file(
         teacher: Name of the teacher.
         trained_through: The teacher saw no event at or after this time, UTC; None: unknown.
         max_items: Longest list to keep.
+        is_hashed: The user ids in the file are those of the histories, not of the source data.
 
     Raises:
         SoftLabelError: The file would be misread, or no label fits.
@@ -74,7 +76,7 @@ def import_file(
     table = read_label_file(file)
     key = user_id_key(config.events.hash_user_ids)
     check_key(config.workspace / "lake", key)
-    if key is not None:
+    if key is not None and not is_hashed:
         table = table.with_columns(user_id=pseudonymise(table["user_id"], key))
     return import_labels(
         table,

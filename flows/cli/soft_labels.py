@@ -45,6 +45,13 @@ def import_(
     max_items: Annotated[
         int, typer.Option(min=1, max=1000, help="Cut longer lists to this many items.")
     ] = 64,
+    hashed: Annotated[
+        bool,
+        typer.Option(
+            "--hashed",
+            help="The file has the user ids of the night's histories, which are hashed already.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
@@ -60,6 +67,7 @@ def import_(
         teacher=teacher,
         trained_through=trained_through,
         max_items=max_items,
+        is_hashed=hashed,
     )
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))

@@ -24,6 +24,7 @@ from recsys_core.evaluation.results import (
 from recsys_core.evaluation.statistics import paired_difference
 
 _TOLERANCE = 1e-9
+_EXTERNAL = "The teacher is external and ranks nothing."
 
 
 def evaluate_rules(
@@ -45,7 +46,8 @@ def evaluate_rules(
             could be compared at all; where there is one without figures, they fail.
 
     Returns:
-        Passed if every decided rule holds and at least one was decided.
+        Passed if every decided rule holds and at least one was decided. An external teacher has no
+        ranks: rules relative to it are decided relative to the control, which has had no teacher.
     """
     evidence = _Evidence(metrics, ranks, figures, champion_exists)
     outcomes = tuple(_evaluate_rule(rule, config, evidence) for rule in config.rules)
@@ -137,10 +139,20 @@ def _evaluate_rule(rule: GateRule, config: GateConfig, evidence: _Evidence) -> R
     if rule.relative_to == "champion" and not evidence.champion_exists:
         reason = evidence.why_no_champion() or "There is no champion."
         return RuleResult(rule=rule.name, outcome="skipped", sentence=reason)
+    is_external = evidence.metrics.teacher_is_external
+    instead_of_teacher = is_external and rule.relative_to == "teacher"
+    if is_external and (
+        rule.model == "teacher" or (instead_of_teacher and rule.model == "control")
+    ):
+        return RuleResult(rule=rule.name, outcome="skipped", sentence=_EXTERNAL)
     try:
-        if rule.relative_to is not None:
+        if rule.relative_to is None:
+            return _evaluate_absolute(rule, evidence)
+        if not instead_of_teacher:
             return _evaluate_relative(rule, rule.relative_to, config, evidence)
-        return _evaluate_absolute(rule, evidence)
+        result = _evaluate_relative(rule, "control", config, evidence)
+        sentence = f"{_EXTERNAL} The control stands in: {result.sentence}"
+        return result.model_copy(update={"sentence": sentence})
     except _MissingFigureError as missing:
         return RuleResult(rule=rule.name, outcome="fail", sentence=str(missing))
     except _TooFewUsersError as few:

@@ -81,6 +81,7 @@ class EvaluationMetrics(JsonFile):
         n_users: Number of their users.
         dropped: Number of events that were not ranked, by reason.
         champion: The champion, or the reason why it is not among the models.
+        teacher_is_external: Whether the teacher was made elsewhere: it is not among the models.
         models: Results by model.
     """
 
@@ -91,6 +92,7 @@ class EvaluationMetrics(JsonFile):
     n_users: int
     dropped: dict[str, int]
     champion: ChampionNote
+    teacher_is_external: bool = False
     models: dict[str, ModelResult]
 
 

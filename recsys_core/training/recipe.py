@@ -21,7 +21,7 @@ _NIGHT = 130_000_000
 _STEPS = 1_000
 """Gradient steps after which a teacher has about converged on small logs."""
 _STUDENT_STEPS = 600
-"""The same for a student, which begins with the teacher's weights."""
+"""The same for a student that begins with its teacher's weights."""
 _MANY_ITEMS = 20_000
 _ALIKE = 0.25
 
@@ -83,8 +83,13 @@ class Choice(BaseModel):
     reason: str
 
 
-def recipe(log: LogStatistics) -> list[Choice]:
+def recipe(log: LogStatistics, *, trains_teacher: bool = True) -> list[Choice]:
     """Settings for a log, each group with its reason.
+
+    Args:
+        log: What decides.
+        trains_teacher: Without a teacher of the night's own, the settings are the student's only,
+            and it gets the steps of a network that begins with random weights.
 
     Example:
         >>> log = LogStatistics(n_users=6_000, n_items=3_400, n_events=990_000, length=390)
@@ -93,10 +98,11 @@ def recipe(log: LogStatistics) -> list[Choice]:
         Nine of ten histories have at most 390 events, so windows hold 200.
         990,000 events of 165 per user: a teacher of 8 layers and a student of 3.
     """
-    return list(_choices(log))
+    choices = list(_choices(log, trains_teacher=trains_teacher))
+    return choices if trains_teacher else [_of_student(choice) for choice in choices]
 
 
-def _choices(log: LogStatistics) -> Iterator[Choice]:
+def _choices(log: LogStatistics, *, trains_teacher: bool) -> Iterator[Choice]:
     window = min(_LONGEST, max(_SHORTEST, 2 ** round(np.log2(max(log.length, 1)))))
     yield _both(
         {"model.max_length": window, "model.positions": "rotary"},
@@ -104,10 +110,11 @@ def _choices(log: LogStatistics) -> Iterator[Choice]:
     )
     per_user = log.n_events / max(log.n_users, 1)
     layers, student_layers = _depth(log, per_user)
+    teacher = f"a teacher of {layers} layers and " if trains_teacher else ""
     yield Choice(
         settings={"teacher.model.n_layers": layers, "student.model.n_layers": student_layers},
-        reason=f"{log.n_events:,} events of {per_user:.0f} per user: a teacher of {layers} layers "
-        f"and a student of {student_layers}.",
+        reason=f"{log.n_events:,} events of {per_user:.0f} per user: {teacher}a student of "
+        f"{student_layers}{'' if trains_teacher else ' layers'}.",
     )
     per_item = log.n_events / max(log.n_items, 1)
     dropout = 0.2 if per_item >= 100 else 0.3 if per_item >= 30 else 0.5
@@ -128,7 +135,9 @@ def _choices(log: LogStatistics) -> Iterator[Choice]:
         f"{log.n_items * width / 1e6:.1f} MB in 8 bits.",
     )
     steps = max(1, log.n_users // batch)
-    budgets = (("teacher", layers, _STEPS, 10), ("student", student_layers, _STUDENT_STEPS, 6))
+    budgets = [("student", student_layers, _STEPS, 10)]
+    if trains_teacher:
+        budgets = [("teacher", layers, _STEPS, 10), ("student", student_layers, _STUDENT_STEPS, 6)]
     for name, depth, wanted, least in budgets:
         affordable = max(4, _NIGHT // (depth * max(log.n_events, 1)))
         epochs = min(affordable, 40, max(least, -(-wanted // steps)))
@@ -145,6 +154,11 @@ def _depth(log: LogStatistics, per_user: float) -> tuple[int, int]:
     if log.n_events >= 200_000 and per_user >= 15:
         return 4, 2
     return 2, 2
+
+
+def _of_student(choice: Choice) -> Choice:
+    settings = {name: v for name, v in choice.settings.items() if name.startswith("student.")}
+    return choice.model_copy(update={"settings": settings})
 
 
 def _both(settings: Mapping[str, Value], reason: str) -> Choice:

@@ -147,9 +147,10 @@ class Stage:
 
     @property
     def artifacts(self) -> list[str]:
-        """Parameters that take the output of another stage."""
+        """Parameters that take the output of another stage, which may be None if they say so."""
         parameters = self.parameters.items()
-        return [name for name, parameter in parameters if parameter.annotation is Artifact]
+        kinds = (Artifact, Artifact | None)
+        return [name for name, parameter in parameters if parameter.annotation in kinds]
 
     def __call__(self, night: Night, config: Settings | None = None, **inputs: Any) -> Artifact:
         """Run the stage unless its output is finished.

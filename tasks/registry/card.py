@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from recsys_core.evaluation.statistics import CONFIDENCE
 
 
 def model_card(
-    name: str, served: Mapping[str, Any], metrics: EvaluationMetrics, lineage: Mapping[str, str]
+    name: str,
+    served: Mapping[str, Any],
+    metrics: EvaluationMetrics,
+    lineage: Mapping[str, str],
+    labels: StoreLineage | None = None,
 ) -> str:
     """Markdown: what the model is, its measured quality, its lineage.
 
@@ -17,6 +22,7 @@ def model_card(
         served: Content of the served model's `config.json`.
         metrics: The evaluation's metrics.
         lineage: Keys of the stage outputs that the model comes from.
+        labels: Where its soft labels come from; None: from the night's own teacher.
     """
     trained = served["trained_through"] or "an order of events without times"
     seen = (
@@ -30,7 +36,7 @@ def model_card(
         f"# {name}",
         "",
         "Recommends the next item after a history of item ids: a small sequential network, "
-        f"distilled from a large one, with its weights stored in {weights}.",
+        f"distilled from {_teacher(labels)}, with its weights stored in {weights}.",
         "",
         f"- Items: {served['n_items']:,}, the active catalogue",
         f"- History: the newest {served['max_length']} known items, oldest first",
@@ -47,11 +53,32 @@ def model_card(
         "",
         "The registered model is `compressed`. `metrics.json` beside this card has all slices.",
         "",
+        *_labels_section(labels),
         "## Made of",
         "",
         *(f"- {stage}: `{key}`" for stage, key in sorted(lineage.items())),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _teacher(labels: StoreLineage | None) -> str:
+    return "a large one" if labels is None else f"soft labels of `{labels.teacher}`"
+
+
+def _labels_section(labels: StoreLineage | None) -> list[str]:
+    if labels is None:
+        return []
+    return [
+        "## Soft labels made elsewhere",
+        "",
+        f"- Teacher: `{labels.teacher}`, trained through {labels.trained_through or 'unknown'}",
+        f"- Store: SHA-256 of its `soft_labels.json` is `{labels.store_sha256}`",
+        f"- Labels: {labels.labels:,} used, {labels.stale:,} left out, because their events are "
+        "others now",
+        f"- Coverage: {labels.positions:,} of {labels.n_positions:,} training positions, "
+        f"{labels.users:,} of {labels.n_users:,} users",
+        "",
+    ]
 
 
 def _quality_rows(metrics: EvaluationMetrics) -> list[str]:

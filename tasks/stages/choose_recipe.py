@@ -29,19 +29,32 @@ class RecipeConfig(Settings):
     )
 
 
-@stage(output="recipe", version=3, libraries=("numpy", "polars"))
-def choose_recipe(run: StageRun, config: RecipeConfig, *, prepared: Artifact) -> Summary:
+@stage(output="recipe", version=4, libraries=("numpy", "polars"))
+def choose_recipe(
+    run: StageRun,
+    config: RecipeConfig,
+    *,
+    teacher_source: Literal["trained", "external"],
+    prepared: Artifact,
+) -> Summary:
     """Write `recipe.json`: the chosen settings and why.
 
     While the log resembles the one that an earlier night chose by, that night's choices stay:
     networks whose sizes change from night to night could not be trained further.
+
+    Args:
+        run: The output's folder.
+        config: Whether to choose, and what to leave.
+        teacher_source: With an external teacher the settings are the student's only.
+        prepared: Tonight's data.
     """
     if config.mode == "manual":
         Recipe(log=None, choices=()).save(run.out)
         return {}
     tonight = LogStatistics.of(Prepared(prepared).buckets)
     log = _earlier_log(run, tonight) or tonight
-    choices = [_without(choice, config.keep) for choice in recipe(log)]
+    trains_teacher = teacher_source == "trained"
+    choices = [_without(c, config.keep) for c in recipe(log, trains_teacher=trains_teacher)]
     chosen = Recipe(log=log, choices=tuple(choice for choice in choices if choice.settings))
     for choice in chosen.choices:
         settings = ", ".join(f"{name} = {value}" for name, value in choice.settings.items())

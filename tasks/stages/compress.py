@@ -95,7 +95,7 @@ def compress(
     distillation: DistillationConfig,
     prepared: Artifact,
     student: Artifact,
-    teacher_check: Artifact,
+    teacher_check: Artifact | None,
     soft_labels: Artifact,
 ) -> Summary:
     """Write the served model, `parity.json` and the recovery's `curve.json`."""

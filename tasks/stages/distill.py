@@ -63,7 +63,9 @@ class DistillationConfig(Settings):
         description="Softens both distributions; 1 leaves them as they are",
     )
     initialise: Literal["teacher", "random"] = Field(
-        default="teacher", description="First weights: as much of the teacher as fits, or random"
+        default="teacher",
+        description="First weights: as much of the teacher as fits, or random. Random too if "
+        "teacher.source is external",
     )
     trust: Trust = Field(
         default="by_slice",
@@ -80,14 +82,24 @@ def distill(
     *,
     student: NetworkConfig,
     prepared: Artifact,
-    teacher: Artifact,
-    teacher_check: Artifact,
+    teacher: Artifact | None,
+    teacher_check: Artifact | None,
     soft_labels: Artifact,
 ) -> Summary:
-    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of the student."""
+    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of the student.
+
+    Args:
+        run: Folders, device and progress.
+        config: The loss and the first weights.
+        student: The network and its training.
+        prepared: Tonight's data.
+        teacher: Gives the first weights; None: external, so they are random.
+        teacher_check: Says where the teacher's labels don't count; None: external, all count.
+        soft_labels: What the student learns from beside the events.
+    """
     data = Prepared(prepared)
     model = build_network(data, student)
-    if config.initialise == "teacher":
+    if config.initialise == "teacher" and teacher is not None:
         initialise_from_teacher(model, load_recommender(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
     training_set = training_set_of(

@@ -56,7 +56,7 @@ class EvaluationConfig(Settings):
 
 @stage(
     output="evaluated",
-    version=1,
+    version=2,
     libraries=("numpy", "onnxruntime", "polars", "scipy", "torch"),
 )
 def evaluate(
@@ -67,14 +67,15 @@ def evaluate(
     name: str,
     champion: int | None,
     prepared: Artifact,
-    teacher: Artifact,
+    teacher: Artifact | None,
     student: Artifact,
     control: Artifact,
     compressed: Artifact,
 ) -> Summary:
-    """Write `ranks.parquet`, `metrics.json` and `latency.json`."""
+    """Write `ranks.parquet`, `metrics.json` and `latency.json`; an external teacher has no rows."""
     data = Prepared(prepared)
-    trained = {"teacher": teacher, "student": student, "control": control}
+    taught = {"student": student, "control": control}
+    trained = taught if teacher is None else {"teacher": teacher, **taught}
     models = _networks(data, trained) | {
         "compressed": _served(data, Scorer(compressed.folder), compressed.folder)
     }
@@ -93,6 +94,7 @@ def evaluate(
         n_users=ranks["user_id"].n_unique(),
         dropped=dropped,
         champion=ChampionNote(version=champion, not_compared_because=not_compared),
+        teacher_is_external=teacher is None,
         models=_results(ranks, models, config),
     )
     metrics.save(run.out)

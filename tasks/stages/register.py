@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_core.artifacts import Artifact, digest, read_json
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.results import EvaluationMetrics, UserMean
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
@@ -27,14 +28,15 @@ class SmokeTestError(RuntimeError):
     """The version that was loaded back from the registry differs from what was registered."""
 
 
-@stage(output="registered", version=3, libraries=("onnxruntime",))
+@stage(output="registered", version=4, libraries=("onnxruntime",))
 def register(
     run: StageRun,
     config: RegistryConfig,
     *,
     name: str,
     run_date: date,
-    teacher: Artifact,
+    teacher: Artifact | None,
+    soft_labels: Artifact,
     student: Artifact,
     control: Artifact,
     compressed: Artifact,
@@ -47,7 +49,8 @@ def register(
         config: Where the registry is.
         name: The night's name.
         run_date: The night's date.
-        teacher: `curve.json`.
+        teacher: `curve.json`; None: external.
+        soft_labels: `lineage.json`, if the labels were made elsewhere.
         student: `curve.json`.
         control: `curve.json`.
         compressed: The served model's folder.
@@ -58,12 +61,14 @@ def register(
     """
     registry = Registry(run.workspace, config)
     model_name = student_name(name)
-    trained = {"teacher": teacher, "student": student, "control": control}
-    inputs = {**trained, "compressed": compressed, "evaluated": evaluated}
-    lineage = {output: artifact.key for output, artifact in inputs.items()}
+    taught = {"student": student, "control": control}
+    trained = taught if teacher is None else {"teacher": teacher, **taught}
+    inputs = {**trained, "soft_labels": soft_labels, "compressed": compressed}
+    lineage = {output: one.key for output, one in (inputs | {"evaluated": evaluated}).items()}
+    labels = StoreLineage.of(soft_labels)
     metrics = EvaluationMetrics.load(evaluated)
     served = read_json(compressed.file("config.json"))
-    card = model_card(model_name, served, metrics, lineage)
+    card = model_card(model_name, served, metrics, lineage, labels)
     folder = _model_folder(run.scratch, compressed, evaluated, card)
     # MLflow refuses changed settings in a run, and the stage's key does not cover all of them.
     run_id = registry.open_run(name, run_date.isoformat(), digest([run.key, run.settings]))
@@ -84,6 +89,7 @@ def register(
             "run_date": run_date.isoformat(),
             "trained_through": str(served["trained_through"]),
             **{f"made_of.{stage}": key for stage, key in lineage.items()},
+            **{f"labels.{field}": str(value) for field, value in labels or ()},
         },
         description=card,
     )

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_manifest
 from recsys_core.data.soft_labels.description import SoftLabelDescription
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.results import (
     MODELS,
     EvaluationMetrics,
@@ -76,9 +77,9 @@ def report(
     validated: Artifact,
     prepared: Artifact,
     recipe: Artifact,
-    teacher_plan: Artifact,
-    teacher: Artifact,
-    teacher_check: Artifact,
+    teacher_plan: Artifact | None,
+    teacher: Artifact | None,
+    teacher_check: Artifact | None,
     soft_labels: Artifact,
     student: Artifact,
     control: Artifact,
@@ -99,9 +100,9 @@ def report(
         prepared: `split.json`.
         recipe: `recipe.json`.
         teacher_plan: Listed under provenance, as every output is.
-        teacher: `curve.json`.
-        teacher_check: `check.json`.
-        soft_labels: `soft_labels.json`.
+        teacher: `curve.json`; None: external.
+        teacher_check: `check.json`; None: external.
+        soft_labels: `soft_labels.json`, and `lineage.json` if the labels were made elsewhere.
         student: `curve.json`.
         control: `curve.json`.
         compressed: Listed under provenance.
@@ -112,8 +113,9 @@ def report(
     """
     decided = Verdict.load(verdict)
     artifacts = [
-        *(ingested, validated, prepared, recipe, teacher_plan, teacher, teacher_check, soft_labels),
-        *(student, control, compressed, evaluated, registered, verdict, promoted),
+        *(ingested, validated, prepared, recipe),
+        *(one for one in (teacher_plan, teacher, teacher_check) if one is not None),
+        *(soft_labels, student, control, compressed, evaluated, registered, verdict, promoted),
     ]
     context = {
         "run_date": run_date.isoformat(),
@@ -125,12 +127,15 @@ def report(
         "expectations": ValidationReport.load(validated).expectations,
         "choices": Recipe.load(recipe).choices,
         "label_sentences": _label_sentences(
-            TeacherCheck.load(teacher_check), SoftLabelDescription.load(soft_labels).teacher, trust
+            teacher_check, SoftLabelDescription.load(soft_labels).teacher, trust
         ),
+        "labels": StoreLineage.of(soft_labels),
+        "trains_teacher": teacher is not None,
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
-    curves = _curves({"teacher": teacher, "student": student, "control": control})
+    taught = {"student": student, "control": control}
+    curves = _curves(taught if teacher is None else {"teacher": teacher, **taught})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
@@ -143,8 +148,9 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
     figures = artefact_figures(metrics, Latencies.load(evaluated))
     names = [name for name in MODELS if name in metrics.models]
     by_slice = {name: metrics.models[name].slices for name in names}
-    teacher = by_slice["teacher"]["all"].ndcg_at_10.mean if "teacher" in by_slice else None
-    models = [_model_row(name, by_slice[name]["all"], figures[name], teacher) for name in names]
+    reference = "control" if metrics.teacher_is_external else "teacher"
+    its_ndcg = by_slice[reference]["all"].ndcg_at_10.mean if reference in by_slice else None
+    models = [_model_row(name, by_slice[name]["all"], figures[name], its_ndcg) for name in names]
     known = [name for name in SLICES if any(name in slices for slices in by_slice.values())]
     overall = _estimates(by_slice, "all")
     sizes = {name: figures[name]["size_bytes"] or 0 for name in names}
@@ -162,7 +168,8 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "models": models,
-        "tiles": _headline_tiles(models, metrics),
+        "reference": reference,
+        "tiles": _headline_tiles(models, metrics, reference),
         "slices": [_slice_row(name, by_slice) for name in known],
         # Our own drawings, whose texts Matplotlib escapes.
         "plots": {name: Markup(svg) for name, svg in plots.items()},  # noqa: S704
@@ -173,7 +180,7 @@ def _model_row(
     name: str,
     overall: SliceResult,
     figures: Mapping[str, float | None],
-    teacher_ndcg: float | None,
+    reference_ndcg: float | None,
 ) -> dict[str, Any]:
     size, ndcg = figures["size_bytes"], overall.ndcg_at_10.mean
     return {
@@ -181,7 +188,7 @@ def _model_row(
         "label": LOOKS[name].label,
         "what": DESCRIPTIONS[name],
         **overall.metrics(),
-        "of_teacher": ndcg / teacher_ndcg if teacher_ndcg and ndcg is not None else None,
+        "share": ndcg / reference_ndcg if reference_ndcg and ndcg is not None else None,
         "size": format_bytes(size) if size else "–",
         "latency_ms": figures["latency_ms_p50"],
     }
@@ -222,16 +229,17 @@ def _estimate(value: UserMean) -> Estimate | None:
 
 
 def _headline_tiles(
-    models: Iterable[Mapping[str, Any]], metrics: EvaluationMetrics
+    models: Iterable[Mapping[str, Any]], metrics: EvaluationMetrics, reference: str
 ) -> list[dict[str, str]]:
     shipped = next((model for model in models if model["name"] == "compressed"), None)
     if shipped is None:
         return []
-    mean, share = shipped["ndcg_at_10"].mean, shipped["of_teacher"]
+    mean, share = shipped["ndcg_at_10"].mean, shipped["share"]
+    of_reference = "–" if share is None else f"{100 * share:.1f} %"
     latency = shipped["latency_ms"]
     return [
         _tile("NDCG@10", "–" if mean is None else f"{mean:.4f}", "of the compressed student"),
-        _tile("Of the teacher", "–" if share is None else f"{100 * share:.1f} %", "of its NDCG@10"),
+        _tile(f"Of the {reference}", of_reference, "of its NDCG@10"),
         _tile("Size on disk", shipped["size"], "model, item ids, configuration"),
         _tile("Latency", "–" if latency is None else f"{latency:.3g} ms", "median, one request"),
         _tile("Evaluated on", f"{metrics.n_users:,}", f"users, {metrics.n_cases:,} cases"),
@@ -285,8 +293,11 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _label_sentences(check: TeacherCheck, labels_of: str, trust: Trust) -> list[str]:
+def _label_sentences(teacher_check: Artifact | None, labels_of: str, trust: Trust) -> list[str]:
     """Where soft labels don't count and why; one sentence if they count everywhere."""
+    if teacher_check is None:
+        return []
+    check = TeacherCheck.load(teacher_check)
     if labels_of != check.teacher:
         return [f"The labels are of another teacher, {labels_of}; all of them count."]
     if left_out := check.left_out(trust, labels_of):

@@ -12,6 +12,7 @@ from recsys_core.artifacts import Artifact
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
 from recsys_core.data.soft_labels.factorized import describe
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.data.soft_labels.taking_over import take_over
 from recsys_core.distillation.labelling import label_bucket
@@ -29,6 +30,13 @@ class SoftLabelConfig(Settings):
         description="Store of `recdistill soft-labels import` that the student learns from; empty: "
         "tonight's teacher. New labels need a folder of another name",
     )
+    warn_below_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="The night warns if the labels of a store cover a smaller share of the "
+        "training positions",
+    )
     newest: int | None = Field(
         default=None,
         ge=1,
@@ -40,14 +48,14 @@ class SoftLabelConfig(Settings):
     )
 
 
-@stage(output="soft_labels", version=4, libraries=("numpy", "polars", "pyarrow", "torch"))
+@stage(output="soft_labels", version=5, libraries=("numpy", "polars", "pyarrow", "torch"))
 def write_soft_labels(
     run: StageRun,
     config: SoftLabelConfig,
     *,
     max_length: int,
     prepared: Artifact,
-    teacher: Artifact,
+    teacher: Artifact | None,
 ) -> Summary:
     """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
 
@@ -59,22 +67,17 @@ def write_soft_labels(
         config: Which positions are labelled.
         max_length: Longest window of the student, in events.
         prepared: Tonight's data.
-        teacher: Reads the same windows as the student.
+        teacher: Reads the same windows as the student; None: external, the labels are the store's.
 
     Raises:
-        SoftLabelError: `config.store` does not fit tonight's data.
+        SoftLabelError: `config.store` is missing, or does not fit tonight's data.
     """
     data = Prepared(prepared)
     if config.store is not None:
         taken = _labels_of_store(config.store, run.out, data)
-        if taken.trained_through is None:
-            run.logger.warning(
-                "soft_labels.store: %s does not say what its teacher was trained through. If the "
-                "teacher has seen the test events, tonight's figures are too good. Import the "
-                "labels again with --trained-through.",
-                config.store,
-            )
+        _warn(run, config, StoreLineage.load(run.out))
         return taken.model_dump(include={"layout", "teacher", "rows", "top_k", "bytes"})
+    assert teacher is not None, "the configuration asks for a store with an external teacher"
     model = load_recommender(teacher.folder).to(run.device)
     for i, bucket in enumerate(data.buckets):
         path = run.out / "labels" / bucket.name
@@ -100,6 +103,13 @@ def write_soft_labels(
 
 def _labels_of_store(folder: Path, out: Path, data: Prepared) -> SoftLabelDescription:
     """Take over the labels of a store whose teacher has not seen what the student is tested on."""
+    if not (folder / SoftLabelDescription.file_name).exists():
+        msg = (
+            f"soft_labels.store: {folder.resolve()} holds no soft labels. The histories to label "
+            f"are in {data.buckets[0].parent.resolve()}: write labels, bring them there with "
+            "`recdistill soft-labels import`, and run the night again. It resumes here."
+        )
+        raise SoftLabelError(msg)
     described = SoftLabelDescription.load(folder)
     through, end = described.trained_through, data.split.trained_through
     if through and end and datetime.fromisoformat(through) > datetime.fromisoformat(end):
@@ -116,3 +126,26 @@ def _labels_of_store(folder: Path, out: Path, data: Prepared) -> SoftLabelDescri
         n_items=len(data.items),
         buckets=data.buckets,
     )
+
+
+def _warn(run: StageRun, config: SoftLabelConfig, lineage: StoreLineage) -> None:
+    """Say what makes the labels of a store less useful, or the figures less honest."""
+    if lineage.trained_through is None:
+        run.logger.warning(
+            "soft_labels.store: %s does not say what its teacher was trained through. If the "
+            "teacher has seen the test events, tonight's figures are too good. Import the "
+            "labels again with --trained-through.",
+            config.store,
+        )
+    if lineage.share < config.warn_below_share:
+        run.logger.warning(
+            "soft_labels.store: %s labels %s of %s training positions, %.1f %%, of %s of %s users. "
+            "The others teach by their next event alone, so the student may be little better than "
+            "its control. Label more positions of each user.",
+            config.store,
+            f"{lineage.positions:,}",
+            f"{lineage.n_positions:,}",
+            100 * lineage.share,
+            f"{lineage.users:,}",
+            f"{lineage.n_users:,}",
+        )

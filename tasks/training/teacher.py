@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +23,11 @@ _DAY = timedelta(days=1)
 class TeacherConfig(NetworkConfig):
     """The teacher's network and its training; several networks make an ensemble."""
 
+    source: Literal["trained", "external"] = Field(
+        default="trained",
+        description="trained: the night trains its teacher; external: the student learns from the "
+        "labels in soft_labels.store, and no teacher is trained",
+    )
     n_seeds: int = Field(
         default=1, ge=1, le=32, description="Number of networks of this size, with different seeds"
     )
@@ -37,6 +43,11 @@ class TeacherConfig(NetworkConfig):
         default=RetrainingPolicy(),
         description="When training is full, and when it starts from an earlier teacher",
     )
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the night trains no teacher: all other settings here have no effect then."""
+        return self.source == "external"
 
     def members(self) -> list[NetworkConfig]:
         """The settings of each network of the ensemble."""

@@ -12,16 +12,18 @@ from tasks.training.prepared import Prepared
 
 
 def trusted_labels(
-    data: Prepared, teacher_check: Artifact, labels: SoftLabels, trust: Trust
+    data: Prepared, teacher_check: Artifact | None, labels: SoftLabels, trust: Trust
 ) -> Trusted | None:
     """Which labels count, by history length and target; None: all.
 
     Args:
         data: Holds the training interactions of the items.
-        teacher_check: `check.json` says where the teacher is worse.
+        teacher_check: `check.json` says where the teacher is worse; None: external, all count.
         labels: Those of another teacher all count.
         trust: The setting `distillation.trust`.
     """
+    if teacher_check is None:
+        return None
     check = TeacherCheck.load(teacher_check)
     left_out = {part.slice for part in check.left_out(trust, labels.description.teacher)}
     if not left_out:

@@ -78,9 +78,10 @@ def command_problem(line: str) -> str | None:
 
 @cache
 def all_options() -> frozenset[str]:
-    """Options of any command and any benchmark."""
+    """Options of any command, any benchmark and any example."""
+    scripts = (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs" / "examples").glob("*.py"))
     return frozenset(_options_of(typer.main.get_command(app))).union(
-        *(benchmark_options(path) for path in (ROOT / "benchmarks").glob("*.py"))
+        *map(benchmark_options, scripts)
     )
 
 
@@ -91,15 +92,16 @@ def _options_of(command: typing.Any) -> Iterator[str]:
         yield from _options_of(inner)
 
 
-def benchmark_problem(line: str) -> str | None:
-    """What is wrong with a call of `python -m`; None: nothing."""
-    module, *words = shlex.split(line.replace("[", " ").replace("]", " "))[2:]
-    if not is_module(module):
-        return f"there is no module {module}"
-    known = benchmark_options(ROOT / f"{module.replace('.', '/')}.py")
-    known |= benchmark_options(ROOT / "benchmarks" / "harness.py")
+def python_problem(line: str) -> str | None:
+    """What is wrong with a call of `python -m` or of an example; None: nothing."""
+    _, first, *words = shlex.split(line.replace("[", " ").replace("]", " "))
+    named = words.pop(0) if first == "-m" else first
+    path = ROOT / (f"{named.replace('.', '/')}.py" if first == "-m" else named)
+    if not (is_module(named) if first == "-m" else path.is_file()):
+        return f"there is no module or file {named}"
+    known = benchmark_options(path) | benchmark_options(ROOT / "benchmarks" / "harness.py")
     unknown = [word for word in words if word.startswith("-") and word not in known]
-    return f"{module} has no option {unknown[0]}" if unknown else None
+    return f"{named} has no option {unknown[0]}" if unknown else None
 
 
 def benchmark_options(path: Path) -> set[str]:

@@ -148,7 +148,7 @@ def shell_problem(line: str) -> str | None:
         case "make":
             return None if set(words) <= project.make_targets() else "no such target"
         case "python":
-            return project.benchmark_problem(line)
+            return project.python_problem(line)
         case "pip" if words == ["install", "dist/*.whl", "--constraint", "infra/constraints.txt"]:
             return None if "wheel" in project.make_targets() else "nothing builds dist/*.whl"
         case "pip":
@@ -210,6 +210,7 @@ def test_the_readme_loads_the_model_that_the_default_night_registers() -> None:
 
 RIGHT = (
     "`target_weight` `TrainingError` `teacher.model` `[teacher.model]` `recdistill nightly --plan` "
+    "`python docs/examples/llm_teacher.py --per-user 2` "
     "`make lint` `python -m benchmarks.night --final` `flows/config.py` `exclude_seen = true` "
     '`pip install "recdistill[text]"` `recsys_core.training.loop.fit` `--dry-run` `event mix`\n'
     "[data](docs/data.md#histories)\n"
@@ -232,6 +233,8 @@ MISSPELT = {
     "target": ("make lint", "make lunch"),
     "module": ("benchmarks.night", "benchmarks.knight"),
     "option of a benchmark": ("--final", "--finale"),
+    "example": ("llm_teacher.py", "llm_tutor.py"),
+    "option of an example": ("--per-user", "--per-person"),
     "extra": ("recdistill[text]", "recdistill[prose]"),
     "function": ("loop.fit", "loop.fits"),
     "path": ("flows/config.py", "flows/configs.py"),

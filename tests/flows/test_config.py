@@ -94,6 +94,19 @@ def test_a_recipe_fits_its_sizes_to_those_that_are_kept() -> None:
     assert both.student.model.max_length == both.teacher.model.max_length == 16
 
 
+def test_an_external_teacher_does_not_limit_the_student(tmp_path: Path) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(
+        "[teacher]\nsource = 'external'\n[soft_labels]\nstore = 'labels'\n"
+        "[student.model]\nembedding_dim = 128\nmax_length = 100",
+        encoding="utf-8",
+    )
+    config = load_config(path)
+    longer = Choice(settings={"student.model.max_length": 200}, reason="")
+    chosen = config.with_recipe(Recipe(log=None, choices=(longer,)))
+    assert (config.student.model.max_length, chosen.student.model.max_length) == (100, 200)
+
+
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no configuration file .*none\.toml"):
         load_config(tmp_path / "none.toml")
@@ -106,6 +119,7 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         ("[teacher.training]\nepochs = 0", "teacher.training.epochs: .*greater than or equal to 1"),
         ("[teacher.training]\nepoch = 3", "teacher.training.epoch: Extra inputs"),
         ("[distillation]\ntemperature = inf", "distillation.temperature"),
+        ("[teacher]\nsource = 'external'", "soft_labels.store names no labels"),
         ("[student.model]\nembedding_dim = 40\nn_heads = 2", "multiple of 16"),
         ("[student.model]\ntime_gaps = true", "asked with item ids alone"),
         ("[student.model]\nembedding_dim = 128", "wider than the teacher"),

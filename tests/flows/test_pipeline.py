@@ -45,6 +45,44 @@ def test_a_parameter_that_nobody_gives_is_refused() -> None:
         Pipeline(Step(read))
 
 
+@stage(output="mean", version=1)
+def divide(run: StageRun, *, sums: Artifact | None) -> Summary:
+    """A stage that can do without its input."""
+    return {}
+
+
+def _always(config: NightlyConfig) -> bool:
+    return True
+
+
+def test_a_stage_can_be_left_out(night: Night) -> None:
+    pipeline = Pipeline(Step(read, config="recipe"), Step(add, unless=_always), Step(divide))
+    config = NightlyConfig(workspace=night.workspace)
+    decisions = list(pipeline.plan(night, config))
+    assert [decision.stage for decision in decisions] == ["read", "divide"]
+    assert decisions[1].parts["inputs"] == {"sums": None}
+    assert pipeline.inputs(divide) == [add]
+    assert [one.stage for one in pipeline.plan(night, config, through=add)] == ["read"]
+
+
+def test_a_stage_that_needs_what_may_be_left_out_is_refused() -> None:
+    @stage(output="needy", version=1)
+    def need(run: StageRun, *, sums: Artifact) -> Summary: ...
+
+    steps = Step(read, config="recipe"), Step(add, unless=_always)
+    with pytest.raises(WiringError, match="need needs the output 'sums', which some nights leave"):
+        Pipeline(*steps, Step(need))
+    Pipeline(*steps, Step(need, unless=_always))
+
+
+def test_a_night_with_an_external_teacher_trains_none(night: Night) -> None:
+    external = {"teacher": {"source": "external"}, "soft_labels": {"store": "labels"}}
+    config = NightlyConfig.model_validate({"workspace": night.workspace, **external})
+    planned = [decision.stage for decision in PIPELINE.plan(night, config)]
+    others = [step.stage.name for step in PIPELINE.steps if "_teacher" not in step.stage.name]
+    assert planned == others
+
+
 def test_inputs_are_found_by_name() -> None:
     assert PIPELINE.inputs(gate) == [evaluate]
     others = [step.stage for step in PIPELINE.steps if step.stage is not report]

@@ -11,7 +11,9 @@ import polars as pl
 
 from recsys_core.artifacts import sha256_file
 from recsys_core.data.histories.read import read_training_histories
+from recsys_core.data.soft_labels.coverage import coverage
 from recsys_core.data.soft_labels.description import LABELS, SoftLabelDescription, SoftLabelError
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.data.soft_labels.matching import fitting
 from recsys_core.data.soft_labels.sparse import (
     SparseRows,
@@ -20,24 +22,6 @@ from recsys_core.data.soft_labels.sparse import (
     write_sparse_labels,
 )
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.json_file import JsonFile
-
-
-class StoreLineage(JsonFile):
-    """Where tonight's labels come from.
-
-    Attributes:
-        description_sha256: Checksum of the store's `soft_labels.json`, which holds those of its
-            label files.
-        labels: Labels taken over.
-        stale: Labels left out: their user is gone, or the events up to their position are others.
-    """
-
-    file_name = "lineage.json"
-
-    description_sha256: str
-    labels: int
-    stale: int
 
 
 def take_over(
@@ -89,12 +73,7 @@ def take_over(
     if not kept:
         msg = f"None of the {before.rows:,} labels in {store.folder} fits. Import them again."
         raise SoftLabelError(msg)
-    StoreLineage(
-        description_sha256=sha256_file(store.folder / SoftLabelDescription.file_name),
-        labels=kept,
-        stale=before.rows - kept,
-    ).save(folder)
-    return describe_sparse(
+    description = describe_sparse(
         folder,
         teacher=before.teacher,
         item_index_sha256=item_index_sha256,
@@ -102,6 +81,19 @@ def take_over(
         trained_through=before.trained_through,
         shape=shape,
     )
+    covered = coverage(SoftLabels(folder, item_index_sha256=item_index_sha256), buckets)
+    StoreLineage(
+        teacher=before.teacher,
+        trained_through=before.trained_through,
+        store_sha256=sha256_file(store.folder / SoftLabelDescription.file_name),
+        labels=kept,
+        stale=before.rows - kept,
+        users=covered.users,
+        n_users=covered.n_users,
+        positions=covered.positions,
+        n_positions=covered.n_positions,
+    ).save(folder)
+    return description
 
 
 def _rows(labels: pl.DataFrame) -> SparseRows:

@@ -170,6 +170,13 @@ def test_user_ids_are_hashed_as_in_the_lake(
     publish(Artifact("prepare", "key", folder), {}, {})
     assert after_a_night.import_(ROWS, "--config", str(config), "--json") == 0
     assert json.loads(capsys.readouterr().out)["labels"] == 2
+    after_a_night.store = after_a_night.folder / "of hashed ids"
+    ids = pseudonymise(pl.Series([row["user_id"] for row in ROWS]), key)
+    hashed = [row | {"user_id": user_id} for row, user_id in zip(ROWS, ids, strict=True)]
+    assert after_a_night.import_(hashed, "--config", str(config), "--json") == 1, "hashed twice"
+    assert "No row of" in capsys.readouterr().err
+    assert after_a_night.import_(hashed, "--config", str(config), "--json", "--hashed") == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == 2
 
 
 def test_a_night_learns_from_imported_labels(first_night: NightlyConfig) -> None:

@@ -107,6 +107,36 @@ def test_the_bound_decides_not_the_mean():
     assert outcome(relative(margin=0.6), *figures).outcome == "pass"
 
 
+@pytest.mark.parametrize(("control", "decision"), [(2, "pass"), (1, "fail")])
+def test_the_control_stands_in_for_an_external_teacher(control, decision):
+    metrics, ranks = evidence(compressed=constant(2), control=constant(control))
+    external = metrics | {"teacher_is_external": True}
+    found = outcome(relative(margin=0.15), external, ranks)
+    assert found.outcome == decision
+    assert found.reference == pytest.approx(1 / np.log2(control + 1))
+    assert found.sentence.startswith(
+        "The teacher is external and ranks nothing. The control stands"
+    )
+    missing = outcome(relative(margin=0.15), metrics, ranks)
+    assert (missing.outcome, missing.sentence) == ("fail", "The evaluation has no rank_teacher.")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "teacher", "at_least": 0.1},
+        {"model": "teacher", "relative_to": "popularity"},
+        {"model": "teacher", "metric": "size_bytes", "at_most": 1},
+        {"model": "control", "relative_to": "teacher"},
+    ],
+)
+def test_a_rule_about_an_external_teacher_is_skipped(fields):
+    metrics, ranks = evidence(control=constant(1), popularity=constant(2))
+    found = outcome(rule_of(**fields), metrics | {"teacher_is_external": True}, ranks)
+    assert found.outcome == "skipped"
+    assert found.sentence == "The teacher is external and ranks nothing."
+
+
 def test_margin_is_a_share_of_the_reference():
     figures = evidence(compressed=constant(3), teacher=constant(2))  # 0.5 against 0.6309
     assert outcome(relative(margin=0.20), *figures).outcome == "fail"

@@ -45,6 +45,15 @@ def test_a_night_stays_affordable_and_an_item_table_small() -> None:
     assert _settings(SMALL)["student.model.embedding_dim"] == 64
 
 
+def test_a_student_that_begins_with_random_weights_trains_as_long_as_a_teacher() -> None:
+    with_teacher, alone = _settings(SMALL), recipe(SMALL, trains_teacher=False)
+    settings = {name: value for choice in alone for name, value in choice.settings.items()}
+    assert settings.keys() == {name for name in with_teacher if name.startswith("student.")}
+    assert settings["student.training.epochs"] == with_teacher["teacher.training.epochs"] == 22
+    assert with_teacher["student.training.epochs"] == 14
+    assert "99,000 events of 33 per user: a student of 2 layers." in [one.reason for one in alone]
+
+
 def test_logs_resemble_each_other_within_a_quarter() -> None:
     assert SMALL.model_copy(update={"length": 60}).resembles(SMALL)
     assert not SMALL.model_copy(update={"length": 58}).resembles(SMALL)

@@ -22,7 +22,7 @@ def test_the_choices_are_written_and_said(
     run = make_run("recipe")
     config = RecipeConfig(keep=("teacher.model.n_layers", "student.model.dropout"))
     with caplog.at_level(logging.INFO):
-        choose_recipe.body(run, config, prepared=obvious_world)
+        choose_recipe.body(run, config, teacher_source="trained", prepared=obvious_world)
     written = Recipe.load(run.out)
     assert written.log is not None
     assert (written.log.n_users, written.log.n_items) == (60, 16)
@@ -36,8 +36,20 @@ def test_a_manual_recipe_chooses_nothing(
     make_run: Callable[[str], StageRun], obvious_world: Artifact
 ) -> None:
     run = make_run("recipe")
-    choose_recipe.body(run, RecipeConfig(mode="manual"), prepared=obvious_world)
+    choose_recipe.body(
+        run, RecipeConfig(mode="manual"), teacher_source="trained", prepared=obvious_world
+    )
     assert Recipe.load(run.out) == Recipe(log=None, choices=())
+
+
+def test_with_an_external_teacher_the_choices_are_the_students(
+    make_run: Callable[[str], StageRun], obvious_world: Artifact
+) -> None:
+    run = make_run("recipe")
+    choose_recipe.body(run, RecipeConfig(), teacher_source="external", prepared=obvious_world)
+    chosen = [name for choice in Recipe.load(run.out).choices for name in choice.settings]
+    assert "student.training.epochs" in chosen
+    assert all(name.startswith("student.") for name in chosen)
 
 
 @pytest.mark.parametrize(("n_users", "stays"), [(70, True), (100, False)])
@@ -52,5 +64,5 @@ def test_an_earlier_choice_stays_while_the_log_resembles_it(
     publish(earlier, {}, {})
     run = StageRun.bare(night.workspace, folder / "tonight", key="tonight")
     run.out.mkdir()
-    choose_recipe.body(run, RecipeConfig(), prepared=obvious_world)
+    choose_recipe.body(run, RecipeConfig(), teacher_source="trained", prepared=obvious_world)
     assert Recipe.load(run.out).log == (earlier_log if stays else log)

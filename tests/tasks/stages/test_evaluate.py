@@ -77,7 +77,11 @@ def evaluate_models(
     """Run the stage's body; the night's three networks are one, and the served model another."""
 
     def run_stage(
-        prepared: Artifact, *, champion: int | None = None, **config: Any
+        prepared: Artifact,
+        *,
+        champion: int | None = None,
+        teacher: Artifact | None = trained_teacher,
+        **config: Any,
     ) -> tuple[StageRun, dict[str, Any]]:
         run = make_run("evaluate")
         summary = evaluate.body(
@@ -87,7 +91,7 @@ def evaluate_models(
             name="test",
             champion=champion,
             prepared=prepared,
-            teacher=trained_teacher,
+            teacher=teacher,
             student=trained_teacher,
             control=trained_teacher,
             compressed=made("compressed"),
@@ -166,6 +170,16 @@ def test_a_row_a_case_with_slices_and_the_rank_of_every_model(
     assert summary["split"] == "test"
     assert summary["n_cases"] == 4
     assert list(summary["ndcg_at_10"]) == MODELS
+
+
+def test_an_external_teacher_is_not_evaluated(
+    evaluate_models: Evaluate, prepare_users: Callable[..., Artifact]
+) -> None:
+    run, _ = evaluate_models(prepare_users(), teacher=None)
+    metrics = _metrics(run)
+    assert metrics["teacher_is_external"]
+    assert sorted(metrics["models"]) == sorted(set(MODELS) - {"teacher"})
+    assert "rank_teacher" not in _ranks(run).columns
 
 
 def test_metrics_are_means_of_users_in_every_slice(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.scorer import Scorer
 from tasks.contracts.registry import Registered
@@ -16,6 +17,18 @@ from tasks.registry.store import CHALLENGER, Registry, RegistryConfig
 from tasks.stages.register import SmokeTestError, register
 
 Made = Callable[[str], Artifact]
+OUTPUTS = ("teacher", "soft_labels", "student", "control", "compressed", "evaluated")
+LABELS = StoreLineage(
+    teacher="a language model",
+    trained_through=None,
+    store_sha256="ab12",
+    labels=1_200,
+    stale=34,
+    users=900,
+    n_users=1_000,
+    positions=1_200,
+    n_positions=9_000,
+)
 
 
 @pytest.fixture
@@ -27,7 +40,7 @@ def run(workspace: Path, make_run: Callable[[str], StageRun]) -> StageRun:
 
 def register_body(run: StageRun, made: Made, **changed: Any) -> dict[str, Any]:
     inputs = {"name": "test", "run_date": date(2026, 3, 10), **changed}
-    for output in {"teacher", "student", "control", "compressed", "evaluated"} - inputs.keys():
+    for output in {*OUTPUTS} - inputs.keys():
         inputs[output] = made(output)
     return register.body(run, RegistryConfig(), **inputs)
 
@@ -75,6 +88,8 @@ def test_the_version_says_what_it_was_made_of(
     assert version.tags["run_date"] == "2026-03-10"
     assert version.tags["trained_through"] == "2026-03-08T00:00:00+00:00"
     assert version.tags["made_of.compressed"] == "key-compressed"
+    assert version.tags["made_of.teacher"] == "key-teacher"
+    assert not [name for name in version.tags if name.startswith("labels.")]
     folder = registry.download("test-student", 1) / "artifacts" / "model"
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx",
@@ -84,9 +99,27 @@ def test_the_version_says_what_it_was_made_of(
         "model_card.md",
     }
     card = (folder / "model_card.md").read_text()
+    assert "made elsewhere" not in card
     assert card == version.description
     assert "| compressed | 0.2500 | 0.1250 to 0.5000 | 0.2500 |" in card
     assert "1,234 events of 7 users (test)" in card
+
+
+def test_the_version_says_which_labels_taught_it(
+    run: StageRun, made: Made, registry: Registry
+) -> None:
+    LABELS.save(made("soft_labels").folder)
+    register_body(run, made, teacher=None)
+    version = registry.client.get_model_version("test-student", "1")
+    assert version.tags["labels.teacher"] == "a language model"
+    assert version.tags["labels.store_sha256"] == "ab12"
+    assert version.tags["labels.positions"] == "1200"
+    assert version.tags["made_of.soft_labels"] == "key-soft_labels"
+    assert "made_of.teacher" not in version.tags
+    card = version.description or ""
+    assert "distilled from soft labels of `a language model`, with" in card
+    assert "- Labels: 1,200 used, 34 left out" in card
+    assert "- Coverage: 1,200 of 9,000 training positions, 900 of 1,000 users" in card
 
 
 def test_a_repeated_attempt_makes_no_second_version(

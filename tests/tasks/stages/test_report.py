@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_core.artifacts import digest
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.gate_config import GateRule
 from recsys_core.evaluation.results import (
     MODELS,
@@ -47,6 +48,7 @@ def test_the_report_tells_the_whole_night(world: World) -> None:
     assert page.open == []
     assert summary == {"passed": True, "bytes": len(html.encode())}
     assert "Promoted: the compressed student becomes champion" in text
+    assert "made elsewhere" not in text
     ndcg = METRICS.models["compressed"].slices["all"].ndcg_at_10
     assert f"{ndcg.mean:.4f} [{ndcg.low:.4f}, {ndcg.high:.4f}]" in text
     for expected in (
@@ -133,6 +135,37 @@ def test_a_first_night_with_little_to_show(world: World) -> None:
     assert "Nothing was new this night" in text
     assert "No row was quarantined" in text
     assert "Learning" not in text
+
+
+def test_an_external_teacher_is_named_and_the_control_is_the_reference(world: World) -> None:
+    for stage in ("plan_teacher", "train_teacher", "check_teacher"):
+        del world.files[stage]
+    models = {name: result for name, result in METRICS.models.items() if name != "teacher"}
+    metrics = METRICS.model_copy(update={"models": models, "teacher_is_external": True})
+    world.files["evaluate"]["metrics.json"] = metrics
+    world.files["write_soft_labels"]["lineage.json"] = StoreLineage(
+        teacher=HOSTILE,
+        trained_through=None,
+        store_sha256="ab12",
+        labels=1_200,
+        stale=34,
+        users=900,
+        n_users=1_000,
+        positions=1_200,
+        n_positions=9_600,
+    )
+    page = HtmlPage(world.render()[1])
+    text = words(page)
+    assert "No teacher was trained: the student learned from these labels" in text
+    assert "1,200 of 9,600 training positions (12.5 %), 900 of 1,000 users" in text
+    assert "1,200 used, 34 left out" in text
+    assert HOSTILE in page.text
+    shipped, control = (
+        models[name].slices["all"].ndcg_at_10.mean for name in ("compressed", "control")
+    )
+    assert f"Of the control{100 * (shipped or 0) / (control or 1):.1f} %" in text
+    assert "NDCG@10of control" in text
+    assert digest("train_teacher") not in text
 
 
 def test_many_files_are_counted_not_listed(world: World) -> None:

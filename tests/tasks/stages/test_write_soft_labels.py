@@ -17,9 +17,9 @@ from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.histories.windows import training_windows
 from recsys_core.data.soft_labels.description import SoftLabelError
+from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.data.soft_labels.taking_over import StoreLineage
 from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
 from tasks.stages.distill import DistillationConfig, distill
@@ -41,6 +41,17 @@ def write(
 
 
 Write = Callable[[StageRun, SoftLabelConfig], dict[str, Any]]
+
+
+@pytest.fixture
+def write_external(obvious_world: Artifact) -> Write:
+    """The stage of a night whose teacher is external."""
+
+    def run_stage(run: StageRun, config: SoftLabelConfig) -> dict[str, Any]:
+        body = write_soft_labels.body
+        return body(run, config, max_length=8, prepared=obvious_world, teacher=None)
+
+    return run_stage
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -115,10 +126,8 @@ def _store(folder: Path, prepared: Artifact, buckets: list[Path], **changes: Any
 
 def test_the_student_learns_from_the_labels_of_a_store(
     make_run: Callable[[str], StageRun],
-    write: Write,
+    write_external: Write,
     obvious_world: Artifact,
-    trained_teacher: Artifact,
-    teacher_check: Artifact,
     tiny_network: NetworkConfig,
     tmp_path: Path,
 ) -> None:
@@ -130,10 +139,14 @@ def test_the_student_learns_from_the_labels_of_a_store(
     pl.read_parquet(earlier[0]).with_columns(item_idx=reversed_).write_parquet(earlier[0])
     store = _store(tmp_path / "store", obvious_world, earlier)
     run = make_run("labels")
-    summary = write(run, SoftLabelConfig(store=store))
-    lineage = StoreLineage.load(run.out)
-    assert lineage.description_sha256 == sha256_file(store / "soft_labels.json")
-    assert lineage.labels == summary["rows"] > 100
+    summary = write_external(run, SoftLabelConfig(store=store))
+    lineage = StoreLineage.of(Artifact("write_soft_labels", "key", run.out))
+    assert lineage is not None
+    assert lineage.store_sha256 == sha256_file(store / "soft_labels.json")
+    assert (lineage.teacher, lineage.trained_through) == ("made elsewhere", None)
+    assert lineage.labels == lineage.positions == summary["rows"] > 100
+    assert (lineage.users, lineage.n_users) == (59, 60)
+    assert 0.4 < lineage.share < 0.6
     assert 0 < lineage.stale < 12
     assert (summary["layout"], summary["teacher"]) == ("sparse", "made elsewhere")
     labels = SoftLabels(run.out, item_index_sha256="index")
@@ -142,14 +155,42 @@ def test_the_student_learns_from_the_labels_of_a_store(
     student = make_run("student")
     trained = distill.body(
         student,
-        DistillationConfig(initialise="random", kd_weight=4),
+        DistillationConfig(initialise="teacher", kd_weight=4),
         student=tiny_network,
         prepared=obvious_world,
-        teacher=trained_teacher,
-        teacher_check=teacher_check,
+        teacher=None,
+        teacher_check=None,
         soft_labels=Artifact("write_soft_labels", "key", run.out),
     )
     assert trained["validation_ndcg_at_10"] > 0.9
+
+
+@pytest.mark.parametrize(("least", "warns"), [(0.6, True), (0.5, False)])
+def test_labels_of_few_positions_are_warned_of(
+    make_run: Callable[[str], StageRun],
+    write_external: Write,
+    obvious_world: Artifact,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    least: float,
+    warns: bool,
+) -> None:
+    store = _store(tmp_path / "store", obvious_world, Prepared(obvious_world).buckets)
+    run = make_run("labels")
+    write_external(run, SoftLabelConfig(store=store, warn_below_share=least))
+    lineage = StoreLineage.load(run.out)
+    assert 0.5 < lineage.share < 0.6
+    assert lineage.share == lineage.positions / lineage.n_positions
+    said = f"{store} labels {lineage.positions} of {lineage.n_positions} training positions, "
+    assert (said in caplog.text) is warns
+
+
+def test_without_labels_the_night_says_where_the_histories_are(
+    make_run: Callable[[str], StageRun], write_external: Write, obvious_world: Artifact
+) -> None:
+    with pytest.raises(SoftLabelError, match="holds no soft labels") as refused:
+        write_external(make_run("labels"), SoftLabelConfig(store=Path("nowhere")))
+    assert str(obvious_world.file("histories").resolve()) in str(refused.value)
 
 
 @pytest.mark.parametrize(
