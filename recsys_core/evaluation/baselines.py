@@ -125,8 +125,8 @@ def item_knn_ranker(
     weights = np.exp2(-np.arange(n_recent) / half_life).astype(np.float32)
     width = len(scores_below)
     if own_weight:
-        own = sparse.eye_array(width, dtype=np.float32, format="csr")
-        similarities = sparse.csr_array(similarities + np.float32(own_weight) * own)
+        own = sparse.diags_array(np.full(width, own_weight, np.float32))
+        similarities = sparse.csr_array(similarities + own)
 
     def rank(histories: Sequence[IntArray]) -> FloatArray:
         recent = [history[-n_recent:][::-1] for history in histories]

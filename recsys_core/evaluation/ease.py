@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 from recsys_core.data.histories.cases import FloatArray, IntArray, Ranker
 from recsys_core.evaluation.baselines import Counts, Matrix, popularity_below, training_matrix
@@ -44,14 +44,15 @@ def ease_weights(products: Matrix, *, l2: float) -> FloatArray:
     matrix = np.asfortranarray(products.toarray(), np.float32)
     diagonal = np.diag_indices_from(matrix)
     matrix[diagonal] += np.float32(l2)
-    matrix, failed = lapack.spotrf(matrix, overwrite_a=True)
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
+    matrix, failed = potrf(matrix, overwrite_a=True)
     if failed:
         msg = (
             f"EASE can't be solved in single precision with l2 = {l2:g}: the items' co-occurrences "
             "are nearly dependent. Make l2 larger."
         )
         raise ValueError(msg)
-    matrix, _ = lapack.spotri(matrix, overwrite_c=True)  # fills the upper triangle only
+    matrix, _ = potri(matrix, overwrite_c=True)  # fills the upper triangle only
     own = matrix[diagonal].copy()
     matrix += matrix.T
     matrix /= -own

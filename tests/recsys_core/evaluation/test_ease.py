@@ -42,7 +42,7 @@ def test_no_other_weights_without_a_diagonal_reconstruct_better():
 
 def test_a_penalty_too_small_for_float32_is_an_error():
     users = np.ones((3000, 3))
-    with pytest.raises(ValueError, match="l2 = 1e-06.*Make l2 larger"):
+    with pytest.raises(ValueError, match=r"l2 = 1e-06.*Make l2 larger"):
         ease_weights(sparse.csr_array(users.T @ users), l2=1e-6)
 
 
@@ -82,5 +82,5 @@ def test_users_of_all_buckets_count(bucket, write_bucket):
 
 def test_too_many_items_are_refused(bucket):
     ease_ranker([bucket], POPULARITY, l2=1, max_items=5)
-    with pytest.raises(CatalogueTooLargeError, match="5 items.*max_items = 4"):
+    with pytest.raises(CatalogueTooLargeError, match=r"5 items.*max_items = 4"):
         ease_ranker([bucket], POPULARITY, l2=1, max_items=4)
