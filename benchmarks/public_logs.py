@@ -66,6 +66,7 @@ LOGS: Mapping[str, Mapping[str, Any]] = {
     },
     "amazon-sports": {},  # leave-one-out, as published: infra/configs/amazon-sports.toml
 }
+_CONFIGS = Path(__file__).parents[1] / "infra" / "configs"
 NETWORKS = ("teacher", "student", "compressed", "control")
 
 
@@ -103,7 +104,7 @@ def configuration(log: str, folder: Path) -> "NightlyConfig":
     from flows.config import NightlyConfig, load_config
 
     if not LOGS[log]:
-        return load_config(Path(f"infra/configs/{log}.toml"), data=folder)
+        return load_config(_CONFIGS / f"{log}.toml", data=folder)
     source = {
         name: value.replace("{data}", str(folder)) if isinstance(value, str) else value
         for name, value in LOGS[log]["source"].items()
