@@ -89,8 +89,7 @@ def item_similarities(
 
     Source: Sarwar et al. 2001, "Item-based collaborative filtering recommendation algorithms".
     """
-    interactions = [_interactions(bucket, n_items, max_history) for bucket in buckets]
-    by_user = sparse.csr_array(sparse.vstack(interactions))
+    by_user = _with_unit_rows(training_matrix(buckets, n_items, max_history=max_history))
     by_item = sparse.csr_array(by_user.T)
     norms = np.sqrt(by_user.multiply(by_user).sum(axis=0))
     block = max(1, block_cells // (n_items + 1))
@@ -102,7 +101,12 @@ def item_similarities(
 
 
 def item_knn_ranker(
-    similarities: Matrix, popularity: Counts, *, n_recent: int = 20, half_life: float = 1.25
+    similarities: Matrix,
+    popularity: Counts,
+    *,
+    n_recent: int = 20,
+    half_life: float = 1.25,
+    own_weight: float = 0,
 ) -> Ranker:
     """Rank by similarity to the newest items of the history, the newest weighing most.
 
@@ -114,11 +118,15 @@ def item_knn_ranker(
         popularity: `[n_items]` interactions of item_idx 1 … n_items.
         n_recent: Newest events of a history that count.
         half_life: An event that is this many events older counts half as much.
+        own_weight: Similarity of an item to itself. Above 0 what a user often had ranks high; for
+            logs in which items may be recommended again.
     """
-    scores_below = _popularity_scores(popularity, None)
-    scores_below = scores_below / (1 + scores_below.max(initial=0)) * np.float32(1e-6)
+    scores_below = popularity_below(popularity)
     weights = np.exp2(-np.arange(n_recent) / half_life).astype(np.float32)
     width = len(scores_below)
+    if own_weight:
+        own = sparse.diags_array(np.full(width, own_weight, np.float32))
+        similarities = sparse.csr_array(similarities + own)
 
     def rank(histories: Sequence[IntArray]) -> FloatArray:
         recent = [history[-n_recent:][::-1] for history in histories]
@@ -132,6 +140,28 @@ def item_knn_ranker(
     return rank
 
 
+def training_matrix(buckets: Sequence[Path], n_items: int, *, max_history: int) -> Matrix:
+    """Which user had which item in training.
+
+    Args:
+        buckets: Bucket files of histories: `item_idx`, `train_end`.
+        n_items: Length of the catalogue.
+        max_history: Newest training events of a user that count.
+
+    Returns:
+        Sparse `[users, n_items + 1]` float32 of ones.
+    """
+    return sparse.csr_array(
+        sparse.vstack([_of_bucket(bucket, n_items, max_history) for bucket in buckets])
+    )
+
+
+def popularity_below(popularity: Counts) -> FloatArray:
+    """`[n_items + 1]`: popularity so small that it only orders equal scores, up to 1e-6."""
+    scores = _popularity_scores(popularity, None)
+    return scores / (1 + scores.max(initial=0)) * np.float32(1e-6)
+
+
 def _popularity_scores(count: Counts, then_count: Counts | None) -> FloatArray:
     """`[n_items + 1]`: dense ranks from 0, which float32 holds exactly however large the counts."""
     columns = [count] if then_count is None else [count, then_count]
@@ -139,13 +169,17 @@ def _popularity_scores(count: Counts, then_count: Counts | None) -> FloatArray:
     return np.append(0, order.ravel()).astype(np.float32)
 
 
-def _interactions(bucket: Path, n_items: int, max_history: int) -> Matrix:
-    """`[users, n_items + 1]` of the training events of one bucket; rows have unit length."""
+def _of_bucket(bucket: Path, n_items: int, max_history: int) -> Matrix:
     items = training_items(bucket, newest=max_history)
     ones = np.ones(len(items.values), np.float32)
     shape = (len(items.lengths), n_items + 1)
     matrix = sparse.csr_array((ones, items.values, items.offsets), shape=shape)
     matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def _with_unit_rows(matrix: Matrix) -> Matrix:
     n_distinct = np.diff(matrix.indptr)
     matrix.data[:] = np.repeat(1 / np.sqrt(np.maximum(n_distinct, 1)), n_distinct)
     return matrix

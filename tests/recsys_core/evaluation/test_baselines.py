@@ -99,6 +99,14 @@ def test_knn_without_neighbours_ranks_by_popularity(pairs):
     assert scores.max() < 1e-6
 
 
+def test_knn_recommends_what_a_user_had_where_items_return(pairs):
+    popularity = np.array([3, 3, 3, 3, 50])
+    scores = item_knn_ranker(pairs, popularity, own_weight=1.5)([history(1, 3), history(5)])
+    similar = pairs[[1], :].toarray()[0, 2]
+    assert_allclose(scores[0, 3] / scores[0, 4], 1.5 / similar, rtol=1e-4)
+    assert_allclose(scores[1, 5], 1.5, rtol=1e-4)
+
+
 def test_knn_is_a_strong_baseline_on_ml_1m(tmp_path):
     source = DATA / "ml-1m" / "events.parquet"
     if not source.exists():
