@@ -114,6 +114,8 @@ class ServingGraph(nn.Module):
         _check_active(active, popularity, model.n_items)
         self.model = model
         self.item_table = nn.Parameter(model.item_vectors().detach()[list(active)])
+        bias = model.item_bias
+        self.item_bias = None if bias is None else nn.Buffer(bias[list(active)])
         self.popularity = nn.Buffer(torch.tensor(np.asarray(popularity, dtype=np.float32)))
 
     def forward(
@@ -126,6 +128,8 @@ class ServingGraph(nn.Module):
         n_events = (history > 0).sum(dim=1)
         states = self._newest_states(history, (n_events - 1).clamp(min=0))
         scores = F.linear(states, self.item_table)
+        if self.item_bias is not None:  # apart from the product, which is quantized
+            scores = scores + self.item_bias
         scores = torch.where(n_events[:, None] > 0, scores, self.popularity)
         # Padding refers to the first item with +inf, which has no effect on the minimum.
         lowered = torch.where(exclude > 0, -torch.inf, torch.inf)

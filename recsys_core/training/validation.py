@@ -6,9 +6,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys_core.data.histories.cases import Cases, Ranker, candidate_mask, read_cases
+from recsys_core.data.histories.cases import (
+    Cases,
+    FloatArray,
+    Ranker,
+    candidate_mask,
+    read_cases,
+)
 from recsys_core.evaluation.metrics import Values, mean_per_user, ndcg_at_k
-from recsys_core.evaluation.ranking import rank_targets
+from recsys_core.evaluation.ranking import rank_with_added
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker
 
@@ -58,9 +64,22 @@ class Validator:
 
     def by_user(self, ranker: Ranker) -> Values:
         """NDCG@10 of each user, always in the same order."""
+        return self.with_added(ranker, (None,))[0]
+
+    def with_added(self, ranker: Ranker, added: Sequence[FloatArray | None]) -> list[Values]:
+        """NDCG@10 of each user with each of these arrays added to the scores.
+
+        Args:
+            ranker: Scores each case once.
+            added: `[n_items + 1]` by item_idx; None for nothing.
+        """
         ranks = [
-            rank_targets(ranker, cases, self._candidates, exclude_seen=self._exclude_seen)
+            rank_with_added(
+                ranker, cases, self._candidates, added=added, exclude_seen=self._exclude_seen
+            )
             for cases in self._buckets
         ]
         users = [user for cases in self._buckets for user in cases.user_id]
-        return mean_per_user(ndcg_at_k(np.concatenate(ranks), 10), users)
+        return [
+            mean_per_user(ndcg_at_k(of_one, 10), users) for of_one in np.concatenate(ranks, axis=1)
+        ]

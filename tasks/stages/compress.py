@@ -40,10 +40,12 @@ from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
+from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
+from tasks.training.recency import fit_recency_prior
 
 
 class CompressionConfig(Settings):
@@ -82,7 +84,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=4,
+    version=5,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(
@@ -103,9 +105,17 @@ def compress(
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
         _recover(run, model, data, config.recovery, distillation, soft_labels)
+    prior = None
+    if NetworkSummary.load(student).recency_prior is not None:
+        prior = fit_recency_prior(run, model, data, data.validator(config.validation_cases))
     figures = _export(run, model.cpu(), data, config, student, calibration)
     figures.save(run.out)
-    return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}
+    return {
+        "ffn_dim": keep,
+        "bytes": served_bytes(run.out),
+        "recency_prior": prior and prior.model_dump(),
+        **figures.model_dump(),
+    }
 
 
 def _export(

@@ -65,7 +65,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=5, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=6, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,
@@ -86,7 +86,7 @@ def distill(
         run,
         model,
         data,
-        student.training,
+        student,
         training_set,
         candidates=FullCatalogue(training_set.item_counts(len(data.items))),
         loss=distilling_loss(labels, config, run.device),
