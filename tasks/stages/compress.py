@@ -113,7 +113,7 @@ def compress(
     return {
         "ffn_dim": keep,
         "bytes": served_bytes(run.out),
-        "recency_prior": prior and prior.model_dump(),
+        "recency_prior": None if prior is None else prior.model_dump(),
         **figures.model_dump(),
     }
 

@@ -1,13 +1,14 @@
 """Report: the night on one HTML page that needs no network, no script and no server."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
 from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_manifest
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.results import (
     MODELS,
     EvaluationMetrics,
@@ -64,7 +65,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=2, libraries=("jinja2", "matplotlib", "numpy"))
+@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy"))
 def report(
     run: StageRun,
     *,
@@ -120,6 +121,16 @@ def report(
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
         "choices": Recipe.load(recipe).choices,
+        "priors": list(
+            _priors(
+                {
+                    "teacher": teacher,
+                    "student": student,
+                    "control": control,
+                    "compressed": compressed,
+                }
+            )
+        ),
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
@@ -276,6 +287,15 @@ def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_in_words(part)}" for name, part in sorted(value.items()))
     return str(value)
+
+
+def _priors(networks: Mapping[str, Artifact]) -> Iterator[tuple[str, RecencyPrior]]:
+    """The recency priors of the networks that got one, with their labels."""
+    for name, artifact in networks.items():
+        chosen = artifact.summary.get("recency_prior")
+        for prior in chosen if isinstance(chosen, list) else [chosen]:
+            if prior is not None:
+                yield LOOKS[name].label, RecencyPrior.model_validate(prior)
 
 
 def _curves(networks: Mapping[str, Artifact]) -> dict[str, Curve]:

@@ -194,5 +194,5 @@ def _ensemble_summary(members: Sequence[NetworkSummary], ndcg: float) -> Summary
         "epochs": sum(member.epochs for member in members),
         "members": [member.validation_ndcg_at_10 for member in members],
         "validation_ndcg_at_10": ndcg,
-        "recency_prior": [member.recency_prior for member in members],
+        "recency_prior": [member.model_dump()["recency_prior"] for member in members],
     }

@@ -65,6 +65,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, Any]] = {
             "ingest": {"ingest.json": ingest_result()},
             "validate": {"validation.json": validation_report()},
@@ -123,7 +124,7 @@ class World:
             "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
             "device": "cpu",
         }
-        publish(artifact, parts, {})
+        publish(artifact, parts, self.summaries.get(stage, {}))
         return artifact
 
 

@@ -81,7 +81,7 @@ def test_it_writes_a_served_model_and_how_it_was_made(
     assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "parity.json"])
     figures = read_json(folder / "out" / "parity.json")
     n_bytes = sum(len(written[name]) for name in SERVED_FILES)
-    assert summary == {"ffn_dim": 12, "bytes": n_bytes, **figures}
+    assert summary == {"ffn_dim": 12, "bytes": n_bytes, "recency_prior": None, **figures}
     scorer = Scorer(folder / "out")
     assert scorer.item_ids == [f"i{idx}" for idx in range(1, 17)]
     network = load_model(trained_teacher.folder).config
