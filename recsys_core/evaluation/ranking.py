@@ -60,7 +60,7 @@ def rank_with_added(
 ) -> NDArray[np.int64]:
     """Ranks as in `rank_targets`, with each of several arrays added to the model's scores.
 
-    The model scores each case once.
+    The model scores each case once. Nothing is added after an empty history.
 
     Args:
         ranker: The model.
@@ -89,8 +89,12 @@ def rank_with_added(
             )
             raise ValueError(msg)
         seen: Sequence[IntArray] = histories if exclude_seen else []
+        empty = [len(history) == 0 for history in histories]
         for row, term in zip(ranks, added, strict=True):
-            changed = scores if term is None else scores + term
+            changed = scores
+            if term is not None:
+                changed = scores + term
+                changed[empty] = scores[empty]
             row[begin:end] = _rank_batch(changed, cases.targets[begin:end], candidates, seen)
         progress(end / len(cases), f"{end:,} of {len(cases):,} cases ranked")
     return ranks

@@ -13,6 +13,7 @@ from recsys_core.data.histories.cases import (
     candidate_mask,
     read_cases,
 )
+from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.metrics import Values, mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import rank_with_added
 from recsys_core.models.ensemble import AnyRecommender
@@ -25,7 +26,7 @@ class Validator:
     Args:
         buckets: History files, read in order until there are enough cases. A hash of the user
             assigns users to buckets, so the first buckets are a random sample.
-        items: The catalogue in the order of item_idx, with `candidate_validation`.
+        items: The catalogue in the order of item_idx, with `candidate_validation` and counts.
         exclude_seen: Whether items in the history are left out of the candidates.
         max_cases: Stop reading at this many cases.
 
@@ -42,6 +43,7 @@ class Validator:
         max_cases: int,
     ) -> None:
         self._candidates = candidate_mask(items, "validation")
+        self._cold_start = np.append(np.float32(0), cold_start_scores(items))
         self._exclude_seen = exclude_seen
         self._buckets: list[Cases] = []
         n_cases = 0
@@ -60,7 +62,11 @@ class Validator:
 
     def __call__(self, model: AnyRecommender) -> float:
         """Mean over users of NDCG@10."""
-        return float(self.by_user(model_ranker(model)).mean())
+        return float(self.by_user(self.ranker(model)).mean())
+
+    def ranker(self, model: AnyRecommender) -> Ranker:
+        """Ranks as evaluation and serving do: an empty history gets recent popularity."""
+        return model_ranker(model, self._cold_start)
 
     def by_user(self, ranker: Ranker) -> Values:
         """NDCG@10 of each user, always in the same order."""

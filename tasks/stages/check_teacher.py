@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact, is_finished
-from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
+from recsys_core.data.histories.cases import (
+    CaseHistories,
+    FloatArray,
+    Ranker,
+    candidate_mask,
+    read_cases,
+)
 from recsys_core.evaluation.baselines import popularity_ranker
 from recsys_core.evaluation.metrics import mean_per_user, ndcg_at_k
 from recsys_core.evaluation.ranking import rank_targets
@@ -46,7 +52,7 @@ class TeacherRefusedError(RuntimeError):
     """The teacher ranks no better than recent popularity, or worse than the last teacher."""
 
 
-@stage(output="teacher_check", version=1, libraries=("numpy", "polars", "torch"))
+@stage(output="teacher_check", version=2, libraries=("numpy", "polars", "torch"))
 def check_teacher(
     run: StageRun,
     config: TeacherCheckConfig,
@@ -74,15 +80,16 @@ def check_teacher(
         TeacherRefusedError: It ranks no better than popularity, or worse than the last teacher.
     """
     data = Prepared(prepared)
+    cold_start = data.cold_start()
     rankers: dict[str, Ranker] = {
-        "teacher": model_ranker(load_recommender(teacher.folder)),
+        "teacher": model_ranker(load_recommender(teacher.folder), cold_start),
         "popularity": popularity_ranker(
             *(data.items[name].to_numpy() for name in ("recent_count", "train_count"))
         ),
     }
     last = _last_teacher(teacher, teacher_plan)
     if last is not None:
-        rankers["last teacher"] = widened(load_recommender(last.folder), len(data.items))
+        rankers["last teacher"] = widened(load_recommender(last.folder), cold_start)
     values = _ndcg_by_user(data, rankers, config.max_cases)
     means = {ranker: float(by_user.mean()) for ranker, by_user in values.items()}
     objections = list(_objections(values, config))
@@ -99,13 +106,19 @@ def check_teacher(
     return check.model_dump(include={"version", "ndcg_at_10", "objections"})
 
 
-def widened(model: AnyRecommender, n_items: int) -> Ranker:
-    """An earlier night's model over tonight's items; items that it lacks score -inf."""
-    rank, n_known = model_ranker(model), model.n_items
+def widened(model: AnyRecommender, cold_start: FloatArray) -> Ranker:
+    """An earlier night's model over tonight's items; items that it lacks score -inf.
+
+    Args:
+        model: Knows a prefix of tonight's items.
+        cold_start: Scores of tonight's items after an empty history, `[n_items + 1]`.
+    """
+    n_known = model.n_items
+    rank = model_ranker(model, cold_start[: n_known + 1])
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         known = rank(_known_items(histories, n_known))
-        new = np.full((len(known), n_items - n_known), -np.inf, np.float32)
+        new = np.full((len(known), len(cold_start) - known.shape[1]), -np.inf, np.float32)
         return np.concatenate([known, new], axis=1)
 
     return score

@@ -9,7 +9,6 @@ from recsys_core.evaluation.recency_prior import (
     choose_prior,
     prior_scores,
 )
-from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import Recommender
 from recsys_core.training.validation import Validator
 from tasks.engine.stage import StageRun
@@ -40,7 +39,7 @@ def fit_recency_prior(
     if np.array_equal(recent, trained):
         return None
     added = {weights: prior_scores(weights, recent, trained) for weights in PRIOR_WEIGHTS}
-    without, *with_prior = validator.with_added(model_ranker(model), [None, *added.values()])
+    without, *with_prior = validator.with_added(validator.ranker(model), [None, *added.values()])
     chosen = choose_prior(without, dict(zip(added, with_prior, strict=True)))
     if chosen is None:
         return None
