@@ -117,6 +117,8 @@ class ServingGraph(nn.Module):
         _check_active(active, model.n_items)
         self.model = model
         self.item_table = nn.Parameter(model.item_vectors().detach()[list(active)])
+        bias = model.item_bias
+        self.item_bias = None if bias is None else nn.Buffer(bias[list(active)])
 
     def forward(
         self,
@@ -128,6 +130,8 @@ class ServingGraph(nn.Module):
         n_events = (history > 0).sum(dim=1)
         states = self._newest_states(history, (n_events - 1).clamp(min=0))
         scores = F.linear(states, self.item_table)
+        if self.item_bias is not None:  # apart from the product, which is quantized
+            scores = scores + self.item_bias
         cold_start = torch.arange(len(self.item_table), 0, -1, dtype=torch.float32)
         scores = torch.where(n_events[:, None] > 0, scores, cold_start)
         # Padding refers to the first item with +inf, which has no effect on the minimum.

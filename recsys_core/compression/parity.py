@@ -178,7 +178,10 @@ def _model_scores(model: Recommender, active: Sequence[int], histories: Sequence
     states = model.encode(torch.tensor(pad_rows(histories), device=device), vectors)
     newest = torch.tensor([len(history) - 1 for history in histories], device=device)
     state = states[torch.arange(len(histories), device=device), newest]
-    return (state @ vectors[list(active)].T).to("cpu").numpy()
+    scores = state @ vectors[list(active)].T
+    if model.item_bias is not None:
+        scores = scores + model.item_bias[list(active)]
+    return scores.to("cpu").numpy()
 
 
 def _compare(expected: Scores, actual: Scores, seen: Sequence[Ints]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ from recsys_core.models.recommender import ModelConfig, Recommender
 WEIGHTS = "model.safetensors"
 SHAPE = "model.json"
 _CONTENT = "content_features."
+_BIAS = "item_bias"
 
 
 def save_model(folder: Path, model: Recommender) -> None:
@@ -17,6 +18,7 @@ def save_model(folder: Path, model: Recommender) -> None:
     tensors = model.state_dict()
     content = {} if model.content is None else model.content.features
     tensors |= {f"{_CONTENT}{name}": rows for name, rows in content.items()}
+    tensors |= {} if model.item_bias is None else {_BIAS: model.item_bias}
     save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         folder / WEIGHTS,
@@ -39,5 +41,6 @@ def load_model(folder: Path) -> Recommender:
     # Copies are aligned: the alignment of memory decides the last bit of a product.
     content = {name.removeprefix(_CONTENT): tensors.pop(name).clone() for name in names}
     model = Recommender(shape["n_items"], ModelConfig(**shape["config"]), content or None)
+    model.item_bias = tensors.pop(_BIAS, None)
     model.load_state_dict(tensors)
     return model.eval()

@@ -4,6 +4,7 @@
 
 States and item vectors concatenate: the dot product of two concatenations is the sum of the dot
 products, so code that works with states and item vectors (soft labels, ranking) needs no change.
+What is added to scores is the mean too.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,12 @@ class Ensemble(nn.Module):
     def reads_context(self) -> bool:
         """Whether a member reads the kinds and times of events."""
         return any(member.reads_context for member in self.recommenders)
+
+    @property
+    def item_bias(self) -> Float[Tensor, " items_and_padding"] | None:
+        """The mean of what the members add to the scores of items; None if none adds anything."""
+        added = [member.item_bias for member in self.recommenders if member.item_bias is not None]
+        return torch.stack(added).sum(dim=0) / len(self.members) if added else None
 
     @property
     def recommenders(self) -> list[Recommender]:

@@ -74,7 +74,10 @@ def _score(
     states = model.encode(torch.from_numpy(padded).to(model.device), item_vectors, context)
     last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(model.device)
     states = states[torch.arange(len(padded), device=model.device), last]
-    return (states.float() @ item_vectors.T).cpu().numpy()
+    scores = states.float() @ item_vectors.T
+    if model.item_bias is not None:
+        scores = scores + model.item_bias
+    return scores.cpu().numpy()
 
 
 def _context(histories: Sequence[NDArray[np.int32]], model: AnyRecommender) -> Context:

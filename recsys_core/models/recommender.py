@@ -105,6 +105,10 @@ class Recommender(nn.Module):
         torch.Size([2, 6])
     """
 
+    item_bias: Float[Tensor, " items_and_padding"] | None
+    """Added to the scores of items when ranking, by item_idx: the recency prior. Training, soft
+    labels and warm starts don't read it, so each night and each network fits its own."""
+
     def __init__(
         self,
         n_items: int,
@@ -112,6 +116,7 @@ class Recommender(nn.Module):
         content: Content | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("item_bias", None, persistent=False)
         if config.embedding_dim % config.n_heads:
             msg = f"n_heads={config.n_heads} must divide embedding_dim={config.embedding_dim}."
             raise ValueError(msg)

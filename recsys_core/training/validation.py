@@ -6,9 +6,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys_core.data.histories.cases import Cases, Ranker, candidate_mask, read_cases
+from recsys_core.data.histories.cases import (
+    Cases,
+    FloatArray,
+    Ranker,
+    candidate_mask,
+    read_cases,
+)
+from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.metrics import Values, mean_per_user, ndcg_at_k
-from recsys_core.evaluation.ranking import rank_targets
+from recsys_core.evaluation.ranking import rank_with_added
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker
 
@@ -19,7 +26,7 @@ class Validator:
     Args:
         buckets: History files, read in order until there are enough cases. A hash of the user
             assigns users to buckets, so the first buckets are a random sample.
-        items: The catalogue in the order of item_idx, with `candidate_validation`.
+        items: The catalogue in the order of item_idx, with `candidate_validation` and counts.
         exclude_seen: Whether items in the history are left out of the candidates.
         max_cases: Stop reading at this many cases.
 
@@ -41,6 +48,7 @@ class Validator:
         max_cases: int,
     ) -> None:
         self._candidates = candidate_mask(items, "validation")
+        self._cold_start = np.append(np.float32(0), cold_start_scores(items))
         self._exclude_seen = exclude_seen
         self._buckets: list[Cases] = []
         n_cases = 0
@@ -62,7 +70,11 @@ class Validator:
 
     def __call__(self, model: AnyRecommender) -> float:
         """Mean over users of NDCG@10."""
-        return float(self.by_user(model_ranker(model)).mean())
+        return float(self.by_user(self.ranker(model)).mean())
+
+    def ranker(self, model: AnyRecommender) -> Ranker:
+        """Ranks as evaluation and serving do: an empty history gets recent popularity."""
+        return model_ranker(model, self._cold_start)
 
     def by_user(self, ranker: Ranker) -> Values:
         """NDCG@10 of each user, always in the same order."""
@@ -70,8 +82,24 @@ class Validator:
 
     def by_case(self, ranker: Ranker) -> Values:
         """NDCG@10 of each case."""
+        return self._with_added(ranker, (None,))[0]
+
+    def with_added(self, ranker: Ranker, added: Sequence[FloatArray | None]) -> list[Values]:
+        """NDCG@10 of each user with each of these arrays added to the scores.
+
+        Args:
+            ranker: Scores each case once.
+            added: `[n_items + 1]` by item_idx; None for nothing.
+        """
+        return [
+            mean_per_user(by_case, self.user_ids) for by_case in self._with_added(ranker, added)
+        ]
+
+    def _with_added(self, ranker: Ranker, added: Sequence[FloatArray | None]) -> list[Values]:
         ranks = [
-            rank_targets(ranker, cases, self._candidates, exclude_seen=self._exclude_seen)
+            rank_with_added(
+                ranker, cases, self._candidates, added=added, exclude_seen=self._exclude_seen
+            )
             for cases in self._buckets
         ]
-        return ndcg_at_k(np.concatenate(ranks), 10)
+        return [ndcg_at_k(of_one, 10) for of_one in np.concatenate(ranks, axis=1)]

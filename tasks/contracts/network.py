@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.json_file import JsonFile
 
 CurveFigure = Literal["loss", "validation_ndcg_at_10"]
@@ -66,7 +67,8 @@ class NetworkSummary(JsonFile):
         parameters: Number of weights.
         epochs: Number of trained epochs; 0 if an earlier network is reused.
         best_epoch: The epoch whose weights are kept.
-        validation_ndcg_at_10: NDCG@10 of the saved network on validation events.
+        validation_ndcg_at_10: NDCG@10 of the saved network on validation events, with its prior.
+        recency_prior: What is added to its scores; None: nothing.
     """
 
     file_name = "summary.json"
@@ -75,3 +77,4 @@ class NetworkSummary(JsonFile):
     epochs: int
     best_epoch: int
     validation_ndcg_at_10: float
+    recency_prior: RecencyPrior | None

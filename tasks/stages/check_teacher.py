@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact, is_finished
-from recsys_core.data.histories.cases import CaseHistories, Ranker
+from recsys_core.data.histories.cases import CaseHistories, FloatArray, Ranker
 from recsys_core.evaluation.metrics import Values, mean_per_user
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.evaluation.teacher_slices import PositionSlices, SliceComparison, compare_slices
@@ -89,13 +89,14 @@ def check_teacher(
         TeacherRefusedError: It ranks no better than popularity, or worse than the last teacher.
     """
     data = Prepared(prepared)
+    cold_start = data.cold_start()
     rankers: dict[str, Ranker] = {
-        "teacher": model_ranker(load_recommender(teacher.folder)),
+        "teacher": model_ranker(load_recommender(teacher.folder), cold_start),
         **baselines(data),
     }
     last = _last_teacher(teacher, teacher_plan)
     if last is not None:
-        rankers["last teacher"] = widened(load_recommender(last.folder), len(data.items))
+        rankers["last teacher"] = widened(load_recommender(last.folder), cold_start)
     validator = data.validator(config.max_cases)
     by_case = {name: validator.by_case(ranker) for name, ranker in rankers.items()}
     values = {name: mean_per_user(ndcg, validator.user_ids) for name, ndcg in by_case.items()}
@@ -121,13 +122,19 @@ def check_teacher(
     return check.model_dump(include={"version", "ndcg_at_10", "objections"}) | {"worse_on": worse}
 
 
-def widened(model: AnyRecommender, n_items: int) -> Ranker:
-    """An earlier night's model over tonight's items; items that it lacks score -inf."""
-    rank, n_known = model_ranker(model), model.n_items
+def widened(model: AnyRecommender, cold_start: FloatArray) -> Ranker:
+    """An earlier night's model over tonight's items; items that it lacks score -inf.
+
+    Args:
+        model: Knows a prefix of tonight's items.
+        cold_start: Scores of tonight's items after an empty history, `[n_items + 1]`.
+    """
+    n_known = model.n_items
+    rank = model_ranker(model, cold_start[: n_known + 1])
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         known = rank(_known_items(histories, n_known))
-        new = np.full((len(known), n_items - n_known), -np.inf, np.float32)
+        new = np.full((len(known), len(cold_start) - known.shape[1]), -np.inf, np.float32)
         return np.concatenate([known, new], axis=1)
 
     return score

@@ -42,10 +42,12 @@ from recsys_core.settings import Settings
 from recsys_core.training.batching import Trusted
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
+from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
+from tasks.training.recency import fit_recency_prior
 from tasks.training.trust import trusted_labels
 
 
@@ -109,6 +111,9 @@ def compress(
         labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
         trusted = trusted_labels(data, teacher_check, labels, distillation.trust)
         _recover(run, model, data, config.recovery, distillation, labels, trusted)
+    prior = None
+    if NetworkSummary.load(student).recency_prior is not None:
+        prior = fit_recency_prior(run, model, data, data.validator(config.validation_cases))
     figures = _export(run, model.cpu(), data, config, student, calibration)
     figures.save(run.out)
     parts = bytes_by_part(run.out)
@@ -117,6 +122,7 @@ def compress(
         "ffn_dim": keep,
         "bytes": served_bytes(run.out),
         "bytes_by_part": parts,
+        "recency_prior": None if prior is None else prior.model_dump(),
         **figures.model_dump(),
     }
 

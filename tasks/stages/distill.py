@@ -113,7 +113,7 @@ def distill(
         run,
         model,
         data,
-        student.training,
+        student,
         training_set,
         candidates=FullCatalogue(training_set.item_counts(len(data.items))),
         loss=distilling_loss(labels, config, run.device),

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.cases import CaseHistories, Ranker, candidate_mask, read_cases
-from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.ranking import rank_targets
 from recsys_core.evaluation.results import (
     ChampionNote,
@@ -120,7 +119,7 @@ _Models = dict[str, _Model]
 
 def _networks(data: Prepared, trained: Mapping[str, Artifact]) -> _Models:
     """The night's networks; the size is that of their weights."""
-    cold_start = np.append(np.float32(0), cold_start_scores(data.items))
+    cold_start = data.cold_start()
     return {
         name: _Model(
             model_ranker(load_recommender(artifact.folder), cold_start),

@@ -1,7 +1,7 @@
 """Report: the night on one HTML page that needs no network, no script and no server."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -10,6 +10,7 @@ from markupsafe import Markup
 from recsys_core.artifacts import Artifact, read_manifest
 from recsys_core.data.soft_labels.description import SoftLabelDescription
 from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.results import (
     MODELS,
     EvaluationMetrics,
@@ -131,6 +132,16 @@ def report(
         ),
         "labels": StoreLineage.of(soft_labels),
         "trains_teacher": teacher is not None,
+        "priors": list(
+            _priors(
+                {
+                    "teacher": teacher,
+                    "student": student,
+                    "control": control,
+                    "compressed": compressed,
+                }
+            )
+        ),
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
@@ -309,6 +320,15 @@ def _label_sentences(teacher_check: Artifact | None, labels_of: str, trust: Trus
         "The teacher's labels count everywhere: neither for cold users, nor for warm users, nor on "
         "tail items does it rank worse than a baseline beyond chance."
     ]
+
+
+def _priors(networks: Mapping[str, Artifact | None]) -> Iterator[tuple[str, RecencyPrior]]:
+    """The recency priors of the networks that got one, with their labels."""
+    for name, artifact in networks.items():
+        chosen = None if artifact is None else artifact.summary.get("recency_prior")
+        for prior in chosen if isinstance(chosen, list) else [chosen]:
+            if prior is not None:
+                yield LOOKS[name].label, RecencyPrior.model_validate(prior)
 
 
 def _curves(networks: Mapping[str, Artifact]) -> dict[str, Curve]:

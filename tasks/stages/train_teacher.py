@@ -26,6 +26,7 @@ from tasks.training.network import (
     train_without_teacher,
 )
 from tasks.training.prepared import Prepared
+from tasks.training.recency import fit_recency_prior
 from tasks.training.teacher import TeacherConfig, TransferError, networks_digest, transfer_source
 
 
@@ -35,7 +36,7 @@ class LostParentError(RuntimeError):
 
 @stage(
     output="teacher",
-    version=2,
+    version=3,
     libraries=TRAINING_LIBRARIES,
     optional_libraries=FUSED_LOSS_LIBRARY,
 )
@@ -131,16 +132,19 @@ def _warm_start(
 
 
 def _reuse(run: StageRun, network: NetworkConfig, data: Prepared, parent: Path) -> NetworkSummary:
-    """Save the parent's weights over tonight's items, without training."""
+    """Save the parent's weights over tonight's items, with tonight's prior, without training."""
     model = build_network(data, network)
     model.warm_start_from(load_model(parent))
-    save_model(run.out, model.eval())
+    validate = data.validator(network.training.validation_cases)
+    prior = fit_recency_prior(run, model.eval(), data, validate) if network.recency_prior else None
+    save_model(run.out, model)
     save_curve(run.out, [])
     summary = NetworkSummary(
         parameters=n_parameters(model),
         epochs=0,
         best_epoch=0,
-        validation_ndcg_at_10=data.validator(network.training.validation_cases)(model),
+        validation_ndcg_at_10=validate(model),
+        recency_prior=prior,
     )
     summary.save(run.out)
     return summary
@@ -190,4 +194,5 @@ def _ensemble_summary(members: Sequence[NetworkSummary], ndcg: float) -> Summary
         "epochs": sum(member.epochs for member in members),
         "members": [member.validation_ndcg_at_10 for member in members],
         "validation_ndcg_at_10": ndcg,
+        "recency_prior": [member.model_dump()["recency_prior"] for member in members],
     }

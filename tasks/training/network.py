@@ -24,6 +24,7 @@ from recsys_core.training.negative_sampling import CandidateSet
 from tasks.contracts.network import Curve, Epoch, NetworkSummary
 from tasks.engine.stage import StageRun
 from tasks.training.prepared import Prepared
+from tasks.training.recency import fit_recency_prior
 
 
 class NetworkConfig(Settings):
@@ -36,6 +37,10 @@ class NetworkConfig(Settings):
         ge=0,
         le=8192,
         description="Width of the hashed titles and categories; 0: do not use them",
+    )
+    recency_prior: bool = Field(
+        default=True,
+        description="Add recent popularity to scores where that ranks validation events better",
     )
 
 
@@ -89,7 +94,7 @@ def train_without_teacher(
         run,
         model,
         data,
-        config.training,
+        config,
         training_set,
         candidates=candidates,
         loss=loss,
@@ -124,17 +129,19 @@ def train_and_save(
     run: StageRun,
     model: Recommender,
     data: Prepared,
-    config: TrainingConfig,
+    network: NetworkConfig,
     training_set: TrainingSet,
     *,
     candidates: CandidateSet,
     loss: Loss,
     cold_items: NDArray[np.int32],
 ) -> NetworkSummary:
-    """Train, then fit the content of cold items; checkpoints are in the stage's scratch folder.
+    """Train, then fit the content of cold items and the recency prior.
 
-    Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`.
+    Writes `model.safetensors`, `model.json`, `curve.json` and, last, `summary.json`; checkpoints
+    are in the stage's scratch folder.
     """
+    config = network.training
     model = model.to(run.device)
     validate = data.validator(config.validation_cases)
     curve = fit(
@@ -157,6 +164,7 @@ def train_and_save(
         loss=loss,
         progress=run.progress,
     )
+    prior = fit_recency_prior(run, model, data, validate) if network.recency_prior else None
     save_model(run.out, model)
     save_curve(run.out, curve)
     validated = {
@@ -169,7 +177,8 @@ def train_and_save(
         parameters=n_parameters(model),
         epochs=len(curve),
         best_epoch=validated[best],
-        validation_ndcg_at_10=validate(model) if has_changed else best,
+        validation_ndcg_at_10=validate(model) if has_changed or prior else best,
+        recency_prior=prior,
     )
     summary.save(run.out)
     return summary

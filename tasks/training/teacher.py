@@ -91,7 +91,8 @@ def _weights_checksum(folder: Path) -> str:
 
 def networks_digest(config: TeacherConfig, data: Prepared) -> str:
     """A hash that is equal if the weights of one night can be used in another."""
-    sizes = [member.model_dump(exclude={"training"}) for member in config.members()]
+    without = {"training", "recency_prior"}
+    sizes = [member.model_dump(exclude=without) for member in config.members()]
     return digest([sizes, data.embedding_widths(), data.split.text_encoder])
 
 

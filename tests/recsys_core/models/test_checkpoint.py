@@ -38,6 +38,21 @@ def test_a_model_comes_back_bit_for_bit(tmp_path: Path, content: Content | None)
     )
 
 
+def test_what_is_added_to_scores_comes_back(tmp_path: Path) -> None:
+    model = Recommender(7, CONFIG, None)
+    save_model(tmp_path, model)
+    without = (tmp_path / WEIGHTS).stat().st_size
+    model.item_bias = torch.arange(8, dtype=torch.float32)
+    save_model(tmp_path, model)
+    loaded = load_model(tmp_path)
+    assert loaded.item_bias is not None
+    assert torch.equal(loaded.item_bias, model.item_bias)
+    assert (tmp_path / WEIGHTS).stat().st_size > without
+    later = Recommender(7, CONFIG, None)
+    later.warm_start_from(loaded)
+    assert later.item_bias is None, "each night fits its own"
+
+
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, Recommender(7, CONFIG, None))
     shape = read_json(tmp_path / SHAPE)

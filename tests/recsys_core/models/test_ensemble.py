@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from recsys_core.models.checkpoint import save_model
 from recsys_core.models.ensemble import Ensemble, load_recommender, member_folder
+from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
 
 SIZES = (
@@ -41,6 +43,17 @@ def test_logits_are_the_mean_of_the_members() -> None:
     mean = torch.stack([_logits(member) for member in members]).mean(dim=0)
     torch.testing.assert_close(_logits(ensemble), mean, atol=1e-5, rtol=1e-5)
     assert (ensemble.width, ensemble.max_length, ensemble.n_items) == (36, 7, 10)
+
+
+def test_what_is_added_to_scores_is_the_mean_too() -> None:
+    members = _members()
+    ensemble = Ensemble(members)
+    assert ensemble.item_bias is None
+    members[0].item_bias = torch.arange(11, dtype=torch.float32)
+    members[2].item_bias = torch.full((11,), 6.0)
+    histories = [np.array([3, 1, 4], np.int32)]
+    mean = np.mean([model_ranker(member)(histories) for member in members], axis=0)
+    np.testing.assert_allclose(model_ranker(ensemble)(histories), mean, rtol=1e-5, atol=1e-5)
 
 
 def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:

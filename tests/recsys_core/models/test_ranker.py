@@ -53,6 +53,16 @@ def test_many_histories_are_scored_in_parts() -> None:
         np.testing.assert_allclose(scores[at], rank(histories[at : at + 1])[0], rtol=1e-4)
 
 
+def test_what_is_added_to_scores_counts_after_a_history_only() -> None:
+    model, cold = _model(), np.arange(10, dtype=np.float32)
+    histories = [_history(2, 5), _history()]
+    without = model_ranker(model, cold)(histories)
+    model.item_bias = torch.linspace(0, 9, 10)
+    np.testing.assert_allclose(
+        model_ranker(model, cold)(histories) - without, [np.arange(10), np.zeros(10)], atol=1e-5
+    )
+
+
 def test_an_empty_history_gets_the_cold_start_scores() -> None:
     model = _model()
     cold = np.arange(10, dtype=np.float32)

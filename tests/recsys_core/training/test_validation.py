@@ -1,3 +1,4 @@
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
+from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.models.context import Context
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.validation import Validator
@@ -46,6 +48,31 @@ def test_ignorance_scores_as_chance_does(obvious_world: Artifact) -> None:
     torch.manual_seed(0)
     found = [_validator(obvious_world)(Recommender(16, SIZE, None).eval()) for _ in range(20)]
     assert 0.2 < np.mean(found) < 0.75
+
+
+def test_a_new_user_gets_recent_popularity_with_any_model(
+    obvious_world: Artifact,
+    write_buckets: Callable[
+        [Path, Sequence[Sequence[tuple[str, list[int], int, int]]]], list[Path]
+    ],
+    tmp_path: Path,
+) -> None:
+    """As in evaluation and in what is served; nothing is added to these scores."""
+    buckets = sorted(obvious_world.file("histories").glob("*.parquet"))
+    buckets += write_buckets(tmp_path, [[("a new user", [3], 0, 1), ("another", [5], 0, 1)]])
+    items = pl.read_parquet(obvious_world.file("items.parquet"))
+    validator = Validator(buckets, items, exclude_seen=True, max_cases=1000)
+    torch.manual_seed(0)
+    model = Recommender(16, SIZE, None).eval()
+    added = np.linspace(0, 3, 17, dtype=np.float32)
+    without, with_added = validator.with_added(validator.ranker(model), [None, added])
+    popular = np.append(0, cold_start_scores(items)).astype(np.float32)
+    popularity = validator.by_user(lambda h: np.broadcast_to(popular, (len(h), 17)))
+    np.testing.assert_array_equal(without[:2], popularity[:2])
+    np.testing.assert_array_equal(with_added[:2], popularity[:2])
+    assert not np.array_equal(with_added, without)
+    model.item_bias = torch.from_numpy(added)
+    np.testing.assert_array_equal(validator.by_user(validator.ranker(model)), with_added)
 
 
 def test_reading_stops_when_there_are_enough_cases(

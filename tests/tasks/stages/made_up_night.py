@@ -69,6 +69,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trust: Trust = "by_slice"
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, Any]] = {
             "ingest": {"ingest.json": ingest_result()},
             "validate": {"validation.json": validation_report()},
@@ -128,7 +129,7 @@ class World:
             "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
             "device": "cpu",
         }
-        publish(artifact, parts, {})
+        publish(artifact, parts, self.summaries.get(stage, {}))
         return artifact
 
 

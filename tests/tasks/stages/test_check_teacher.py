@@ -208,7 +208,10 @@ def test_what_an_earlier_model_does_not_know_it_never_recommends() -> None:
     config = ModelConfig(embedding_dim=8, n_layers=1, n_heads=1, ffn_dim=8, max_length=5)
     model = Recommender(4, config, None).eval()
     known, new = np.array([1, 2], np.int32), np.array([1, 6, 2], np.int32)
-    scores = widened(model, 6)([known, new])
-    assert scores.shape == (2, 7)
-    np.testing.assert_array_equal(scores[:, :5], model_ranker(model)([known, known]))
+    only_new = np.array([6, 5], np.int32)
+    cold_start = np.arange(7, dtype=np.float32)
+    scores = widened(model, cold_start)([known, new, only_new])
+    assert scores.shape == (3, 7)
+    np.testing.assert_array_equal(scores[:2, :5], model_ranker(model)([known, known]))
+    assert scores[2, :5].tolist() == [0, 1, 2, 3, 4], "it knows nothing of this history"
     assert np.isneginf(scores[:, 5:]).all()

@@ -90,7 +90,13 @@ def test_it_writes_a_served_model_and_how_it_was_made(
     figures = read_json(folder / "out" / "parity.json")
     n_bytes = sum(len(written[name]) for name in SERVED_FILES)
     parts = bytes_by_part(folder / "out")
-    assert summary == {"ffn_dim": 12, "bytes": n_bytes, "bytes_by_part": parts, **figures}
+    assert summary == {
+        "ffn_dim": 12,
+        "bytes": n_bytes,
+        "bytes_by_part": parts,
+        "recency_prior": None,
+        **figures,
+    }
     scorer = Scorer(folder / "out")
     network = load_model(trained_teacher.folder).config
     assert scorer.max_length == network.max_length == 8

@@ -41,6 +41,21 @@ def test_the_recipe_is_shown_with_its_reasons(world: World) -> None:
     assert "Histories of 20 events: 4 layers." in page
 
 
+def test_it_says_what_is_added_to_scores(world: World) -> None:
+    assert "Recent popularity is added" not in world.render()[1]
+    prior = {"gamma": 2.0, "delta": 0.0, "ndcg_without": 0.0729, "ndcg_at_10": 0.129}
+    world.summaries = {
+        "train_teacher": {"recency_prior": [None, prior]},  # of an ensemble
+        "distill": {"recency_prior": prior | {"gamma": 0.25}},
+        "control": {"recency_prior": None},
+    }
+    page = words(HtmlPage(world.render()[1]))
+    assert page.count("Recent popularity is added") == 2
+    assert "Teacher: Recent popularity is added to scores: γ=2, δ=0: " in page
+    assert "Student: Recent popularity is added to scores: γ=0.25, δ=0: " in page
+    assert "validation NDCG@10 0.0729 → 0.1290." in page
+
+
 def test_the_report_tells_the_whole_night(world: World) -> None:
     summary, html = world.render()
     page = HtmlPage(html)
