@@ -210,7 +210,7 @@ def _clean(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _share_constants(proto: onnx.ModelProto) -> None:
-    """Store equal constants once: the exporter transposes a layer's weights for each of its uses."""
+    """Store equal constants once: the exporter transposes a layer's weights for each use."""
     graph, kept = proto.graph, {}
     names: dict[str, str] = {}
     for tensor in graph.initializer:

@@ -1,11 +1,13 @@
 """Compress the student: prune channels, recover, export, quantize, compare.
 
-The output is the folder that is served: `model.onnx`, `item_ids.json`, `config.json`.
+The output is the folder that is served: `model.onnx`, `item_ids.json`, `config.json`. Of several
+students the smallest that is good enough is served, and the others lie in subfolders.
 """
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import polars as pl
 import torch
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.compression.export import export_onnx
 from recsys_core.compression.parity import (
     Difference,
@@ -30,6 +32,7 @@ from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.evaluation.baselines import cold_start_scores
+from recsys_core.evaluation.family import Candidate, judge, smallest
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import pad_histories
@@ -40,10 +43,12 @@ from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
+from tasks.contracts.family import Family, FamilyMember
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
+from tasks.training.student import size_folder, size_names, size_run
 
 
 class CompressionConfig(Settings):
@@ -73,6 +78,13 @@ class CompressionConfig(Settings):
         description="With too few users to decide by NDCG@10: smallest share of the network's top "
         "10 that the int8 model's top 10 must hold",
     )
+    max_size_loss: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="With student.sizes: share of the best student's NDCG@10 on validation events "
+        "that a smaller one may lose and still ship, at 95 % confidence",
+    )
     validation_cases: int = Field(
         default=10_000,
         ge=1,
@@ -82,7 +94,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=4,
+    version=5,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(
@@ -94,18 +106,76 @@ def compress(
     student: Artifact,
     soft_labels: Artifact,
 ) -> Summary:
-    """Write the served model, `parity.json` and the recovery's `curve.json`."""
+    """Write the served model, `parity.json`, the recovery's `curve.json`, and `family.json`.
+
+    Students that don't ship have the same files in `sizes/NAME`. A rerun after a kill continues
+    with the student that was being compressed.
+    """
     data = Prepared(prepared)
-    model = load_model(student.folder)
+    names = size_names(student.folder)
+    served = replace(run, out=run.scratch / "served")
+    for number, name in enumerate(names):
+        member = size_run(served, name, number, len(names))
+        if not (member.out / Parity.file_name).exists():
+            model = load_model(size_folder(student.folder, name))
+            _compress(member, model, config, data, distillation, student, soft_labels)
+    folders = {name: size_folder(served.out, name) for name in names}
+    family = _family(folders, data, config)
+    for name, folder in folders.items():
+        target = family.served_folder(run.out, name)
+        target.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.*"):
+            shutil.copyfile(path, target / path.name)
+    family.save(run.out)
+    network = read_json(run.out / "config.json")["metadata"]["network"]
+    return {
+        "ffn_dim": network["ffn_dim"],
+        "bytes": served_bytes(run.out),
+        **Parity.load(run.out).model_dump(),
+        **({"ships": family.ships} if family.others else {}),
+    }
+
+
+def _compress(
+    run: StageRun,
+    model: Recommender,
+    config: CompressionConfig,
+    data: Prepared,
+    distillation: DistillationConfig,
+    student: Artifact,
+    soft_labels: Artifact,
+) -> None:
+    """Write one student's served model, the recovery's curve and, last, `parity.json`."""
     calibration = _calibration_histories(data, config.calibration_users)
     keep = max(1, round(config.ffn_keep_share * model.config.ffn_dim))
     if keep < model.config.ffn_dim:
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
         _recover(run, model, data, config.recovery, distillation, soft_labels)
-    figures = _export(run, model.cpu(), data, config, student, calibration)
-    figures.save(run.out)
-    return {"ffn_dim": keep, "bytes": served_bytes(run.out), **figures.model_dump()}
+    _export(run, model.cpu(), data, config, student, calibration).save(run.out)
+
+
+def _family(folders: Mapping[str, Path], data: Prepared, config: CompressionConfig) -> Family:
+    """Judge the served models on validation events, never on test events."""
+    validator = data.validator(config.validation_cases)
+    item_ids = data.items["item_id"].to_list()
+    candidates = {
+        name: Candidate(
+            served_bytes(folder), validator.by_user(scorer_ranker(Scorer(folder), item_ids))
+        )
+        for name, folder in folders.items()
+    }
+    judged = judge(candidates, max_loss=config.max_size_loss)
+    members = (
+        FamilyMember(
+            name=name,
+            size_bytes=candidate.size_bytes,
+            ndcg_at_10=float(candidate.ndcg_at_10.mean()),
+            **judged[name]._asdict(),
+        )
+        for name, candidate in candidates.items()
+    )
+    return Family(members=tuple(members), ships=smallest(candidates, judged))
 
 
 def _export(

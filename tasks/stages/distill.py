@@ -23,15 +23,16 @@ from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.losses.selection import seen_items
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
+from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import (
     TRAINING_LIBRARIES,
-    NetworkConfig,
     build_network,
     train_and_save,
     training_set_of,
 )
 from tasks.training.prepared import Prepared
+from tasks.training.student import MAIN, StudentConfig, size_run
 
 _DIVERGENCES = {
     "forward_kl": forward_kl,
@@ -65,34 +66,48 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=5, libraries=TRAINING_LIBRARIES)
+@stage(output="student", version=6, libraries=TRAINING_LIBRARIES)
 def distill(
     run: StageRun,
     config: DistillationConfig,
     *,
-    student: NetworkConfig,
+    student: StudentConfig,
     prepared: Artifact,
     teacher: Artifact,
     soft_labels: Artifact,
 ) -> Summary:
-    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of the student."""
+    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of each student.
+
+    The main student is in the output's folder, the others of a family are in `sizes/NAME`. A rerun
+    after a kill continues with the student that was being trained.
+    """
     data = Prepared(prepared)
-    model = build_network(data, student)
-    if config.initialise == "teacher":
-        initialise_from_teacher(model, load_recommender(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
-    training_set = training_set_of(data, model.max_length, student.training, labels=labels)
-    summary = train_and_save(
-        run,
-        model,
-        data,
-        student.training,
-        training_set,
-        candidates=FullCatalogue(training_set.item_counts(len(data.items))),
-        loss=distilling_loss(labels, config, run.device),
-        cold_items=find_cold_items(training_set, len(data.items)),
-    )
-    return summary.model_dump()
+    training_set = training_set_of(data, student.model.max_length, student.training, labels=labels)
+    loss = distilling_loss(labels, config, run.device)
+    members = student.members()
+    summaries: dict[str, NetworkSummary] = {}
+    for number, (name, network) in enumerate(members.items()):
+        member = size_run(run, name, number, len(members))
+        if (member.out / NetworkSummary.file_name).exists():
+            summaries[name] = NetworkSummary.load(member.out)
+            continue
+        model = build_network(data, network)
+        if config.initialise == "teacher":
+            initialise_from_teacher(model, load_recommender(teacher.folder))
+        summaries[name] = train_and_save(
+            member,
+            model,
+            data,
+            network.training,
+            training_set,
+            candidates=FullCatalogue(training_set.item_counts(len(data.items))),
+            loss=loss,
+            cold_items=find_cold_items(training_set, len(data.items)),
+        )
+    main = summaries.pop(MAIN).model_dump()
+    sizes = {name: summary.validation_ndcg_at_10 for name, summary in summaries.items()}
+    return main | ({"sizes": sizes} if sizes else {})
 
 
 def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -18,6 +19,7 @@ from recsys_core.evaluation.results import (
 )
 from recsys_core.units import format_bytes
 from tasks.contracts.evaluation import Latencies, artefact_figures
+from tasks.contracts.family import Family
 from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
 from tasks.contracts.network import Curve
 from tasks.contracts.recipe import Recipe
@@ -25,6 +27,7 @@ from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
 from tasks.contracts.validation import ValidationReport
 from tasks.engine.stage import StageRun, Summary, stage
+from tasks.html.family import family_rows
 from tasks.html.plots import (
     LOOKS,
     Estimate,
@@ -34,13 +37,14 @@ from tasks.html.plots import (
     slice_plot,
 )
 from tasks.html.render import FINDING_BADGES, render
+from tasks.training.student import size_folder
 
 MAX_FILES = 50
 
 DESCRIPTIONS: dict[str, str] = {
     "teacher": "the large model",
     "student": "distilled from the teacher",
-    "control": "the student without distillation",
+    "control": "size and epochs of what ships, no teacher; its first item vectors are random",
     "compressed": "pruned and quantized student: what ships",
     "champion": "what was serving before this night",
     "item_knn": "baseline: neighbours of the newest items",
@@ -64,7 +68,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=2, libraries=("jinja2", "matplotlib", "numpy"))
+@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy"))
 def report(
     run: StageRun,
     *,
@@ -98,9 +102,9 @@ def report(
         teacher: `curve.json`.
         teacher_check: Listed under provenance.
         soft_labels: Listed under provenance.
-        student: `curve.json`.
+        student: `curve.json` of the student that ships.
         control: `curve.json`.
-        compressed: Listed under provenance.
+        compressed: `family.json`, and the `config.json` of each student.
         evaluated: `metrics.json`, `latency.json`.
         registered: `registered.json`.
         verdict: `verdict.json`.
@@ -115,7 +119,7 @@ def report(
         "run_date": run_date.isoformat(),
         "verdict": decided,
         "outcome_names": OUTCOMES,
-        **_quality(evaluated),
+        **_quality(evaluated, compressed),
         **_data(IngestResult.load(ingested), Split.load(prepared)),
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
@@ -123,14 +127,15 @@ def report(
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
-    curves = _curves({"teacher": teacher, "student": student, "control": control})
+    shipped = size_folder(student.folder, Family.load(compressed).ships)
+    curves = _curves({"teacher": teacher.folder, "student": shipped, "control": control.folder})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
     return {"passed": decided.passed, "bytes": len(page.encode())}
 
 
-def _quality(evaluated: Artifact) -> dict[str, Any]:
+def _quality(evaluated: Artifact, compressed: Artifact) -> dict[str, Any]:
     """Tables and plots of the evaluation."""
     metrics = EvaluationMetrics.load(evaluated)
     figures = artefact_figures(metrics, Latencies.load(evaluated))
@@ -155,6 +160,7 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "models": models,
+        "family": family_rows(compressed, metrics, figures),
         "tiles": _headline_tiles(models, metrics),
         "slices": [_slice_row(name, by_slice) for name in known],
         # Our own drawings, whose texts Matplotlib escapes.
@@ -278,9 +284,9 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _curves(networks: Mapping[str, Artifact]) -> dict[str, Curve]:
+def _curves(networks: Mapping[str, Path]) -> dict[str, Curve]:
     """Learning curves of the networks that this night trained."""
-    curves = {name: Curve.load(artifact) for name, artifact in networks.items()}
+    curves = {name: Curve.load(folder) for name, folder in networks.items()}
     return {name: curve for name, curve in curves.items() if curve.epochs}
 
 

@@ -78,7 +78,7 @@ def test_it_writes_a_served_model_and_how_it_was_made(
 ) -> None:
     folder, summary = compressed
     written = _bytes(folder)
-    assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "parity.json"])
+    assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "family.json", "parity.json"])
     figures = read_json(folder / "out" / "parity.json")
     n_bytes = sum(len(written[name]) for name in SERVED_FILES)
     assert summary == {"ffn_dim": 12, "bytes": n_bytes, **figures}
@@ -157,7 +157,7 @@ def test_without_pruning_there_is_no_recovery(compress_in: Compress, tmp_path: P
 
     whole = CONFIG.model_copy(update={"ffn_keep_share": 1.0})
     assert compress_in(tmp_path, whole, progress=fail)["ffn_dim"] == 16
-    assert sorted(_bytes(tmp_path)) == sorted([*SERVED_FILES, "parity.json"])
+    assert sorted(_bytes(tmp_path)) == sorted([*SERVED_FILES, "family.json", "parity.json"])
     assert Scorer(tmp_path / "out").config["metadata"]["network"]["ffn_dim"] == 16
     assert not (tmp_path / "scratch" / "checkpoint").exists()
 

@@ -27,6 +27,7 @@ from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.train_teacher import train_teacher
 from tasks.training.network import NetworkConfig, build_network, train_without_teacher
 from tasks.training.prepared import Prepared
+from tasks.training.student import StudentConfig
 from tasks.training.teacher import TeacherConfig
 from tests.sparse_store import write_sparse_store
 
@@ -78,7 +79,7 @@ def train(
         summary = body(
             run,
             config=distillation or DistillationConfig(),
-            student=network,
+            student=StudentConfig.model_validate(network.model_dump()),
             prepared=obvious_world,
             teacher=trained_teacher,
             soft_labels=labels or soft_labels,
