@@ -24,6 +24,7 @@ from recsys_core.settings import Settings
 CPU_POSITIONS = 8192
 """Events that a CPU encodes at once; more would cost memory without a gain in speed."""
 
+MIN_FFN_DIM = 4
 _INIT_STD = 0.02
 
 Encoder = Literal["attention", "gru", "pooling"]
@@ -56,7 +57,9 @@ class ModelConfig(Settings):
         description="Attention heads, or decay rates of pooling; divides embedding_dim. A GRU has "
         "none",
     )
-    ffn_dim: int = Field(default=128, ge=4, le=8192, description="Channels inside each SwiGLU")
+    ffn_dim: int = Field(
+        default=128, ge=MIN_FFN_DIM, le=8192, description="Channels inside each SwiGLU"
+    )
     max_length: int = Field(
         default=200, ge=2, le=4096, description="Longest history used, in events"
     )

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys_core.json_file import JsonFile
 
+SIZES = "sizes"
+"""Folder of the students that do not lie in an output's folder itself."""
+
 
 class FamilyMember(BaseModel):
     """A compressed student.
@@ -48,4 +51,4 @@ class Family(JsonFile):
 
     def served_folder(self, output: Path, name: str) -> Path:
         """Where the served files of a student lie."""
-        return output if name == self.ships else output / "sizes" / name
+        return output if name == self.ships else output / SIZES / name

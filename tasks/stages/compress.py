@@ -36,7 +36,7 @@ from recsys_core.evaluation.family import Candidate, judge, smallest
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import pad_histories
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.recommender import MIN_FFN_DIM, Recommender
 from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
@@ -147,7 +147,7 @@ def _compress(
 ) -> None:
     """Write one student's served model, the recovery's curve and, last, `parity.json`."""
     calibration = _calibration_histories(data, config.calibration_users)
-    keep = max(1, round(config.ffn_keep_share * model.config.ffn_dim))
+    keep = max(MIN_FFN_DIM, round(config.ffn_keep_share * model.config.ffn_dim))
     if keep < model.config.ffn_dim:
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))

@@ -8,12 +8,12 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from recsys_core.models.recommender import Encoder
 from recsys_core.settings import Settings, part
+from tasks.contracts.family import SIZES
 from tasks.engine.stage import StageRun
 from tasks.training.network import NetworkConfig
 
 MAIN = "main"
 """Name of the student that `[student]` itself describes."""
-_SIZES = "sizes"
 
 SizeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=16)]
 
@@ -75,18 +75,19 @@ class StudentConfig(NetworkConfig):
 
 def size_folder(folder: Path, name: str) -> Path:
     """Where a student's files lie in a folder: the main one's in it, another's in `sizes/NAME`."""
-    return folder if name == MAIN else folder / _SIZES / name
+    return folder if name == MAIN else folder / SIZES / name
 
 
 def size_names(folder: Path) -> list[str]:
     """The students whose files lie in a folder, the main one first."""
-    return [MAIN, *sorted(path.name for path in (folder / _SIZES).glob("*"))]
+    return [MAIN, *sorted(path.name for path in (folder / SIZES).glob("*"))]
 
 
 def size_run(run: StageRun, name: str, number: int, n_students: int) -> StageRun:
     """The run of one of several students: its own folders and its part of the progress."""
     out, scratch = (size_folder(folder, name) for folder in (run.out, run.scratch))
-    out.mkdir(parents=True, exist_ok=True)
+    for created in (out, scratch):
+        created.mkdir(parents=True, exist_ok=True)
     progress = part(run.progress, number, n_students, f"{name}, student")
     return replace(run, out=out, scratch=scratch, progress=progress)
 
