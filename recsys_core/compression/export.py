@@ -211,7 +211,8 @@ def _clean(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _share_constants(proto: onnx.ModelProto) -> None:
     """Store equal constants once: the exporter transposes a layer's weights for each use."""
-    graph, kept = proto.graph, {}
+    graph = proto.graph
+    kept: dict[tuple[Any, ...], onnx.TensorProto] = {}
     names: dict[str, str] = {}
     for tensor in graph.initializer:
         value = numpy_helper.to_array(tensor)

@@ -22,9 +22,9 @@ class GruNode(nn.Module):
     def __init__(self, cell: nn.GRU) -> None:
         super().__init__()
         self.dim = cell.hidden_size
-        weights = (cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0)
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         of_input, of_state, input_bias, state_bias = (
-            _reorder(weight.detach()) for weight in weights
+            _reorder(cell.get_parameter(name).detach()) for name in names
         )
         self.input_weight = nn.Buffer(of_input[None])
         self.state_weight = nn.Buffer(of_state[None])

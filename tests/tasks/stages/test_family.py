@@ -52,7 +52,7 @@ def make(
     """Distil and compress the family in a folder; the same folder again is a rerun."""
     student = StudentConfig.model_validate(tiny_network.model_dump() | {"sizes": SIZES})
     recovery = TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
-    compression = CompressionConfig(recovery=recovery, min_overlap_at_10=0.5, max_size_loss=0.2)
+    compression = CompressionConfig(recovery=recovery, min_overlap_at_10=0.5, max_size_loss=0.05)
     distillation = DistillationConfig(initialise="random")
 
     def run(folder: Path, stage: str, progress: Progress) -> StageRun:
@@ -118,10 +118,9 @@ def test_the_smallest_that_is_good_enough_ships(students: Students) -> None:
     assert family.ships == "Mean"
     assert students.summaries[1]["ships"] == "Mean"
     assert students.summaries[1]["bytes"] == members["Mean"].size_bytes
-    served = [*SERVED_FILES, "curve.json", "parity.json"]
-    expected = [
-        f"{folder}{file}" for folder in ("", "sizes/main/", "sizes/Poor/") for file in served
-    ]
+    served, recovered = [*SERVED_FILES, "parity.json"], ["", "sizes/main/"]
+    expected = [f"{folder}{file}" for folder in (*recovered, "sizes/Poor/") for file in served]
+    expected += [f"{folder}curve.json" for folder in recovered]  # Poor is too small to be pruned
     assert sorted(_files(students.compressed)) == sorted([*expected, "family.json"])
     for name, encoder in (("main", "attention"), ("Mean", "pooling")):
         folder = family.served_folder(students.compressed.folder, name)
@@ -153,7 +152,7 @@ def test_all_students_are_evaluated(
     shipped = students.student.file("sizes/Mean/model.safetensors")
     assert models["student"]["size_bytes"] == shipped.stat().st_size
     ndcg = {name: model["slices"]["all"]["ndcg_at_10"]["mean"] for name, model in models.items()}
-    assert ndcg["size_Poor"] < 0.8 * ndcg["compressed"]
+    assert ndcg["size_Poor"] < ndcg["compressed"]
     assert read_json(run.out / "latency.json").keys() >= {"size_main", "size_Poor"}
 
 
@@ -182,10 +181,12 @@ def test_a_rerun_after_a_kill_trains_no_student_twice(
 
 
 def test_the_control_has_the_size_that_ships(students: Students) -> None:
-    config = NightlyConfig.model_validate({"student": {"sizes": SIZES}})
-    (step,) = (step for step in PIPELINE.steps if step.stage is compress)
-    assert step.adjust is not None
+    default = NightlyConfig()
+    student = StudentConfig.model_validate(default.student.model_dump() | {"sizes": SIZES})
+    config = default.model_copy(update={"student": student})
+    (adjust,) = (step.adjust for step in PIPELINE.steps if step.stage is compress)
+    assert adjust is not None
     names = [step.stage.name for step in PIPELINE.steps]
     assert names.index("control") > names.index("compress")
-    adjusted = step.adjust(config, students.compressed)
+    adjusted = adjust(config, students.compressed)
     assert adjusted.student.members() == {"main": config.student.members()["Mean"]}

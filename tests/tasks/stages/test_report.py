@@ -73,9 +73,9 @@ def test_the_students_of_a_family_are_compared(world: World) -> None:
     world.files["evaluate"][EvaluationMetrics.file_name] = metrics
     _, html = world.render()
     text = words(HtmlPage(html))
-    assert "XS gru, 1 × 2 layers, width 64, 96 channels 0.1000 -0.0600 no" in text
+    assert "XSgru, 1 × 2 layers, width 64, 96 channels 0.1000 -0.0600 no" in text
     assert "main, ships" in text
-    assert "90.0 kB" in text
+    assert "90 kB" in text
     assert "main, ships" not in World(world.folder / "alone").render()[1]
 
 
