@@ -68,9 +68,10 @@ def test_any_kind_is_exported_and_rounded(
 
 
 def test_a_block_that_runs_again_costs_no_bytes(active: list[int], tmp_path: Path) -> None:
+    """At width 64 the exporter transposes weights for each use, and would store each result."""
     sizes: list[list[int]] = []
     for repeats in (1, 3):
-        model = make_model(n_layers=1, n_repeats=repeats)
+        model = make_model(embedding_dim=64, n_layers=1, n_repeats=repeats)
         folder = tmp_path / str(repeats)
         folder.mkdir()
         graphs = export(model, folder, active)

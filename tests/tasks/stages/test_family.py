@@ -172,9 +172,14 @@ def test_a_rerun_after_a_kill_trains_no_student_twice(
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, distilling=lambda fraction, _: resumed.append(fraction), pressing=kill)
     assert min(resumed) > 0.33
+    finished = [
+        tmp_path / path for path in ("distill/summary.json", "compress.scratch/served/parity.json")
+    ]
+    written = [path.stat().st_mtime_ns for path in finished]
     resumed.clear()
     again = make(tmp_path, pressing=lambda fraction, _: resumed.append(fraction))
     assert min(resumed) > 0.33
+    assert [path.stat().st_mtime_ns for path in finished] == written
     assert _files(again.student) == _files(students.student)
     assert _files(again.compressed) == _files(students.compressed)
     assert again.summaries == students.summaries
