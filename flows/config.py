@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from recsys_core.compression.quantization import MIN_BLOCK
 from recsys_core.data.sources.config import ItemColumns, SourceConfig
 from recsys_core.evaluation.gate_config import GateConfig
-from recsys_core.models.recommender import ModelConfig
+from recsys_core.models.recommender import ModelConfig, check_network
 from recsys_core.settings import Settings
 from recsys_core.synthetic.modalities import MODALITIES
 from recsys_core.synthetic.world import WorldConfig
@@ -29,7 +29,7 @@ from tasks.stages.evaluate import EvaluationConfig
 from tasks.stages.prepare import PrepareConfig
 from tasks.stages.validate import ValidationConfig
 from tasks.stages.write_soft_labels import SoftLabelConfig
-from tasks.training.network import NetworkConfig
+from tasks.training.student import MAIN, StudentConfig
 from tasks.training.teacher import TeacherConfig
 
 
@@ -106,14 +106,14 @@ class NightlyConfig(Settings):
     soft_labels: SoftLabelConfig = Field(
         default=SoftLabelConfig(), description="Which positions the teacher labels"
     )
-    student: NetworkConfig = Field(
-        default=NetworkConfig(
+    student: StudentConfig = Field(
+        default=StudentConfig(
             model=ModelConfig(embedding_dim=32, n_layers=1, ffn_dim=64, max_length=64),
             training=TrainingConfig(
                 epochs=8, batch_size=32, learning_rate=3e-3, validate_every=2, patience=2
             ),
         ),
-        description="The small network, and its control",
+        description="The small network, or several, and the control of the one that ships",
     )
     distillation: DistillationConfig = Field(
         default=DistillationConfig(), description="How the student is initialised and distilled"
@@ -158,24 +158,31 @@ class NightlyConfig(Settings):
 
     @model_validator(mode="after")
     def _student_that_can_be_quantized(self) -> Self:
-        width = self.student.model.embedding_dim
-        if width % MIN_BLOCK:
-            msg = (
-                f"student.model.embedding_dim is {width}; it must be a multiple of "
-                f"{MIN_BLOCK}, the block that the int8 item table is made of"
-            )
-            raise ValueError(msg)
         teacher_width = sum(member.model.embedding_dim for member in self.teacher.members())
         begins_with_teacher = (
             self.distillation.initialise == "teacher" and not self.teacher.is_external
         )
-        if width > teacher_width and begins_with_teacher:
-            msg = (
-                f"student.model.embedding_dim is {width}, wider than the teacher's "
-                f"{teacher_width}; make it smaller, or set "
-                "distillation.initialise to 'random'"
-            )
-            raise ValueError(msg)
+        for name, member in self.student.members().items():
+            table = "student.model" if name == MAIN else f"student.sizes.{name}"
+            width = member.model.embedding_dim
+            if width % MIN_BLOCK:
+                msg = (
+                    f"{table}.embedding_dim is {width}; it must be a multiple of "
+                    f"{MIN_BLOCK}, the block that the int8 item table is made of"
+                )
+                raise ValueError(msg)
+            if width > teacher_width and begins_with_teacher:
+                msg = (
+                    f"{table}.embedding_dim is {width}, wider than the teacher's "
+                    f"{teacher_width}; make it smaller, or set "
+                    "distillation.initialise to 'random'"
+                )
+                raise ValueError(msg)
+            try:
+                check_network(member.model)
+            except ValueError as error:
+                msg = f"{table}: {error}"
+                raise ValueError(msg) from error
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from typing import Any
 
 from flows.config import NightlyConfig
 from recsys_core.artifacts import Artifact, is_finished
+from tasks.contracts.family import Family
 from tasks.contracts.recipe import Recipe
 from tasks.engine.night import Night
 from tasks.engine.stage import Decision, Stage
@@ -183,6 +184,12 @@ def _with_recipe(config: NightlyConfig, recipe: Artifact) -> NightlyConfig:
     return config.with_recipe(Recipe.load(recipe))
 
 
+def _with_shipped_size(config: NightlyConfig, compressed: Artifact) -> NightlyConfig:
+    """The control is as large as the student that ships."""
+    shipped = config.student.alone(Family.load(compressed).ships)
+    return config.model_copy(update={"student": shipped})
+
+
 PIPELINE = Pipeline(
     Step(ingest, config="events"),
     Step(validate, config="validation"),
@@ -193,8 +200,8 @@ PIPELINE = Pipeline(
     Step(check_teacher, unless=_has_external_teacher, config="teacher_check", registry="registry"),
     Step(write_soft_labels, config="soft_labels", max_length="student.model.max_length"),
     Step(distill, config="distillation", student="student"),
+    Step(compress, _with_shipped_size, config="compression", distillation="distillation"),
     Step(control, config="student", recovery_epochs="compression.recovery.epochs"),
-    Step(compress, config="compression", distillation="distillation"),
     Step(evaluate, config="evaluation", registry="registry"),
     Step(register, config="registry"),
     Step(gate, config="gate"),

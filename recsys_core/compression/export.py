@@ -24,23 +24,24 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import onnx
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from onnx import numpy_helper
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 from torch.export import Dim
 
-from recsys_core.models.recommender import Block, Recommender
-from recsys_core.models.rotary import rotate
+from recsys_core.compression.newest import NewestState
+from recsys_core.models.recommender import Recommender
 
 OPSET = 23
 TABLE = "item_table"
-POSITIONS = "model.position_embedding"
+POSITIONS = "newest_state.model.position_embedding"
 INPUTS = ("history", "exclude", "k")
 OUTPUTS = ("top_rows", "top_scores", "scores")
 _LONGEST_RANGE = 512
@@ -115,7 +116,7 @@ class ServingGraph(nn.Module):
     def __init__(self, model: Recommender, active: Sequence[int]) -> None:
         super().__init__()
         _check_active(active, model.n_items)
-        self.model = model
+        self.newest_state = NewestState(model)
         self.item_table = nn.Parameter(model.item_vectors().detach()[list(active)])
         bias = model.item_bias
         self.item_bias = None if bias is None else nn.Buffer(bias[list(active)])
@@ -128,7 +129,12 @@ class ServingGraph(nn.Module):
     ) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"], Float[Tensor, "batch n_active"]]:
         """Best rows, their scores, all scores."""
         n_events = (history > 0).sum(dim=1)
-        states = self._newest_states(history, (n_events - 1).clamp(min=0))
+        # Padding may read any row, because no event reads later ones and padding comes last.
+        x = (
+            F.embedding((history - 1).clamp(min=0), self.item_table)
+            * self.item_table.shape[1] ** 0.5
+        )
+        states = self.newest_state(x, (n_events - 1).clamp(min=0))
         scores = F.linear(states, self.item_table)
         if self.item_bias is not None:  # apart from the product, which is quantized
             scores = scores + self.item_bias
@@ -142,44 +148,6 @@ class ServingGraph(nn.Module):
         torch._check(n_best <= len(self.item_table))
         top_scores, top_columns = torch.topk(masked, n_best, dim=1)
         return top_columns + 1, top_scores, scores
-
-    def _newest_states(
-        self, history: Int[Tensor, "batch length"], newest: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch dim"]:
-        """State after each history's newest event; equal to that of `Recommender.encode`.
-
-        Padding may read any row, because attention is causal and padding comes last.
-        """
-        model = self.model
-        x = F.embedding((history - 1).clamp(min=0), self.item_table)
-        x, angles = model.add_positions(x * model.config.embedding_dim**0.5)
-        *lower, last = cast(Sequence[Block], model.blocks)
-        for block in lower:
-            x = block(x, angles)
-        return model.final_norm(_newest_of_block(last, x, angles, newest))[:, 0]
-
-
-def _newest_of_block(
-    block: Block,
-    x: Float[Tensor, "batch length dim"],
-    angles: Float[Tensor, "length half"] | None,
-    newest: Int[Tensor, " batch"],
-) -> Float[Tensor, "batch 1 dim"]:
-    """A block's output at the newest position; only keys and values are computed for the others."""
-    attention = block.attention
-    x_newest = x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[2]))
-    normed = block.attention_norm(x)
-    query = attention.heads(attention.query(block.attention_norm(x_newest)))
-    key, value = attention.heads(attention.key(normed)), attention.heads(attention.value(normed))
-    if angles is not None:
-        query = rotate(query, angles[newest][:, None, None])
-        key = rotate(key, angles)
-    past = torch.arange(x.shape[1], device=x.device) <= newest[:, None]
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=past[:, None, None])
-    update = attention.output(mixed.transpose(1, 2).flatten(-2))
-    x_newest = x_newest + torch.sigmoid(block.attention_gate(x_newest)) * update
-    update = block.ffn(block.ffn_norm(x_newest))
-    return x_newest + torch.sigmoid(block.ffn_gate(x_newest)) * update
 
 
 def _check_active(active: Sequence[int], n_items: int) -> None:
@@ -244,4 +212,21 @@ def _clean(proto: onnx.ModelProto) -> onnx.ModelProto:
         value.doc_string = ""
         del value.metadata_props[:]
     del graph.value_info[:]
+    _share_constants(proto)
     return proto
+
+
+def _share_constants(proto: onnx.ModelProto) -> None:
+    """Store equal constants once: the exporter transposes a layer's weights for each use."""
+    graph = proto.graph
+    kept: dict[tuple[Any, ...], onnx.TensorProto] = {}
+    names: dict[str, str] = {}
+    for tensor in graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        same = kept.setdefault((tensor.data_type, value.shape, value.tobytes()), tensor)
+        names[tensor.name] = same.name
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    tensors = list(kept.values())
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from recsys_core.models.recommender import Block, ModelConfig, Recommender
+from recsys_core.models.block import AnyBlock
+from recsys_core.models.recommender import ModelConfig, Recommender
 
 
 @torch.no_grad()
@@ -20,7 +21,8 @@ def ffn_importance(
     """Contribution of each SwiGLU channel to its block's output on real histories.
 
     A channel's importance is its mean absolute activation over the events, multiplied by the norm
-    of its column in the down projection: the mean length of the vector that it adds.
+    of its column in the down projection: the mean length of the vector that it adds. For a block
+    that runs several times it is the mean over its runs.
 
     Args:
         model: Put into evaluation mode.
@@ -36,11 +38,12 @@ def ffn_importance(
     if not events.any():
         msg = "The calibration histories hold no event; importance needs at least one."
         raise ValueError(msg)
-    blocks = cast(Sequence[Block], model.blocks)
-    activations: list[Tensor] = []
+    blocks = cast(Sequence[AnyBlock], model.blocks)
+    activations: dict[nn.Module, Tensor] = {}
 
-    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        activations.append(inputs[0][events].abs().mean(dim=0))
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        mean = inputs[0][events].abs().mean(dim=0) / model.config.n_repeats
+        activations[layer] = activations[layer] + mean if layer in activations else mean
 
     hooks = [block.ffn.down.register_forward_pre_hook(record) for block in blocks]
     try:
@@ -48,9 +51,8 @@ def ffn_importance(
     finally:
         for hook in hooks:
             hook.remove()
-    columns = [block.ffn.down.weight.square().sum(dim=0).sqrt() for block in blocks]
-    pairs = zip(activations, columns, strict=True)
-    return [(activation * column).to("cpu") for activation, column in pairs]
+    downs = [block.ffn.down for block in blocks]
+    return [(activations[down] * down.weight.square().sum(dim=0).sqrt()).cpu() for down in downs]
 
 
 @torch.no_grad()

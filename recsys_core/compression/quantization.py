@@ -2,8 +2,8 @@
 
 - The item table is stored once, as unsigned bytes around 128 with a scale per block of a row:
   `GatherBlockQuantized` looks items up in it, `MatMulNBits` scores against it.
-- Linear layers have a scale per output channel, positions one per position; both are read through
-  `DequantizeLinear`.
+- Linear layers and GRUs have a scale per output channel, positions one per position; all are read
+  through `DequantizeLinear`.
 
 Scales have 16 bits. Values are rounded to multiples of the scale that is stored, so they are as
 close to the network's as with a scale of 32 bits.
@@ -54,18 +54,20 @@ def quantize(source: Path, target: Path) -> None:
     if TABLE not in floats:
         msg = f"{source} has no tensor {TABLE}; expected a graph from export_onnx."
         raise ValueError(msg)
-    linears = {
-        node.input[1]
+    # The weights of MatMul are inputs × outputs; those of GRU are [1, gates, inputs].
+    matrices = {
+        name
         for node in model.graph.node
-        if node.op_type == "MatMul" and node.input[1] in floats
+        for name in {"MatMul": node.input[1:2], "GRU": node.input[1:3]}.get(node.op_type, ())
+        if name in floats
     }
     _quantize_table(model, numpy_helper.to_array(floats[TABLE]))
     positions = {POSITIONS} & floats.keys()  # none where positions are rotary
     for name in positions:
         _quantize_axis(model, floats[name], axis=0)
-    for name in sorted(linears):
+    for name in sorted(matrices):
         _quantize_axis(model, floats[name], axis=1)
-    _drop(model, {TABLE, *positions, *linears})
+    _drop(model, {TABLE, *positions, *matrices})
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     left = [tensor.name for tensor in model.graph.initializer if _is_matrix(tensor)]
     if left:
@@ -141,7 +143,8 @@ def _product(gemm: NodeProto, block: int, n_items: int, dim: int) -> NodeProto:
 def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
     """Replace a constant matrix by int8, one scale per index of `axis`, and DequantizeLinear."""
     matrix: FloatMatrix = numpy_helper.to_array(tensor)
-    scales = _scales(matrix, axis=1 - axis)
+    others = tuple(other for other in range(matrix.ndim) if other != axis)
+    scales = _scales(matrix, axis=others)
     _add(model, f"{tensor.name}_data", np.rint(matrix / scales).astype(np.int8))
     widen = _add_scales(model, f"{tensor.name}_scales", scales.ravel())
     restore = helper.make_node(
@@ -154,7 +157,7 @@ def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
     _set_nodes(model, [widen, restore, *model.graph.node])
 
 
-def _scales(values: FloatMatrix, axis: int) -> FloatMatrix:
+def _scales(values: FloatMatrix, axis: int | tuple[int, ...]) -> FloatMatrix:
     """Step size, fit for 16 bits, that maps the largest absolute value along `axis` to 127.
 
     It is rounded up, so that the largest value still fits. 1 for zeros.
@@ -185,8 +188,9 @@ def _block_size(dim: int) -> int:
 
 
 def _is_matrix(tensor: TensorProto) -> bool:
-    """Whether a constant is an fp32 matrix."""
-    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
+    """Whether a constant is an fp32 matrix; axes of one do not count."""
+    n_axes = sum(size > 1 for size in tensor.dims)
+    return tensor.data_type == TensorProto.FLOAT and n_axes > 1
 
 
 def _add(model: ModelProto, name: str, values: npt.NDArray[Any]) -> None:

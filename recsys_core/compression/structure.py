@@ -19,7 +19,8 @@ def initialise_from_teacher(student: Recommender, teacher: AnyRecommender) -> No
     Item vectors are the teacher's, reduced to the student's width by a truncated SVD (the best
     approximation of all their dot products). If the widths are equal, positions, the final norm and
     layers spread evenly over the teacher's depth are copied too, with the heaviest channels of a
-    wider SwiGLU.
+    wider SwiGLU. Between attention, GRU and pooling, blocks share only their SwiGLUs. A block that
+    runs several times begins like one that runs once.
 
     Args:
         student: Not wider than the teacher, over the same items.
@@ -85,20 +86,18 @@ def _copy_network(student: Recommender, teacher: Recommender) -> None:
         length = min(student.config.max_length, teacher.config.max_length)
         student.position_embedding[:length] = teacher.position_embedding[:length]
     student.final_norm.load_state_dict(teacher.final_norm.state_dict())
-    if student.config.n_layers > teacher.config.n_layers:
+    layers = teacher.layers
+    if student.config.n_layers > len(layers):
         return
-    for block, layer in zip(
-        student.blocks,
-        pick_layers(student.config.n_layers, teacher.config.n_layers),
-        strict=True,
-    ):
-        source = teacher.blocks[layer].state_dict()
+    picked = pick_layers(student.config.n_layers, len(layers))
+    for block, layer in zip(student.blocks, picked, strict=True):
+        source = layers[layer].state_dict()
         if student.config.ffn_dim < teacher.config.ffn_dim:
             source |= _heaviest_channels(source, student.config.ffn_dim)
         fitting = {
             name: source[name]
             for name, tensor in block.state_dict().items()
-            if source[name].shape == tensor.shape
+            if name in source and source[name].shape == tensor.shape
         }
         block.load_state_dict(fitting, strict=False)
 

@@ -88,13 +88,19 @@ def member_folder(folder: Path, number: int) -> Path:
     return folder / f"member-{number}" if number else folder
 
 
+def member_folders(folder: Path) -> list[Path]:
+    """Folders of all members, at least one."""
+    folders = [folder]
+    while (path := member_folder(folder, len(folders))).exists():
+        folders.append(path)
+    return folders
+
+
 def load_recommender(folder: Path) -> AnyRecommender:
     """Read a recommender, or an ensemble if there are several, in evaluation mode.
 
     Raises:
         FileNotFoundError: The folder holds no model.
     """
-    members = [load_model(folder)]
-    while (path := member_folder(folder, len(members))).exists():
-        members.append(load_model(path))
+    members = [load_model(path) for path in member_folders(folder)]
     return members[0] if len(members) == 1 else Ensemble(members).eval()

@@ -1,13 +1,8 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (torch leaves parts of its own signatures untyped)
-"""The sequential recommender: one decoder stack, as teacher and as student.
+"""The sequential recommender: one stack of blocks, as teacher and as student."""
 
-A block is `x + σ(W x) ⊙ f(LN x)` for attention and for SwiGLU: the learned gate lets deep stacks
-train where the plain residual block collapses. Source: Borisyuk et al. 2025 (LiGR),
-arXiv:2502.03417; its use for next-item prediction: Tikhonovich et al. 2025 (eSASRec).
-"""
-
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,31 +12,54 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys_core.models.context import N_GAP_BUCKETS, N_KINDS, Context, gap_buckets
+from recsys_core.models.block import AnyBlock, Block, RecurrentBlock
+from recsys_core.models.context import N_KINDS, Context, gap_buckets
 from recsys_core.models.dropout import Dropout
 from recsys_core.models.fusion import Content, ContentFusion
-from recsys_core.models.rotary import rotate, rotation_angles
+from recsys_core.models.gru import Gru
+from recsys_core.models.pooling import DecayingMean
+from recsys_core.models.rotary import rotation_angles
 from recsys_core.settings import Settings
 
 CPU_POSITIONS = 8192
 """Events that a CPU encodes at once; more would cost memory without a gain in speed."""
 
+MIN_FFN_DIM = 4
 _INIT_STD = 0.02
 
+Encoder = Literal["attention", "gru", "pooling"]
 Positions = Literal["learned", "rotary"]
 
 
 class ModelConfig(Settings):
     """Size of a recommender."""
 
+    encoder: Encoder = Field(
+        default="attention",
+        description="What mixes the past into an event: attention, a GRU, or pooling, a mean of "
+        "the past whose weights decay with the distance",
+    )
     embedding_dim: int = Field(
         default=64, ge=8, le=1024, description="Width of item vectors and states"
     )
-    n_layers: int = Field(default=2, ge=1, le=48, description="Decoder blocks")
-    n_heads: int = Field(
-        default=2, ge=1, le=32, description="Attention heads; divides embedding_dim"
+    n_layers: int = Field(default=2, ge=1, le=48, description="Blocks, each with its own weights")
+    n_repeats: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Passes through all blocks, one after the other, with the same weights: depth "
+        "that costs time but no bytes",
     )
-    ffn_dim: int = Field(default=128, ge=4, le=8192, description="Channels inside each SwiGLU")
+    n_heads: int = Field(
+        default=2,
+        ge=1,
+        le=32,
+        description="Attention heads, or decay rates of pooling; divides embedding_dim. A GRU has "
+        "none",
+    )
+    ffn_dim: int = Field(
+        default=128, ge=MIN_FFN_DIM, le=8192, description="Channels inside each SwiGLU"
+    )
     max_length: int = Field(
         default=200, ge=2, le=4096, description="Longest history used, in events"
     )
@@ -60,8 +78,8 @@ class ModelConfig(Settings):
     )
     positions: Positions = Field(
         default="learned",
-        description="How order is encoded: a learned vector per position, or rotary angles, which "
-        "encode distances only",
+        description="How attention knows the order: a learned vector per position, or rotary "
+        "angles, which encode distances only. The other encoders know it by themselves",
     )
     event_kinds: bool = Field(
         default=False,
@@ -69,8 +87,8 @@ class ModelConfig(Settings):
     )
     time_gaps: bool = Field(
         default=False,
-        description="Let attention read the time gaps between events. For teachers only, on data "
-        "with real times",
+        description="Let attention read the time gaps between events. For teachers with attention "
+        "only, on data with real times",
     )
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Share of activations dropped in training"
@@ -92,8 +110,7 @@ class Recommender(nn.Module):
             plus its id embedding, so a cold item has a vector too.
 
     Raises:
-        ValueError: n_heads does not divide embedding_dim (into even heads, for rotary positions),
-            or content has the wrong number of rows.
+        ValueError: See `check_network`, or content has the wrong number of rows.
 
     Example:
         >>> import torch
@@ -117,15 +134,7 @@ class Recommender(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("item_bias", None, persistent=False)
-        if config.embedding_dim % config.n_heads:
-            msg = f"n_heads={config.n_heads} must divide embedding_dim={config.embedding_dim}."
-            raise ValueError(msg)
-        if config.positions == "rotary" and config.embedding_dim // config.n_heads % 2:
-            msg = (
-                f"Rotary positions turn pairs of channels, but {config.n_heads} heads of "
-                f"embedding_dim={config.embedding_dim} have an odd width."
-            )
-            raise ValueError(msg)
+        check_network(config)
         for name, rows in (content or {}).items():
             if len(rows) != n_items + 1:
                 msg = (
@@ -139,17 +148,14 @@ class Recommender(nn.Module):
         self.content = ContentFusion(content, dim) if content else None
         self.position_embedding = (
             nn.Parameter(torch.randn(config.max_length, dim) * _INIT_STD)
-            if config.positions == "learned"
+            if config.positions == "learned" and config.encoder == "attention"
             else None
         )
         self.kind_embedding = (
             nn.Parameter(torch.zeros(N_KINDS, dim)) if config.event_kinds else None
         )
         self.input_dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(dim, config.n_heads, config.ffn_dim, config.dropout, time_gaps=config.time_gaps)
-            for _ in range(config.n_layers)
-        )
+        self.blocks = nn.ModuleList(_make_block(config) for _ in range(config.n_layers))
         self.final_norm = nn.LayerNorm(dim)
 
     @property
@@ -171,6 +177,11 @@ class Recommender(nn.Module):
     def width(self) -> int:
         """Width of states and item vectors."""
         return self.config.embedding_dim
+
+    @property
+    def layers(self) -> list[AnyBlock]:
+        """The blocks in the order in which they run: each of them once in every pass."""
+        return cast("list[AnyBlock]", list(self.blocks)) * self.config.n_repeats
 
     def item_vectors(
         self, items: Int[Tensor, " rows"] | None = None, *, sparse: bool = False
@@ -270,7 +281,7 @@ class Recommender(nn.Module):
     ) -> Float[Tensor, "batch length dim"]:
         """State after each event of right-padded histories (oldest first, 0 is padding).
 
-        Attention is causal and padding comes last, so no valid state depends on padding.
+        No event reads later ones and padding comes last, so no valid state depends on padding.
 
         Args:
             history: item_idx.
@@ -295,104 +306,52 @@ class Recommender(nn.Module):
             buckets = gap_buckets(context.times)
         x, angles = self.add_positions(x)
         x = self.input_dropout(x)
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, angles, buckets)
         return self.final_norm(x)
 
     def add_positions(
         self, x: Float[Tensor, "batch length dim"]
     ) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "length half"] | None]:
-        """Add learned positions to events, or return the rotary angles for the blocks."""
+        """Add learned positions to events, or return the rotary angles for attention."""
         length = x.shape[1]
         if self.position_embedding is not None:
             return x + self.position_embedding[:length], None
+        if self.config.encoder != "attention":
+            return x, None
         positions = torch.arange(length, device=x.device)
         return x, rotation_angles(positions, self.config.embedding_dim // self.config.n_heads)
 
 
-class Block(nn.Module):
-    """Gated causal self-attention, then a gated SwiGLU."""
+def check_network(config: ModelConfig) -> None:
+    """Refuse sizes that contradict each other.
 
-    def __init__(
-        self, dim: int, n_heads: int, ffn_dim: int, dropout: float, *, time_gaps: bool = False
-    ) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(dim)
-        self.attention = CausalAttention(dim, n_heads, time_gaps=time_gaps)
-        self.attention_gate = nn.Linear(dim, dim)
-        self.ffn_norm = nn.LayerNorm(dim)
-        self.ffn = SwiGLU(dim, ffn_dim)
-        self.ffn_gate = nn.Linear(dim, dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch length dim"],
-        angles: Float[Tensor, "length half"] | None = None,
-        buckets: Int[Tensor, "batch length length"] | None = None,
-    ) -> Float[Tensor, "batch length dim"]:
-        """One block."""
-        update = self.dropout(self.attention(self.attention_norm(x), angles, buckets))
-        x = x + torch.sigmoid(self.attention_gate(x)) * update
-        update = self.dropout(self.ffn(self.ffn_norm(x)))
-        return x + torch.sigmoid(self.ffn_gate(x)) * update
-
-
-class CausalAttention(nn.Module):
-    """Multi-head attention over the past and the present.
-
-    Query, key and value are separate layers, because a packed layer would be sliced in the exported
-    graph and could not be quantized. Attention weights have no dropout, because it would rule out
-    the fused kernel, and a CPU would take twice the time.
+    Raises:
+        ValueError: n_heads does not divide embedding_dim (into even heads, for rotary positions),
+            or an encoder without attention should read time gaps.
     """
-
-    def __init__(self, dim: int, n_heads: int, *, time_gaps: bool = False) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.gap_bias = nn.Parameter(torch.zeros(N_GAP_BUCKETS, n_heads)) if time_gaps else None
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.output = nn.Linear(dim, dim)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch length dim"],
-        angles: Float[Tensor, "length half"] | None = None,
-        buckets: Int[Tensor, "batch length length"] | None = None,
-    ) -> Float[Tensor, "batch length dim"]:
-        """Attend to the past and the present."""
-        query, key, value = (self.heads(layer(x)) for layer in (self.query, self.key, self.value))
-        if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
-        if self.gap_bias is None or buckets is None:
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        else:
-            bias = F.embedding(buckets, self.gap_bias).permute(0, 3, 1, 2).to(query.dtype)
-            later = torch.ones_like(buckets[0], dtype=torch.bool).triu(1)
-            bias = bias.masked_fill(later, -torch.inf)
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.output(mixed.transpose(1, 2).flatten(-2))
-
-    def heads(
-        self, projected: Float[Tensor, "batch length dim"]
-    ) -> Float[Tensor, "batch heads length head_dim"]:
-        """Split channels into heads."""
-        return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+    if config.encoder != "attention" and config.time_gaps:
+        msg = f"time_gaps need attention to read them, but encoder is {config.encoder!r}."
+        raise ValueError(msg)
+    if config.encoder == "gru":
+        return
+    if config.embedding_dim % config.n_heads:
+        msg = f"n_heads={config.n_heads} must divide embedding_dim={config.embedding_dim}."
+        raise ValueError(msg)
+    is_rotary = config.encoder == "attention" and config.positions == "rotary"
+    if is_rotary and config.embedding_dim // config.n_heads % 2:
+        msg = (
+            f"Rotary positions turn pairs of channels, but {config.n_heads} heads of "
+            f"embedding_dim={config.embedding_dim} have an odd width."
+        )
+        raise ValueError(msg)
 
 
-class SwiGLU(nn.Module):
-    """`down(silu(gate x) ⊙ up x)`; its channels are what pruning removes.
-
-    Source: Shazeer 2020, arXiv:2002.05202.
-    """
-
-    def __init__(self, dim: int, ffn_dim: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(dim, ffn_dim, bias=False)
-        self.up = nn.Linear(dim, ffn_dim, bias=False)
-        self.down = nn.Linear(ffn_dim, dim, bias=False)
-
-    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-        """Gated feed-forward."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+def _make_block(config: ModelConfig) -> AnyBlock:
+    dim, ffn_dim, dropout = config.embedding_dim, config.ffn_dim, config.dropout
+    if config.encoder == "gru":
+        return RecurrentBlock(Gru(dim), ffn_dim, dropout)
+    if config.encoder == "pooling":
+        mean = DecayingMean(dim, config.n_heads, longest=config.max_length)
+        return RecurrentBlock(mean, ffn_dim, dropout)
+    return Block(dim, config.n_heads, ffn_dim, dropout, time_gaps=config.time_gaps)

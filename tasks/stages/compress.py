@@ -1,20 +1,21 @@
 """Compress the student: prune channels, recover, export, quantize, compare.
 
-The output is the folder that is served: `model.onnx`, `item_ids.json.bz2`, `config.json`.
+The output is the folder that is served: `model.onnx`, `item_ids.json.bz2`, `config.json`. Of
+several students the smallest that is good enough is served, and the others lie in subfolders.
 """
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from pydantic import Field
 
-from recsys_core.artifacts import Artifact, write_json
+from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.compression.export import export_onnx
 from recsys_core.compression.parity import (
     Difference,
@@ -31,10 +32,12 @@ from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.evaluation.baselines import cold_start_scores
+from recsys_core.evaluation.family import Candidate, judge, smallest
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import pad_histories
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.recommender import MIN_FFN_DIM, Recommender
 from recsys_core.serving.folder import served_bytes, write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
@@ -42,12 +45,14 @@ from recsys_core.settings import Settings
 from recsys_core.training.batching import Trusted
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.negative_sampling import FullCatalogue
+from tasks.contracts.family import Family, FamilyMember
 from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, distilling_loss
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
 from tasks.training.recency import fit_recency_prior
+from tasks.training.student import size_folder, size_names, size_run
 from tasks.training.trust import trusted_labels
 
 
@@ -78,6 +83,13 @@ class CompressionConfig(Settings):
         description="With too few users to decide by NDCG@10: smallest share of the network's top "
         "10 that the int8 model's top 10 must hold",
     )
+    max_size_loss: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="With student.sizes: share of the best student's NDCG@10 on validation events "
+        "that a smaller one may lose and still ship, at 95 % confidence",
+    )
     validation_cases: int = Field(
         default=10_000,
         ge=1,
@@ -100,31 +112,86 @@ def compress(
     teacher_check: Artifact | None,
     soft_labels: Artifact,
 ) -> Summary:
-    """Write the served model, `parity.json` and the recovery's `curve.json`."""
+    """Write the served model, `parity.json`, the recovery's `curve.json`, and `family.json`.
+
+    Students that don't ship have the same files in `sizes/NAME`. A rerun after a kill continues
+    with the student that was being compressed.
+    """
     data = Prepared(prepared)
+    labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
+    trusted = trusted_labels(data, teacher_check, labels, distillation.trust)
+    names = size_names(student.folder)
+    served = replace(run, out=run.scratch / "served")
+    for number, name in enumerate(names):
+        member = size_run(served, name, number, len(names))
+        if not (member.out / Parity.file_name).exists():
+            taught = Artifact(student.stage, student.key, size_folder(student.folder, name))
+            _compress(member, config, distillation, data, taught, labels, trusted)
+    folders = {name: size_folder(served.out, name) for name in names}
+    family = _family(folders, data, config)
+    for name, folder in folders.items():
+        target = family.served_folder(run.out, name)
+        target.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.*"):
+            shutil.copyfile(path, target / path.name)
+    family.save(run.out)
+    metadata = read_json(run.out / "config.json")["metadata"]
+    parts = bytes_by_part(run.out)
+    run.logger.info("Served: %s", ", ".join(f"{part} {parts[part]:,} B" for part in parts))
+    return {
+        "ffn_dim": metadata["network"]["ffn_dim"],
+        "bytes": served_bytes(run.out),
+        "bytes_by_part": parts,
+        "recency_prior": metadata["recency_prior"],
+        **Parity.load(run.out).model_dump(),
+        **({"ships": family.ships} if family.others else {}),
+    }
+
+
+def _compress(
+    run: StageRun,
+    config: CompressionConfig,
+    distillation: DistillationConfig,
+    data: Prepared,
+    student: Artifact,
+    labels: SoftLabels,
+    trusted: Trusted | None,
+) -> None:
+    """Write one student's served model, the recovery's curve and, last, `parity.json`."""
     model = load_model(student.folder)
     calibration = _calibration_histories(data, config.calibration_users)
-    keep = max(1, round(config.ffn_keep_share * model.config.ffn_dim))
+    keep = max(MIN_FFN_DIM, round(config.ffn_keep_share * model.config.ffn_dim))
     if keep < model.config.ffn_dim:
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
-        labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
-        trusted = trusted_labels(data, teacher_check, labels, distillation.trust)
         _recover(run, model, data, config.recovery, distillation, labels, trusted)
     prior = None
     if NetworkSummary.load(student).recency_prior is not None:
         prior = fit_recency_prior(run, model, data, data.validator(config.validation_cases))
-    figures = _export(run, model.cpu(), data, config, student, calibration)
-    figures.save(run.out)
-    parts = bytes_by_part(run.out)
-    run.logger.info("Served: %s", ", ".join(f"{part} {parts[part]:,} B" for part in parts))
-    return {
-        "ffn_dim": keep,
-        "bytes": served_bytes(run.out),
-        "bytes_by_part": parts,
-        "recency_prior": None if prior is None else prior.model_dump(),
-        **figures.model_dump(),
+    _export(run, model.cpu(), data, config, student, calibration, prior).save(run.out)
+
+
+def _family(folders: Mapping[str, Path], data: Prepared, config: CompressionConfig) -> Family:
+    """Judge the served models on validation events, never on test events."""
+    validator = data.validator(config.validation_cases)
+    item_ids = data.items["item_id"].to_list()
+    candidates = {
+        name: Candidate(
+            served_bytes(folder), validator.by_user(scorer_ranker(Scorer(folder), item_ids))
+        )
+        for name, folder in folders.items()
     }
+    judged = judge(candidates, max_loss=config.max_size_loss)
+    members = (
+        FamilyMember(
+            name=name,
+            size_bytes=candidate.size_bytes,
+            ndcg_at_10=float(candidate.ndcg_at_10.mean()),
+            **judged[name]._asdict(),
+        )
+        for name, candidate in candidates.items()
+    )
+    return Family(members=tuple(members), ships=smallest(candidates, judged))
 
 
 def _export(
@@ -134,6 +201,7 @@ def _export(
     config: CompressionConfig,
     student: Artifact,
     calibration: Sequence[IntArray],
+    prior: RecencyPrior | None,
 ) -> Parity:
     """Write the served model: in int8, or in fp32 if rounding would make it rank worse."""
     active = data.items.filter("active")
@@ -144,7 +212,13 @@ def _export(
     for folder, precision in precisions.items():
         folder.mkdir(exist_ok=True)
         write_item_ids(folder, ids)
-        write_json(folder / "config.json", _served_config(model, data, active, student, precision))
+        metadata = {
+            "student": student.key,
+            "network": model.config.model_dump(),
+            "precision": precision,
+            "recency_prior": None if prior is None else prior.model_dump(),
+        }
+        write_json(folder / "config.json", _served_config(model, data, len(active), metadata))
     export_onnx(model, exact / "model.onnx", active=rows)
     quantize(exact / "model.onnx", rounded / "model.onnx")
     of_exact, of_rounded = (
@@ -226,23 +300,15 @@ def _calibration_histories(data: Prepared, n_users: int) -> list[IntArray]:
 
 
 def _served_config(
-    model: Recommender,
-    data: Prepared,
-    active: pl.DataFrame,
-    student: Artifact,
-    precision: Precision,
+    model: Recommender, data: Prepared, n_active: int, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "max_length": model.config.max_length,
-        "n_items": len(active),
+        "n_items": n_active,
         "embedding_dim": model.config.embedding_dim,
         "trained_through": data.split.trained_through,
         "item_index_sha256": data.split.item_index_sha256,
         "exclude_seen": data.exclude_seen,
-        "metadata": {
-            "student": student.key,
-            "network": model.config.model_dump(),
-            "precision": precision,
-        },
+        "metadata": metadata,
     }

@@ -23,16 +23,17 @@ from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.losses.selection import seen_items
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
+from tasks.contracts.network import NetworkSummary
 from tasks.contracts.teacher import Trust
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import (
     TRAINING_LIBRARIES,
-    NetworkConfig,
     build_network,
     train_and_save,
     training_set_of,
 )
 from tasks.training.prepared import Prepared
+from tasks.training.student import MAIN, StudentConfig, size_run
 from tasks.training.trust import trusted_labels
 
 _DIVERGENCES = {
@@ -80,46 +81,59 @@ def distill(
     run: StageRun,
     config: DistillationConfig,
     *,
-    student: NetworkConfig,
+    student: StudentConfig,
     prepared: Artifact,
     teacher: Artifact | None,
     teacher_check: Artifact | None,
     soft_labels: Artifact,
 ) -> Summary:
-    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of the student.
+    """Write `model.safetensors`, `model.json`, `curve.json` and `summary.json` of each student.
+
+    The main student is in the output's folder, the others of a family are in `sizes/NAME`. A rerun
+    after a kill continues with the student that was being trained.
 
     Args:
         run: Folders, device and progress.
         config: The loss and the first weights.
-        student: The network and its training.
+        student: The networks and their training.
         prepared: Tonight's data.
         teacher: Gives the first weights; None: external, so they are random.
         teacher_check: Says where the teacher's labels don't count; None: external, all count.
-        soft_labels: What the student learns from beside the events.
+        soft_labels: What the students learn from beside the events.
     """
     data = Prepared(prepared)
-    model = build_network(data, student)
-    if config.initialise == "teacher" and teacher is not None:
-        initialise_from_teacher(model, load_recommender(teacher.folder))
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
     training_set = training_set_of(
         data,
-        model.max_length,
+        student.model.max_length,
         student.training,
         labels=labels,
         trusted=trusted_labels(data, teacher_check, labels, config.trust),
     )
-    summary = train_and_save(
-        run,
-        model,
-        data,
-        student,
-        training_set,
-        candidates=FullCatalogue(training_set.item_counts(len(data.items))),
-        loss=distilling_loss(labels, config, run.device),
-        cold_items=find_cold_items(training_set, len(data.items)),
-    )
-    return summary.model_dump()
+    loss = distilling_loss(labels, config, run.device)
+    members = student.members()
+    summaries: dict[str, NetworkSummary] = {}
+    for number, (name, network) in enumerate(members.items()):
+        member = size_run(run, name, number, len(members))
+        if (member.out / NetworkSummary.file_name).exists():
+            summaries[name] = NetworkSummary.load(member.out)
+            continue
+        model = build_network(data, network)
+        if config.initialise == "teacher" and teacher is not None:
+            initialise_from_teacher(model, load_recommender(teacher.folder))
+        summaries[name] = train_and_save(
+            member,
+            model,
+            data,
+            network,
+            training_set,
+            candidates=FullCatalogue(training_set.item_counts(len(data.items))),
+            loss=loss,
+            cold_items=find_cold_items(training_set, len(data.items)),
+        )
+    main = summaries.pop(MAIN).model_dump()
+    sizes = {name: summary.validation_ndcg_at_10 for name, summary in summaries.items()}
+    return main | ({"sizes": sizes} if sizes else {})
 
 
 def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:

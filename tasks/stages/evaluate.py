@@ -18,21 +18,24 @@ from recsys_core.evaluation.results import (
     EvaluationMetrics,
     ModelResult,
     SliceResult,
+    other_size,
 )
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
 from recsys_core.models.checkpoint import WEIGHTS
-from recsys_core.models.ensemble import load_recommender
+from recsys_core.models.ensemble import load_recommender, member_folders
 from recsys_core.models.ranker import model_ranker
 from recsys_core.serving.folder import served_bytes
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
 from tasks.contracts.evaluation import Latencies, Latency
+from tasks.contracts.family import Family
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import RegistryConfig, load_scorer
 from tasks.training.baselines import baselines
 from tasks.training.prepared import Prepared
+from tasks.training.student import size_folder
 
 _LATENCY_REQUESTS = 50
 
@@ -71,12 +74,24 @@ def evaluate(
     control: Artifact,
     compressed: Artifact,
 ) -> Summary:
-    """Write `ranks.parquet`, `metrics.json` and `latency.json`; an external teacher has no rows."""
+    """Write `ranks.parquet`, `metrics.json` and `latency.json`; an external teacher has no rows.
+
+    "student" is the one that ships, before its compression. The night's other students are
+    evaluated as they would be served, under `size_NAME`.
+    """
     data = Prepared(prepared)
-    taught = {"student": student, "control": control}
-    trained = taught if teacher is None else {"teacher": teacher, **taught}
+    family = Family.load(compressed)
+    taught = {
+        "student": size_folder(student.folder, family.ships),
+        "control": control.folder,
+    }
+    trained = taught if teacher is None else {"teacher": teacher.folder, **taught}
+    served = {
+        other_size(name): family.served_folder(compressed.folder, name) for name in family.others
+    }
     models = _networks(data, trained) | {
-        "compressed": _served(data, Scorer(compressed.folder), compressed.folder)
+        name: _served(data, Scorer(folder), folder)
+        for name, folder in ({"compressed": compressed.folder} | served).items()
     }
     not_compared = _why_no_champion(data, config, champion)
     if champion is not None and not_compared is None:
@@ -117,15 +132,15 @@ class _Model(NamedTuple):
 _Models = dict[str, _Model]
 
 
-def _networks(data: Prepared, trained: Mapping[str, Artifact]) -> _Models:
+def _networks(data: Prepared, trained: Mapping[str, Path]) -> _Models:
     """The night's networks; the size is that of their weights."""
     cold_start = data.cold_start()
     return {
         name: _Model(
-            model_ranker(load_recommender(artifact.folder), cold_start),
-            sum(path.stat().st_size for path in artifact.folder.rglob(WEIGHTS)),
+            model_ranker(load_recommender(folder), cold_start),
+            sum((member / WEIGHTS).stat().st_size for member in member_folders(folder)),
         )
-        for name, artifact in trained.items()
+        for name, folder in trained.items()
     }
 
 

@@ -12,11 +12,13 @@ from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.results import EvaluationMetrics, UserMean
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
+from tasks.contracts.family import Family
 from tasks.contracts.network import Curve
 from tasks.contracts.registry import Registered
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.card import model_card
 from tasks.registry.store import CHALLENGER, Registry, RegistryConfig, student_name
+from tasks.training.student import size_folder
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -51,9 +53,9 @@ def register(
         run_date: The night's date.
         teacher: `curve.json`; None: external.
         soft_labels: `lineage.json`, if the labels were made elsewhere.
-        student: `curve.json`.
+        student: `curve.json` of the student that ships.
         control: `curve.json`.
-        compressed: The served model's folder.
+        compressed: The served model's folder; `family.json`.
         evaluated: `metrics.json`.
 
     Raises:
@@ -76,7 +78,10 @@ def register(
         run_id,
         params=_flat(run.settings),
         metrics=_flat_metrics(metrics),
-        curves=_curve_metrics(trained),
+        curves=_curve_metrics(
+            {name: one.folder for name, one in trained.items()}
+            | {"student": size_folder(student.folder, Family.load(compressed).ships)}
+        ),
         artifacts=[folder / EvaluationMetrics.file_name, folder / "model_card.md"],
     )
     version = registry.register_student(
@@ -141,11 +146,11 @@ def _flat_metrics(metrics: EvaluationMetrics) -> dict[str, float]:
     return flat
 
 
-def _curve_metrics(trained: Mapping[str, Artifact]) -> dict[str, list[tuple[int, float]]]:
+def _curve_metrics(trained: Mapping[str, Path]) -> dict[str, list[tuple[int, float]]]:
     """`curve/student/loss` and so on, by epoch."""
     metrics: dict[str, list[tuple[int, float]]] = {}
-    for model, artifact in trained.items():
-        metrics |= Curve.load(artifact).as_metrics(model)
+    for model, folder in trained.items():
+        metrics |= Curve.load(folder).as_metrics(model)
     return metrics
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -21,6 +22,7 @@ from recsys_core.evaluation.results import (
 )
 from recsys_core.units import format_bytes
 from tasks.contracts.evaluation import Latencies, artefact_figures
+from tasks.contracts.family import Family
 from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
 from tasks.contracts.network import Curve
 from tasks.contracts.recipe import Recipe
@@ -29,6 +31,7 @@ from tasks.contracts.split import Split
 from tasks.contracts.teacher import TeacherCheck, Trust
 from tasks.contracts.validation import ValidationReport
 from tasks.engine.stage import StageRun, Summary, stage
+from tasks.html.family import family_rows
 from tasks.html.plots import (
     LOOKS,
     Estimate,
@@ -38,13 +41,14 @@ from tasks.html.plots import (
     slice_plot,
 )
 from tasks.html.render import FINDING_BADGES, render
+from tasks.training.student import size_folder
 
 MAX_FILES = 50
 
 DESCRIPTIONS: dict[str, str] = {
     "teacher": "the large model",
     "student": "distilled from the teacher",
-    "control": "the student without distillation",
+    "control": "size and epochs of what ships, no teacher; its first item vectors are random",
     "compressed": "pruned and quantized student: what ships",
     "champion": "what was serving before this night",
     "item_knn": "baseline: neighbours of the newest items",
@@ -104,9 +108,9 @@ def report(
         teacher: `curve.json`; None: external.
         teacher_check: `check.json`; None: external.
         soft_labels: `soft_labels.json`, and `lineage.json` if the labels were made elsewhere.
-        student: `curve.json`.
+        student: `curve.json` of the student that ships.
         control: `curve.json`.
-        compressed: Listed under provenance.
+        compressed: `family.json`, and the `config.json` of each student.
         evaluated: `metrics.json`, `latency.json`.
         registered: `registered.json`.
         verdict: `verdict.json`.
@@ -122,7 +126,7 @@ def report(
         "run_date": run_date.isoformat(),
         "verdict": decided,
         "outcome_names": OUTCOMES,
-        **_quality(evaluated),
+        **_quality(evaluated, compressed),
         **_data(IngestResult.load(ingested), Split.load(prepared)),
         "finding_badges": FINDING_BADGES,
         "expectations": ValidationReport.load(validated).expectations,
@@ -145,15 +149,18 @@ def report(
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
-    taught = {"student": student, "control": control}
-    curves = _curves(taught if teacher is None else {"teacher": teacher, **taught})
+    taught = {
+        "student": size_folder(student.folder, Family.load(compressed).ships),
+        "control": control.folder,
+    }
+    curves = _curves(taught if teacher is None else {"teacher": teacher.folder, **taught})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
     (run.out / "report.html").write_text(page, encoding="utf-8", newline="\n")
     return {"passed": decided.passed, "bytes": len(page.encode())}
 
 
-def _quality(evaluated: Artifact) -> dict[str, Any]:
+def _quality(evaluated: Artifact, compressed: Artifact) -> dict[str, Any]:
     """Tables and plots of the evaluation."""
     metrics = EvaluationMetrics.load(evaluated)
     figures = artefact_figures(metrics, Latencies.load(evaluated))
@@ -180,6 +187,7 @@ def _quality(evaluated: Artifact) -> dict[str, Any]:
         "metrics": metrics,
         "models": models,
         "reference": reference,
+        "family": family_rows(compressed, metrics, figures),
         "tiles": _headline_tiles(models, metrics, reference),
         "slices": [_slice_row(name, by_slice) for name in known],
         # Our own drawings, whose texts Matplotlib escapes.
@@ -331,9 +339,9 @@ def _priors(networks: Mapping[str, Artifact | None]) -> Iterator[tuple[str, Rece
                 yield LOOKS[name].label, RecencyPrior.model_validate(prior)
 
 
-def _curves(networks: Mapping[str, Artifact]) -> dict[str, Curve]:
+def _curves(networks: Mapping[str, Path]) -> dict[str, Curve]:
     """Learning curves of the networks that this night trained."""
-    curves = {name: Curve.load(artifact) for name, artifact in networks.items()}
+    curves = {name: Curve.load(folder) for name, folder in networks.items()}
     return {name: curve for name, curve in curves.items() if curve.epochs}
 
 

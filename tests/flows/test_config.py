@@ -107,6 +107,28 @@ def test_an_external_teacher_does_not_limit_the_student(tmp_path: Path) -> None:
     assert (config.student.model.max_length, chosen.student.model.max_length) == (100, 200)
 
 
+def test_a_family_is_a_table_of_differences(tmp_path: Path) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(
+        "[student.sizes.S]\nn_repeats = 2\n[student.sizes.XS]\nencoder = 'pooling'\nepochs = 3",
+        encoding="utf-8",
+    )
+
+    config = load_config(path)
+
+    main, small, smallest = config.student.members().values()
+    assert list(config.student.members()) == ["main", "S", "XS"]
+    assert main.model == NightlyConfig().student.model
+    assert small.model == main.model.model_copy(update={"n_repeats": 2})
+    assert small.training == main.training
+    assert smallest.model == main.model.model_copy(update={"encoder": "pooling"})
+    assert smallest.training == main.training.model_copy(update={"epochs": 3})
+    assert config.student.alone("XS").members() == {"main": smallest}
+    wider = Choice(settings={"student.model.ffn_dim": 96}, reason="")
+    chosen = config.with_recipe(Recipe(log=None, choices=(wider,)))
+    assert chosen.student.members()["XS"].model.ffn_dim == 96
+
+
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no configuration file .*none\.toml"):
         load_config(tmp_path / "none.toml")
@@ -123,6 +145,17 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         ("[student.model]\nembedding_dim = 40\nn_heads = 2", "multiple of 16"),
         ("[student.model]\ntime_gaps = true", "asked with item ids alone"),
         ("[student.model]\nembedding_dim = 128", "wider than the teacher"),
+        (
+            "[student.sizes.S]\nembedding_dim = 24",
+            r"student\.sizes\.S\.embedding_dim is 24; it must",
+        ),
+        ("[student.sizes.S]\nn_layers = 0", r"sizes\.S\.n_layers is 0.*greater than or equal to 1"),
+        ("[student.sizes.S]\nmax_length = 8", r"student\.sizes\.S\.max_length: Extra inputs"),
+        ("[student.sizes.S]\nn_heads = 3", r"student\.sizes\.S: n_heads=3 must divide"),
+        ("[student.sizes.S]\nembedding_dim = 96", r"student\.sizes\.S\..* wider than the teacher"),
+        ("[student.sizes.s]\n[student.sizes.S]", "differ in more than case"),
+        ("[student.sizes.Main]", "'main' is \\[student\\] itself"),
+        ('[student.sizes."a/b"]', "String should match pattern"),
         ('[source]\ninteractions = "{data}/x.csv"', "--data"),
         ('[[validation.expectations]]\ntype = "expect_much"', "validation: .*no such type"),
     ],

@@ -16,6 +16,7 @@ from recsys_core.evaluation.results import (
 )
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.training.loop import TrainingConfig
+from tasks.contracts.family import Family, FamilyMember
 from tasks.contracts.network import Curve, Epoch
 from tasks.contracts.teacher import TeacherPlan
 from tasks.engine.night import Night
@@ -24,6 +25,7 @@ from tasks.registry.store import Registry, RegistryConfig
 from tasks.stages.train_teacher import train_teacher
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
 from tasks.training.network import NetworkConfig
+from tasks.training.student import MAIN
 from tasks.training.teacher import TeacherConfig
 from tests.teacher_check import made_up_check
 
@@ -133,6 +135,10 @@ def made(served_folder: Path, tmp_path: Path) -> Callable[[str], Artifact]:
         folder = tmp_path / stage
         if stage == "compressed":
             shutil.copytree(served_folder, folder, dirs_exist_ok=True)
+            only = FamilyMember(
+                name=MAIN, size_bytes=4096, ndcg_at_10=0.25, low=0.0, is_good_enough=True
+            )
+            Family(members=(only,), ships=MAIN).save(folder)
         elif stage == "evaluated":
             _metrics().save(folder)
         else:

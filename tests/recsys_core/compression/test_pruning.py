@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from recsys_core.compression.pruning import ffn_importance, prune_ffn
+from recsys_core.models.block import Block, SwiGLU
 from recsys_core.models.checkpoint import load_model, save_model
-from recsys_core.models.recommender import Block, Recommender, SwiGLU
+from recsys_core.models.recommender import Recommender
 
 HISTORIES = torch.tensor([[4, 9, 2, 0], [7, 0, 0, 0], [1, 2, 3, 4]])
 

@@ -17,6 +17,10 @@ CONFIG = ModelConfig(
 )
 
 ROTARY = CONFIG.model_copy(update={"positions": "rotary"})
+REPEATED = CONFIG.model_copy(update={"n_layers": 1, "n_repeats": 3})
+GRU = CONFIG.model_copy(update={"encoder": "gru"})
+POOLING = CONFIG.model_copy(update={"encoder": "pooling"})
+KINDS = [CONFIG, ROTARY, REPEATED, GRU, POOLING]
 
 
 def _model(content: Content | None = None, config: ModelConfig = CONFIG) -> Recommender:
@@ -37,7 +41,7 @@ HISTORIES = st.lists(st.integers(1, N_ITEMS), min_size=2, max_size=10)
 
 
 @settings(max_examples=25, deadline=None)
-@given(HISTORIES, st.data(), st.sampled_from([CONFIG, ROTARY]))
+@given(HISTORIES, st.data(), st.sampled_from(KINDS))
 def test_a_state_depends_on_the_past_and_present_alone(
     history: list[int], data: st.DataObject, config: ModelConfig
 ) -> None:
@@ -51,7 +55,7 @@ def test_a_state_depends_on_the_past_and_present_alone(
 
 
 @settings(max_examples=25, deadline=None)
-@given(HISTORIES, st.integers(0, 10), st.sampled_from([CONFIG, ROTARY]))
+@given(HISTORIES, st.integers(0, 10), st.sampled_from(KINDS))
 def test_padding_has_no_effect(history: list[int], padding: int, config: ModelConfig) -> None:
     model = _model(config=config)
     padded = (history + [0] * padding)[: CONFIG.max_length]
@@ -59,10 +63,24 @@ def test_padding_has_no_effect(history: list[int], padding: int, config: ModelCo
     torch.testing.assert_close(states, _encode(model, history)[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", [CONFIG, ROTARY])
+@pytest.mark.parametrize("config", KINDS)
 def test_the_order_of_the_past_matters(config: ModelConfig) -> None:
     model = _model(config=config)
     assert not torch.allclose(_encode(model, [1, 2, 3])[0, -1], _encode(model, [2, 1, 3])[0, -1])
+
+
+def test_a_pass_more_is_depth_without_weights() -> None:
+    once = _model(config=CONFIG.model_copy(update={"n_layers": 1}))
+    thrice = Recommender(N_ITEMS, REPEATED).eval()
+    thrice.load_state_dict(once.state_dict())
+    block, vectors = once.layers[0], once.item_vectors()
+    with torch.inference_mode():
+        x = vectors[torch.tensor([[1, 2, 3]])] * 4.0
+        assert once.position_embedding is not None
+        x = x + once.position_embedding[:3]
+        expected = once.final_norm(block(block(block(x))))
+    torch.testing.assert_close(_encode(thrice, [1, 2, 3]), expected)
+    assert not torch.allclose(_encode(once, [1, 2, 3]), expected, atol=1e-3)
 
 
 def test_batches_do_not_mix() -> None:
@@ -142,6 +160,8 @@ def test_mistakes_are_refused_with_a_sentence() -> None:
         Recommender(N_ITEMS, ROTARY.model_copy(update={"n_heads": 16}), None)
     with pytest.raises(ValueError, match="n_heads=3 must divide embedding_dim=16"):
         Recommender(N_ITEMS, odd, None)
+    with pytest.raises(ValueError, match=r"time_gaps need attention .* encoder is 'gru'"):
+        Recommender(N_ITEMS, GRU.model_copy(update={"time_gaps": True}), None)
     with pytest.raises(ValueError, match="content 'text' has 20 rows, expected n_items"):
         Recommender(N_ITEMS, CONFIG, {"text": torch.zeros(20, 3)})
     with pytest.raises(ValueError, match="Histories of 11 events exceed max_length=10"):

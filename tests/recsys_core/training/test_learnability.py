@@ -28,6 +28,13 @@ TEACHER = ModelConfig(
     embedding_dim=16, n_layers=2, n_heads=2, ffn_dim=32, max_length=12, dropout=0.1
 )
 STUDENT = ModelConfig(embedding_dim=8, n_layers=1, n_heads=1, ffn_dim=16, max_length=12, dropout=0)
+KINDS = [
+    STUDENT,
+    STUDENT.model_copy(update={"n_repeats": 2}),
+    STUDENT.model_copy(update={"encoder": "gru"}),
+    STUDENT.model_copy(update={"encoder": "pooling", "n_heads": 2}),
+]
+KIND_NAMES = ["attention", "repeated", "gru", "pooling"]
 CONFIG = TrainingConfig(
     epochs=30, batch_size=12, learning_rate=1e-2, validate_every=10, patience=3, precision="fp32"
 )
@@ -128,15 +135,19 @@ def test_the_teacher_learns_the_rule(teacher: Recommender, obvious_world: Artifa
     assert _withheld_ranks(teacher, obvious_world).tolist() == [1] * 60
 
 
-def test_the_control_learns_the_rule(learn: Learn, obvious_world: Artifact) -> None:
-    assert _withheld_ranks(learn(STUDENT, _hard), obvious_world).tolist() == [1] * 60
+@pytest.mark.parametrize("size", KINDS, ids=KIND_NAMES)
+def test_the_control_learns_the_rule(
+    learn: Learn, obvious_world: Artifact, size: ModelConfig
+) -> None:
+    assert _withheld_ranks(learn(size, _hard), obvious_world).tolist() == [1] * 60
 
 
+@pytest.mark.parametrize("size", KINDS, ids=KIND_NAMES)
 @pytest.mark.parametrize("kd_weight", [1.0, 20.0])
 def test_the_student_learns_the_rule(
-    learn: Learn, labels: SoftLabels, obvious_world: Artifact, kd_weight: float
+    learn: Learn, labels: SoftLabels, obvious_world: Artifact, size: ModelConfig, kd_weight: float
 ) -> None:
-    student = learn(STUDENT, _soft(labels, kd_weight), labels)
+    student = learn(size, _soft(labels, kd_weight), labels)
     assert _withheld_ranks(student, obvious_world).tolist() == [1] * 60
 
 

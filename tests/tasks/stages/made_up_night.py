@@ -24,6 +24,7 @@ from recsys_core.evaluation.statistics import summarise
 from recsys_core.json_file import JsonFile
 from recsys_core.training.recipe import Choice
 from tasks.contracts.evaluation import Latencies, Latency
+from tasks.contracts.family import Family, FamilyMember
 from tasks.contracts.ingest import FileResult, IngestResult, total_reasons
 from tasks.contracts.network import Curve, Epoch
 from tasks.contracts.recipe import Recipe
@@ -63,6 +64,16 @@ RECIPE = Recipe(
 )
 
 
+ALONE = Family(
+    members=(
+        FamilyMember(
+            name="main", size_bytes=311_840, ndcg_at_10=0.15, low=0.0, is_good_enough=True
+        ),
+    ),
+    ships="main",
+)
+
+
 class World:
     """The artifacts of a made-up night; a test changes files before they are published."""
 
@@ -81,7 +92,7 @@ class World:
             "write_soft_labels": {"soft_labels.json": soft_labels()},
             "distill": {Curve.file_name: curve(30, 0.155)},
             "control": {Curve.file_name: curve(30, 0.135)},
-            "compress": {"model.onnx": "x", "config.json": {}},
+            "compress": {"model.onnx": "x", "config.json": {}, Family.file_name: ALONE},
             "evaluate": {"metrics.json": METRICS, "latency.json": latencies()},
             "gate": {"verdict.json": verdict()},
             "register": {"registered.json": registered()},

@@ -86,7 +86,7 @@ def test_it_writes_a_served_model_and_how_it_was_made(
 ) -> None:
     folder, summary = compressed
     written = _bytes(folder)
-    assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "parity.json"])
+    assert sorted(written) == sorted([*SERVED_FILES, "curve.json", "family.json", "parity.json"])
     figures = read_json(folder / "out" / "parity.json")
     n_bytes = sum(len(written[name]) for name in SERVED_FILES)
     parts = bytes_by_part(folder / "out")
@@ -108,6 +108,7 @@ def test_it_writes_a_served_model_and_how_it_was_made(
         "student": "teacher-key",
         "network": network.model_dump() | {"ffn_dim": 12},
         "precision": "int8",
+        "recency_prior": None,
     }
 
 
@@ -194,7 +195,7 @@ def test_without_pruning_there_is_no_recovery(compress_in: Compress, tmp_path: P
 
     whole = CONFIG.model_copy(update={"ffn_keep_share": 1.0})
     assert compress_in(tmp_path, whole, progress=fail)["ffn_dim"] == 16
-    assert sorted(_bytes(tmp_path)) == sorted([*SERVED_FILES, "parity.json"])
+    assert sorted(_bytes(tmp_path)) == sorted([*SERVED_FILES, "family.json", "parity.json"])
     assert Scorer(tmp_path / "out").config["metadata"]["network"]["ffn_dim"] == 16
     assert not (tmp_path / "scratch" / "checkpoint").exists()
 

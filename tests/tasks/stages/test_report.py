@@ -8,14 +8,14 @@ import pytest
 from recsys_core.artifacts import digest
 from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.gate_config import GateRule
-from recsys_core.evaluation.results import (
-    MODELS,
-)
+from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from tasks.contracts.evaluation import Latencies
+from tasks.contracts.family import Family, FamilyMember
 from tasks.contracts.network import Curve
 from tasks.stages.report import DESCRIPTIONS
 from tests.html_page import HtmlPage, words
 from tests.tasks.stages.made_up_night import (
+    ALONE,
     HOSTILE,
     METRICS,
     World,
@@ -73,6 +73,29 @@ def test_the_report_tells_the_whole_night(world: World) -> None:
         digest("train_teacher"), digest("write_soft_labels"), "torch 2.13.0",
     ):  # fmt: skip
         assert expected in text, expected
+
+
+def test_the_students_of_a_family_are_compared(world: World) -> None:
+    other = FamilyMember(
+        name="XS", size_bytes=90_000, ndcg_at_10=0.1, low=-0.06, is_good_enough=False
+    )
+    family = Family(members=(*ALONE.members, other), ships="main")
+    network = {"encoder": "gru", "n_layers": 1, "n_repeats": 2, "embedding_dim": 64, "ffn_dim": 96}
+    config = {"metadata": {"network": network}}
+    world.files["compress"] |= {
+        Family.file_name: family,
+        "config.json": config,
+        "sizes/XS/config.json": config,
+    }
+    models = METRICS.models | {"size_XS": METRICS.models["popularity"]}
+    metrics = METRICS.model_copy(update={"models": models})
+    world.files["evaluate"][EvaluationMetrics.file_name] = metrics
+    _, html = world.render()
+    text = words(HtmlPage(html))
+    assert "XSgru, 1 × 2 layers, width 64, 96 channels 0.1000 -0.0600 no" in text
+    assert "main, ships" in text
+    assert "90 kB" in text
+    assert "main, ships" not in World(world.folder / "alone").render()[1]
 
 
 def test_a_refused_night_says_why(world: World) -> None:

@@ -26,6 +26,7 @@ from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
 from tasks.training.network import NetworkConfig
 from tasks.training.prepared import Prepared
+from tasks.training.student import StudentConfig
 from tests.sparse_store import write_sparse_store
 
 
@@ -156,7 +157,7 @@ def test_the_student_learns_from_the_labels_of_a_store(
     trained = distill.body(
         student,
         DistillationConfig(initialise="teacher", kd_weight=4),
-        student=tiny_network,
+        student=StudentConfig.model_validate(tiny_network.model_dump()),
         prepared=obvious_world,
         teacher=None,
         teacher_check=None,

@@ -28,6 +28,7 @@ from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.train_teacher import train_teacher
 from tasks.training.network import NetworkConfig, build_network, train_without_teacher
 from tasks.training.prepared import Prepared
+from tasks.training.student import StudentConfig
 from tasks.training.teacher import TeacherConfig
 from tests.sparse_store import write_sparse_store
 from tests.teacher_check import made_up_check
@@ -82,7 +83,7 @@ def train(
         summary = body(
             run,
             config=distillation or DistillationConfig(),
-            student=network,
+            student=StudentConfig.model_validate(network.model_dump()),
             prepared=obvious_world,
             teacher=trained_teacher,
             teacher_check=check,

@@ -17,6 +17,7 @@ from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import Recommender
+from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import Scorer
 from tasks.contracts.network import NetworkSummary
@@ -103,16 +104,12 @@ def test_the_served_graph_adds_what_the_network_adds(
     plain = copy.deepcopy(untrained)
     fit_recency_prior(make_run("fit"), untrained, data, data.validator(1000))
     graph = tmp_path / "model.onnx"
-    export_onnx(
-        untrained,
-        graph,
-        active=data.items["item_idx"].to_list(),
-        popularity=cold_start_scores(data.items),
-    )
+    by_popularity = data.items[np.argsort(-cold_start_scores(data.items))]
+    export_onnx(untrained, graph, active=by_popularity["item_idx"].to_list())
     if rounded:
         quantize(graph, graph)
     ids = data.items["item_id"].to_list()
-    write_json(tmp_path / "item_ids.json", ids)
+    write_item_ids(tmp_path, by_popularity["item_id"].to_list())
     config = read_json(served_folder / "config.json")
     write_json(tmp_path / "config.json", config | {"n_items": len(ids)})
     scorer = Scorer(tmp_path)
@@ -122,8 +119,7 @@ def test_the_served_graph_adds_what_the_network_adds(
     np.testing.assert_allclose(scores, expected, atol=0.05 if rounded else 1e-5)
     assert np.abs(scores - model_ranker(plain)(histories)[:, 1:]).max() > 0.5
     cold_start = scorer.recommend([[]], k=len(ids))[0].item_ids
-    by_popularity = np.argsort(-cold_start_scores(data.items), kind="stable")
-    assert cold_start == [ids[place] for place in by_popularity]
+    assert cold_start == by_popularity["item_id"].to_list()
 
 
 def _barely_trained(network: NetworkConfig, **changes: Any) -> NetworkConfig:
@@ -155,6 +151,7 @@ def test_each_network_of_a_night_fits_its_own(
         distillation=DistillationConfig(),
         prepared=shifted_world,
         student=Artifact("distill", "student", run.out),
+        teacher_check=None,
         soft_labels=soft_labels,
     )
     assert summary["recency_prior"]["ndcg_at_10"] > summary["recency_prior"]["ndcg_without"]

@@ -1,0 +1,54 @@
+"""`family.json`: the compressed students of a night, and which of them ships."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from recsys_core.json_file import JsonFile
+
+SIZES = "sizes"
+"""Folder of the students that do not lie in an output's folder itself."""
+
+
+class FamilyMember(BaseModel):
+    """A compressed student.
+
+    Attributes:
+        name: Its name in `student.sizes`, or "main".
+        size_bytes: Bytes of all that serving needs.
+        ndcg_at_10: Of what is served, on validation events.
+        low: Lower bound of its difference from the best student; 0 for the best.
+        is_good_enough: Whether it meets the rule.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    size_bytes: int
+    ndcg_at_10: float
+    low: float
+    is_good_enough: bool
+
+
+class Family(JsonFile):
+    """All students of a night, the main one first.
+
+    Attributes:
+        members: The students.
+        ships: Name of the smallest that is good enough. Its served files lie in the output's
+            folder, those of the others in `sizes/NAME`.
+    """
+
+    file_name = "family.json"
+
+    members: tuple[FamilyMember, ...]
+    ships: str
+
+    @property
+    def others(self) -> list[str]:
+        """The students that don't ship."""
+        return [member.name for member in self.members if member.name != self.ships]
+
+    def served_folder(self, output: Path, name: str) -> Path:
+        """Where the served files of a student lie."""
+        return output if name == self.ships else output / SIZES / name

@@ -1,0 +1,54 @@
+"""The report's table of a night's students."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recsys_core.artifacts import Artifact, read_json
+from recsys_core.evaluation.results import EvaluationMetrics, Figures, other_size
+from recsys_core.units import format_bytes
+from tasks.contracts.family import Family
+
+
+def family_rows(
+    compressed: Artifact, metrics: EvaluationMetrics, figures: Figures
+) -> list[dict[str, Any]]:
+    """One row per student, the main one first; none if there is only one.
+
+    Args:
+        compressed: `family.json`, and the `config.json` of each student.
+        metrics: The evaluation's metrics.
+        figures: Sizes and latencies of the evaluated models.
+    """
+    family = Family.load(compressed)
+    if not family.others:
+        return []
+    rows: list[dict[str, Any]] = []
+    for member in family.members:
+        ships = member.name == family.ships
+        model = "compressed" if ships else other_size(member.name)
+        served = read_json(family.served_folder(compressed.folder, member.name) / "config.json")
+        rows.append(
+            {
+                **member.model_dump(),
+                "ships": ships,
+                "network": _in_words(served["metadata"]["network"]),
+                "size": format_bytes(member.size_bytes),
+                "evaluated": metrics.models[model].slices["all"].ndcg_at_10,
+                "latency_ms": figures[model]["latency_ms_p50"],
+            }
+        )
+    return rows
+
+
+def _in_words(network: Mapping[str, Any]) -> str:
+    """The sizes that tell students apart.
+
+    >>> network = {"encoder": "gru", "n_layers": 1, "n_repeats": 2, "embedding_dim": 64}
+    >>> _in_words(network | {"ffn_dim": 96})
+    'gru, 1 × 2 layers, width 64, 96 channels'
+    """
+    repeats = f" × {network['n_repeats']}" if network["n_repeats"] > 1 else ""
+    return (
+        f"{network['encoder']}, {network['n_layers']}{repeats} layers, "
+        f"width {network['embedding_dim']}, {network['ffn_dim']} channels"
+    )
