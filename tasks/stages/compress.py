@@ -29,6 +29,7 @@ from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
+from recsys_core.distillation.columns import distillation_candidates
 from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
@@ -39,9 +40,8 @@ from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.stages.distill import DistillationConfig, distilling_loss
+from tasks.stages.distill import DistillationConfig, loss_of
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
 
@@ -82,7 +82,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=4,
+    version=5,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(
@@ -178,12 +178,14 @@ def _recover(
     training_set = training_set_of(data, model.max_length, config, labels=labels)
     if model.content is not None:  # so that the vectors of cold items, content only, stay
         model.content.requires_grad_(False)
+    counts = training_set.item_counts(len(data.items))
+    candidates = distillation_candidates(counts, config)
     curve = fit(
         model.to(run.device),
         training_set,
         config,
-        candidates=FullCatalogue(training_set.item_counts(len(data.items))),
-        loss=distilling_loss(labels, distillation, run.device),
+        candidates=candidates,
+        loss=loss_of(distillation, labels, candidates, run.device),
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,

@@ -4,6 +4,11 @@ from collections.abc import Callable
 
 import torch
 
+from recsys_core.distillation.losses.hard_and_soft import (
+    SoftLoss,
+    SoftTerm,
+    hard_and_soft_loss,
+)
 from recsys_core.training.losses.seen import NO_CANDIDATE
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -61,6 +66,40 @@ def reference(soft: SoftReference) -> Loss:
         return (torch.stack(losses) * weights).sum() / weights.sum()
 
     return loss
+
+
+def with_soft(soft: SoftLoss, *, chunk_positions: int) -> Loss:
+    """The cross-entropy of the targets plus `KD_WEIGHT` × a soft loss, as training computes it."""
+
+    def loss(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        return hard_and_soft_loss(
+            states,
+            vectors,
+            TARGETS,
+            [SoftTerm(soft, KD_WEIGHT)],
+            teacher_states=TEACHER_STATES,
+            teacher_item_vectors=TEACHER_VECTORS,
+            weights=WEIGHTS,
+            seen=SEEN,
+            chunk_positions=chunk_positions,
+        )
+
+    return loss
+
+
+def of_one_position(
+    soft: SoftLoss, student_scores: torch.Tensor, teacher_scores: torch.Tensor
+) -> torch.Tensor:
+    """A soft loss by itself: item vectors that are the scores, without the cross-entropy."""
+    loss = hard_and_soft_loss(
+        torch.ones(1, 1),
+        torch.cat([torch.zeros(1), student_scores])[:, None],
+        torch.tensor([1]),
+        [SoftTerm(soft, 1.0)],
+        teacher_states=torch.ones(1, 1),
+        teacher_item_vectors=torch.cat([torch.zeros(1), teacher_scores])[:, None],
+    )
+    return loss - (student_scores.logsumexp(0) - student_scores[0])
 
 
 def assert_same_value_and_gradients(loss: Loss, expected: Loss) -> None:
