@@ -96,8 +96,8 @@ def hard_and_soft_loss(
         losses = logits.new_zeros(len(logits))
         gradients: list[Tensor] = []
         for loss, weight, temperature in terms:
-            sides = (softened(side, erased, temperature) for side in (of_known, of_teacher))
-            soft, gradient = loss(*sides, rows)
+            student = softened(of_known, erased, temperature)
+            soft, gradient = loss(student, softened(of_teacher, erased, temperature), rows)
             scale = labelled[rows, None] * (weight * temperature)
             losses += soft * scale[:, 0] * temperature
             gradients.append(gradient.mul_(scale))

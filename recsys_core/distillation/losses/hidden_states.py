@@ -1,5 +1,5 @@
 """Hidden-state matching: the student's states, projected, resemble the teacher's."""
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # (torch leaves parts of its own signatures untyped)
 
 import torch
@@ -73,7 +73,8 @@ def fitted_projection(
 ) -> Float[Tensor, "dim teacher_dim"]:
     """The projection that brings the student's states closest to the teacher's, of length 1.
 
-    It is the minimum of a weighted ridge regression over the positions of a batch. A projection
+    It is the minimum of a weighted ridge regression over the given positions: those of a batch, or
+    of the part of it that is computed at once. A projection
     that is learned with the student approaches such a minimum over many batches, but it would be
     a parameter outside of the model: in the optimizer, in every checkpoint and in every process,
     and dropped at the end. This one has no state, so a resumed training needs nothing of it.

@@ -10,7 +10,11 @@ import torch.nn.functional as F
 from recsys_core.data.soft_labels.factorized import describe
 from recsys_core.data.soft_labels.sparse import SparseShape, describe_sparse
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.distillation.factorized_selection import SoftWeights, factorized_distillation
+from recsys_core.distillation.factorized_selection import (
+    DivergenceName,
+    SoftWeights,
+    factorized_distillation,
+)
 from recsys_core.distillation.losses.soft_targets import distillation_loss
 from recsys_core.distillation.selection import distilling_loss
 from recsys_core.training.batching import Batch
@@ -165,7 +169,7 @@ def test_what_cannot_be_fed_is_refused_before_training(
     layout: str,
     candidates: CandidateSet,
     weights: dict[str, float],
-    divergence: str,
+    divergence: DivergenceName,
     sentence: str,
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
