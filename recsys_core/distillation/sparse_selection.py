@@ -5,6 +5,7 @@ from collections.abc import Collection
 from jaxtyping import Float
 from torch import Tensor
 
+from recsys_core.distillation.columns import columns_of
 from recsys_core.distillation.losses.ranked_list import ranked_list_loss
 from recsys_core.distillation.losses.sparse_kl import (
     sampled_kl_loss,
@@ -12,7 +13,6 @@ from recsys_core.distillation.losses.sparse_kl import (
     within_list_kl_loss,
 )
 from recsys_core.training.gradients import Loss
-from recsys_core.training.losses.selection import seen_items
 from recsys_core.training.negative_sampling import RestrictedBatch
 from recsys_core.training.sparse_batch import SparseBatch
 
@@ -21,7 +21,8 @@ def sparse_distillation(columns: Collection[str], *, kd_weight: float, temperatu
     """The loss for labels with these columns, the one that uses most of the teacher.
 
     Draws: KL to the whole distribution. Otherwise scores with their normaliser: KL over the listed
-    items and any other item. Scores alone: KL within the list. Lists alone: their likelihood.
+    items and any other item. Scores alone: KL within the list. Lists alone: their likelihood. Where
+    negatives are drawn, the student's normaliser is estimated from them and from what is listed.
 
     Args:
         columns: See `SoftLabelDescription.columns`.
@@ -69,38 +70,49 @@ def _loss_of(
     temperature: float,
 ) -> Tensor:
     device, batch = states.device, restricted.batch
-    given = (states, item_vectors, batch.targets[batch.targets > 0].to(device))
     weights = None if batch.weights is None else batch.weights.to(device)
-    seen = seen_items(restricted, len(item_vectors), device)
-    if labels.sample_ids is not None and labels.sample_counts is not None:
+    ids = labels.top_ids if labels.sample_ids is None else labels.sample_ids
+    columns = columns_of(restricted, len(item_vectors), device, ids)
+    assert columns.listed is not None
+    given, listed = (states, item_vectors, columns.targets), columns.listed
+    seen, candidates = columns.seen, columns.candidates
+    if labels.sample_counts is not None:
         return sampled_kl_loss(
             *given,
-            sample_ids=labels.sample_ids,
+            sample_ids=listed,
             sample_counts=labels.sample_counts,
             kd_weight=kd_weight,
             weights=weights,
             seen=seen,
+            candidates=candidates,
         )
     if labels.top_logits is None:
         return ranked_list_loss(
-            *given, top_ids=labels.top_ids, kd_weight=kd_weight, weights=weights, seen=seen
+            *given,
+            top_ids=listed,
+            kd_weight=kd_weight,
+            weights=weights,
+            seen=seen,
+            candidates=candidates,
         )
     if labels.log_normalizer is None:
         return within_list_kl_loss(
             *given,
-            top_ids=labels.top_ids,
+            top_ids=listed,
             top_logits=labels.top_logits,
             kd_weight=kd_weight,
             temperature=temperature,
             weights=weights,
             seen=seen,
+            candidates=candidates,
         )
     return top_k_kl_loss(
         *given,
-        top_ids=labels.top_ids,
+        top_ids=listed,
         top_logits=labels.top_logits,
         log_normalizer=labels.log_normalizer,
         kd_weight=kd_weight,
         weights=weights,
         seen=seen,
+        candidates=candidates,
     )

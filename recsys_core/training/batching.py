@@ -2,9 +2,9 @@
 # (torch leaves parts of its own signatures untyped)
 """Batches of training windows, drawn group of buckets by group of buckets.
 
-A group holds as many buckets as fit into memory at once: all of them for a small log, some for a
-large one. (seed, epoch) determines all random draws, so a resumed epoch gets the same batches as an
-uninterrupted one.
+A group holds as many buckets as fit into memory at once, with their labels: all of them for a small
+log, some for a large one. (seed, epoch) determines all random draws, so a resumed epoch gets the
+same batches as an uninterrupted one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recsys_core.data.histories.read import (
     ResidentHistories,
+    count_training_events,
     group_buckets,
     read_training_histories,
 )
@@ -30,6 +31,8 @@ from recsys_core.training.sparse_batch import SparseBatch, sparse_batch
 
 _SORTED_BATCHES = 32  # windows of about this many batches are sorted by length at once
 _EARLIER_EVENTS = 4096  # before a window, whose items don't compete; bounds a batch's memory
+EVENT_BYTES = 100
+"""Memory of an event while its group is read, about: 17 bytes stay, the others are for sorting."""
 _TAIL_SHARE = 0.5  # share of windows that end at the user's newest event; others start anywhere
 
 
@@ -101,7 +104,8 @@ class TrainingSet:
         exclude_seen: Whether serving leaves out the items of the history. Then an item that the
             user had before is no target, and batches hold what is needed to leave the items of the
             history out of the loss.
-        resident_events: Most events in memory at once.
+        resident_bytes: Most memory of events and labels at once, approximately; a bucket is never
+            divided. Without labels the default is 20 million events.
 
     Attributes:
         n_windows: Windows in an epoch.
@@ -123,9 +127,12 @@ class TrainingSet:
         recent: Recent | None = None,
         with_context: bool = False,
         exclude_seen: bool = False,
-        resident_events: int = 20_000_000,
+        resident_bytes: int = 20_000_000 * EVENT_BYTES,
     ) -> None:
-        self._groups = group_buckets(buckets, resident_events)
+        sizes = {path: EVENT_BYTES * count_training_events(path) for path in buckets}
+        if labels is not None:
+            sizes = {path: size + labels.resident_bytes(path) for path, size in sizes.items()}
+        self._groups = group_buckets(sizes, resident_bytes)
         self._max_length = max_length
         self._batch_size = batch_size
         self._labels = labels

@@ -95,7 +95,9 @@ class FullCatalogue:
 
 
 class SampledNegatives:
-    """The items of a batch, and negatives that are drawn for each batch.
+    """The items of a batch and of its labels, and negatives that are drawn for each batch.
+
+    Listed items that never occur in training are left out.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.
@@ -122,10 +124,11 @@ class SampledNegatives:
         columns = np.searchsorted(self._bounds, drawn, side="right")
         negatives = self._occurring[columns]
         history, targets = batch.history.numpy(), batch.targets.numpy()
-        items_of_batch = np.concatenate([[0], history.ravel(), targets.ravel(), negatives])
-        items, rows = np.unique(items_of_batch, return_inverse=True)
         size, labels = history.size, batch.sparse_labels
-        local = torch.from_numpy(rows[1:])
+        listed = np.zeros(1, np.int64) if labels is None else self._occurring_among(labels.items())
+        items_of_batch = np.concatenate([history.ravel(), targets.ravel(), negatives, [0], listed])
+        items, rows = np.unique(items_of_batch, return_inverse=True)
+        local = torch.from_numpy(rows[: 2 * size + len(negatives)])
         return RestrictedBatch(
             batch._replace(
                 history=local[:size].view(history.shape),
@@ -137,6 +140,11 @@ class SampledNegatives:
             local[2 * size :],
             torch.from_numpy(np.log(self._n_negatives * self._probabilities[columns])).float(),
         )
+
+    def _occurring_among(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the items that occur in training."""
+        places = np.searchsorted(self._occurring, items).clip(max=self.n_items - 1)
+        return items[self._occurring[places] == items]
 
 
 def _rows_of(item_idx: Tensor, items: NDArray[np.int64]) -> Tensor:

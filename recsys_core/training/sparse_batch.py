@@ -45,6 +45,11 @@ class SparseBatch(NamedTuple):
         drawn = None if self.sample_ids is None else rows_of(self.sample_ids)
         return self._replace(top_ids=rows_of(self.top_ids), sample_ids=drawn)
 
+    def items(self) -> NDArray[np.int64]:
+        """The distinct items of all labels."""
+        ids = [self.top_ids] if self.sample_ids is None else [self.top_ids, self.sample_ids]
+        return np.unique(np.concatenate([part.numpy().ravel() for part in ids]))
+
 
 def sparse_batch(
     labels: SparseLabels, events: NDArray[np.int64], trusted: NDArray[np.bool_] | None = None

@@ -31,6 +31,7 @@ from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
+from recsys_core.distillation.columns import distillation_candidates
 from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.family import Candidate, judge, smallest
 from recsys_core.evaluation.recency_prior import RecencyPrior
@@ -44,11 +45,10 @@ from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
 from recsys_core.training.batching import Trusted
 from recsys_core.training.loop import TrainingConfig, fit
-from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.contracts.family import Family, FamilyMember
 from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
-from tasks.stages.distill import DistillationConfig, distilling_loss
+from tasks.stages.distill import DistillationConfig, loss_of
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
 from tasks.training.recency import fit_recency_prior
@@ -272,12 +272,14 @@ def _recover(
     training_set = training_set_of(data, model.max_length, config, labels=labels, trusted=trusted)
     if model.content is not None:  # so that the vectors of cold items, content only, stay
         model.content.requires_grad_(False)
+    counts = training_set.item_counts(len(data.items))
+    candidates = distillation_candidates(counts, config)
     curve = fit(
         model.to(run.device),
         training_set,
         config,
-        candidates=FullCatalogue(training_set.item_counts(len(data.items))),
-        loss=distilling_loss(labels, distillation, run.device),
+        candidates=candidates,
+        loss=loss_of(distillation, labels, candidates, run.device),
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,

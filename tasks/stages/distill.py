@@ -2,27 +2,19 @@
 
 from typing import Literal
 
-import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.distillation.losses.divergences import (
-    forward_kl,
-    jensen_shannon,
-    reverse_kl,
-)
-from recsys_core.distillation.losses.soft_targets import distillation_loss
-from recsys_core.distillation.sparse_selection import sparse_distillation
+from recsys_core.distillation.columns import distillation_candidates
+from recsys_core.distillation.factorized_selection import DivergenceName, SoftWeights
+from recsys_core.distillation.selection import distilling_loss
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
 from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
-from recsys_core.training.losses.selection import seen_items
-from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
+from recsys_core.training.negative_sampling import CandidateSet
 from tasks.contracts.network import NetworkSummary
 from tasks.contracts.teacher import Trust
 from tasks.engine.stage import StageRun, Summary, stage
@@ -36,17 +28,11 @@ from tasks.training.prepared import Prepared
 from tasks.training.student import MAIN, StudentConfig, size_run
 from tasks.training.trust import trusted_labels
 
-_DIVERGENCES = {
-    "forward_kl": forward_kl,
-    "reverse_kl": reverse_kl,
-    "jensen_shannon": jensen_shannon,
-}
-
 
 class DistillationConfig(Settings):
     """How the student learns from its teacher."""
 
-    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = Field(
+    divergence: DivergenceName = Field(
         default="forward_kl",
         description="KL(teacher ‖ student), KL(student ‖ teacher), or the mean of both sides' KL "
         "to their equal mixture; in nats",
@@ -62,6 +48,30 @@ class DistillationConfig(Settings):
         gt=0,
         le=100,
         description="Softens both distributions; 1 leaves them as they are",
+    )
+    ranking_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of relaxed ranking distillation: the teacher's 40 top items in its "
+        "order, ahead of 40 random ones. It is a sum over these items, so small weights fit, as "
+        "0.001. Needs the full softmax and labels of the teacher's states. 0: off",
+    )
+    closure_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the cross-entropy to the teacher over the student's own 100 top "
+        "items, and over the teacher's that are not among them (RCE-KD). Needs the full softmax "
+        "and labels of the teacher's states. 0: off",
+    )
+    hidden_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the squared distance between the directions of the teacher's state "
+        "and the student's, which a least-squares projection brings to the teacher's width. Needs "
+        "labels of the teacher's states. 0: off",
     )
     initialise: Literal["teacher", "random"] = Field(
         default="teacher",
@@ -110,7 +120,10 @@ def distill(
         labels=labels,
         trusted=trusted_labels(data, teacher_check, labels, config.trust),
     )
-    loss = distilling_loss(labels, config, run.device)
+    candidates = distillation_candidates(
+        training_set.item_counts(len(data.items)), student.training
+    )
+    loss = loss_of(config, labels, candidates, run.device)
     members = student.members()
     summaries: dict[str, NetworkSummary] = {}
     for number, (name, network) in enumerate(members.items()):
@@ -127,7 +140,7 @@ def distill(
             data,
             network,
             training_set,
-            candidates=FullCatalogue(training_set.item_counts(len(data.items))),
+            candidates=candidates,
             loss=loss,
             cold_items=find_cold_items(training_set, len(data.items)),
         )
@@ -136,47 +149,20 @@ def distill(
     return main | ({"sizes": sizes} if sizes else {})
 
 
-def distilling_loss(labels: SoftLabels, config: DistillationConfig, device: str) -> Loss:
-    """Cross-entropy on the observed items plus the loss that fits the layout of the labels.
-
-    Raises:
-        ValueError: Sparse labels do not tell the teacher at this temperature or divergence.
-    """
-    description = labels.description
-    if description.layout == "sparse":
-        if config.divergence != "forward_kl":
-            msg = (
-                f"distillation.divergence is {config.divergence}, but the soft labels in "
-                f"{labels.folder} are lists of items, whose losses are forward KL or a rank loss. "
-                "Leave divergence out."
-            )
-            raise ValueError(msg)
-        return sparse_distillation(
-            description.columns, kd_weight=config.kd_weight, temperature=config.temperature
-        )
-    teacher_item_vectors = torch.from_numpy(labels.item_vectors()).to(device)
-
-    def loss(
-        states: Float[Tensor, "positions dim"],
-        item_vectors: Float[Tensor, "rows dim"],
-        restricted: RestrictedBatch,
-    ) -> Float[Tensor, ""]:
-        batch, items = restricted.batch, restricted.items
-        assert batch.teacher_states is not None  # the training set has labels
-        teacher_rows = (
-            teacher_item_vectors if items is None else teacher_item_vectors[items.to(device)]
-        )
-        return distillation_loss(
-            states,
-            item_vectors,
-            batch.targets[batch.targets > 0].to(device),
-            teacher_states=batch.teacher_states.to(device),
-            teacher_item_vectors=teacher_rows,
-            kd_weight=config.kd_weight,
-            temperature=config.temperature,
-            divergence=_DIVERGENCES[config.divergence],
-            weights=None if batch.weights is None else batch.weights.to(device),
-            seen=seen_items(restricted, len(item_vectors), states.device),
-        )
-
-    return loss
+def loss_of(
+    config: DistillationConfig, labels: SoftLabels, candidates: CandidateSet, device: str
+) -> Loss:
+    """The loss that the settings name; see `distilling_loss`."""
+    return distilling_loss(
+        labels,
+        candidates,
+        SoftWeights(
+            divergence=config.kd_weight,
+            ranking=config.ranking_weight,
+            closure=config.closure_weight,
+            hidden=config.hidden_weight,
+        ),
+        divergence=config.divergence,
+        temperature=config.temperature,
+        device=device,
+    )

@@ -1,6 +1,6 @@
 """Reading histories: the training events of bucket files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,18 +98,22 @@ def read_training_histories(buckets: Sequence[Path]) -> ResidentHistories:
     return ResidentHistories(users["user_id"], items.values, weights, kinds, times, items.offsets)
 
 
-def group_buckets(buckets: Sequence[Path], resident_events: int) -> list[list[Path]]:
-    """Consecutive buckets that together hold at most `resident_events` training events.
+def count_training_events(bucket: Path) -> int:
+    """The training events of a bucket, from the bounds of its users."""
+    return int(pl.scan_parquet(bucket).select(pl.col("train_end").sum()).collect().item())
+
+
+def group_buckets(sizes: Mapping[Path, int], room: int) -> list[list[Path]]:
+    """Consecutive buckets whose sizes add up to at most `room`.
 
     A bucket that is larger than that makes a group of its own.
     """
     groups: list[list[Path]] = []
-    room = 0
-    for path in buckets:
-        n_events = int(pl.scan_parquet(path).select(pl.col("train_end").sum()).collect().item())
-        if not groups or n_events > room:
+    left = 0
+    for path, size in sizes.items():
+        if not groups or size > left:
             groups.append([])
-            room = resident_events
+            left = room
         groups[-1].append(path)
-        room -= n_events
+        left -= size
     return groups

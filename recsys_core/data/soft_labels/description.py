@@ -54,6 +54,20 @@ class SoftLabelDescription(JsonFile):
     bytes: int
     sha256: dict[str, str]
 
+    @property
+    def value_bytes(self) -> int:
+        """Memory of what one label says, without where it belongs."""
+        of_column = {
+            "state": self.dim or 0,  # int8
+            "scale": 4,
+            "top_ids": 4 * (self.top_k or 0),
+            "top_logits": 2 * (self.top_k or 0),
+            "log_normalizer": 4,
+            "sample_ids": 4 * self.n_samples,
+            "sample_counts": 2 * self.n_samples,
+        }
+        return sum(of_column[name] for name in self.columns)
+
     def after_revision(self, folder: Path, files: Mapping[str, str]) -> "SoftLabelDescription":
         """The description of the store after rows were deleted from its files.
 

@@ -18,6 +18,9 @@ from recsys_core.data.soft_labels.description import (
 from recsys_core.data.soft_labels.factorized import ITEM_VECTORS, StateLabels, state_labels
 from recsys_core.data.soft_labels.sparse import SparseLabels, sparse_labels
 
+_KEY_BYTES = 100
+"""Memory of a label's user, position and hash, about, and of matching them with the histories."""
+
 
 class SoftLabels:
     """A store of soft labels, checked against the catalogue that it is used with.
@@ -94,6 +97,16 @@ class SoftLabels:
         place = state_labels if self.description.layout == "factorized" else sparse_labels
         return place(labels, histories, self.folder)
 
+    def resident_bytes(self, bucket: Path) -> int:
+        """Memory of the labels of a bucket of histories while they are read, approximately.
+
+        Raises:
+            SoftLabelError: The store has no labels of this bucket.
+        """
+        path = self._file(f"{LABELS}/{bucket.name}")
+        n_labels = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+        return n_labels * (self.description.value_bytes + _KEY_BYTES)
+
     def read(self, name: str) -> pl.DataFrame:
         """Read a file, whose checksum is compared the first time.
 
@@ -103,12 +116,9 @@ class SoftLabels:
         Raises:
             SoftLabelError: The file is unknown or missing, or has changed.
         """
-        expected, path = self.description.sha256.get(name), self.folder / name
-        if expected is None or not path.is_file():
-            what = "is missing" if expected else "is not listed in soft_labels.json"
-            msg = f"{path} {what}: the store is incomplete or of other buckets. Write it again."
-            raise SoftLabelError(msg)
+        path = self._file(name)
         if name not in self._checked:
+            expected = self.description.sha256[name]
             if (found := sha256_file(path)) != expected:
                 msg = (
                     f"{path} has changed since the soft labels were written: its SHA-256 is "
@@ -118,3 +128,11 @@ class SoftLabels:
                 raise SoftLabelError(msg)
             self._checked.add(name)
         return pl.read_parquet(path)
+
+    def _file(self, name: str) -> Path:
+        path, is_listed = self.folder / name, name in self.description.sha256
+        if not is_listed or not path.is_file():
+            what = "is missing" if is_listed else "is not listed in soft_labels.json"
+            msg = f"{path} {what}: the store is incomplete or of other buckets. Write it again."
+            raise SoftLabelError(msg)
+        return path

@@ -1,12 +1,14 @@
-"""Hard cross-entropy plus a weighted loss on the logits of student and teacher."""
+"""Hard cross-entropy plus weighted losses on the logits of student and teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.training.losses.chunked import check_targets, chunked_loss
+from recsys_core.training.losses.chunked import check_targets
 from recsys_core.training.losses.full_softmax import cross_entropy_to_gradient
+from recsys_core.training.losses.own_and_drawn import OwnAndDrawn, catalogue_loss
 from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 
 SoftLoss = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
@@ -15,79 +17,100 @@ which positions they are, return the loss of each position and, as a new tensor,
 student's logits. Items that don't compete have the logit `NO_CANDIDATE` on both sides."""
 
 
+class SoftTerm(NamedTuple):
+    """A loss against the teacher's logits, and how much it counts.
+
+    Attributes:
+        loss: The loss on both sides' logits, divided by the temperature.
+        weight: Its weight; 0 leaves the cross-entropy.
+        temperature: Positive and finite. The loss is multiplied by temperature², which keeps the
+            size of gradients.
+    """
+
+    loss: SoftLoss
+    weight: float
+    temperature: float = 1.0
+
+
 def hard_and_soft_loss(
     states: Float[Tensor, "positions dim"],
     item_vectors: Float[Tensor, "items_and_padding dim"],
     targets: Int[Tensor, " positions"],
-    soft_loss: SoftLoss,
+    terms: Sequence[SoftTerm],
     *,
     teacher_states: Float[Tensor, "positions teacher_dim"],
     teacher_item_vectors: Float[Tensor, "teacher_items_and_padding teacher_dim"],
-    kd_weight: float,
-    temperature: float = 1.0,
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
+    candidates: OwnAndDrawn | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Hard cross-entropy + kd_weight × temperature² × a loss against the teacher's logits.
+    """Hard cross-entropy + Σ weight × temperature² × a loss against the teacher's logits.
 
-    The teacher's logits are exact: they are computed chunk by chunk from stored states.
+    The teacher's logits are computed chunk by chunk from stored states, for the same columns as the
+    student's. Where candidates are drawn, both sides' logits are corrected by the same log expected
+    counts; the temperature divides the logits and not the correction.
 
     Args:
         states: The student's states.
         item_vectors: The student's item vectors; row 0 is padding.
-        targets: Row of the next item, from 1.
-        soft_loss: The loss on both sides' logits, divided by the temperature; see `SoftLoss`.
+        targets: Row of the next item, from 1; with `candidates`, its column, from 1.
+        terms: The losses against the teacher.
         teacher_states: The teacher's states at the same positions. A row of NaN marks a position
             without a label; only its hard target counts.
         teacher_item_vectors: The teacher's vectors of the same rows, perhaps of fewer.
-        kd_weight: Weight of the soft loss; 0 leaves the cross-entropy.
-        temperature: Positive and finite; divides the logits on both sides.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position, neither for the teacher nor for the
             student; None: all compete.
+        candidates: The columns, where the catalogue is too large; None: all rows.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
         Weighted mean over positions.
 
     Raises:
-        ValueError: The shapes do not fit each other, or the temperature is impossible.
+        ValueError: The shapes do not fit each other, or a temperature is impossible.
     """
-    _check_temperature(temperature)
     check_targets(targets, states)
-    if len(teacher_states) != len(states) or len(teacher_item_vectors) > len(item_vectors):
-        msg = (
-            f"Teacher labels for {len(teacher_states)} positions over {len(teacher_item_vectors)} "
-            f"items do not fit {len(states)} positions over {len(item_vectors)} items."
-        )
-        raise ValueError(msg)
+    for term in terms:
+        _check_temperature(term.temperature)
+    _check_teacher(teacher_states, teacher_item_vectors, states, item_vectors, candidates)
     labelled = ~teacher_states.isnan().any(dim=1)
     teacher_states = teacher_states.nan_to_num(0.0)
-    n_known = len(teacher_item_vectors) - 1
-    if n_known < 2:
-        msg = f"Distillation needs a teacher that knows two or more items, found {n_known}."
-        raise ValueError(msg)
+    n_known = len(teacher_item_vectors) - 1 if candidates is None else len(candidates.correction)
+
+    def softened(logits: Tensor, erased: Tensor | None, temperature: float) -> Tensor:
+        logits = logits / temperature
+        if candidates is not None and temperature != 1:
+            logits += candidates.correction * (1 - 1 / temperature)
+        return logits if erased is None else logits.masked_fill_(erased, NO_CANDIDATE)
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
-        teacher_logits = teacher_states[rows] @ teacher_item_vectors[1:].T
-        teacher_logits.div_(temperature)
-        student_logits = logits[:, :n_known] / temperature
-        if seen is not None:
-            erased = logits[:, :n_known] == NO_CANDIDATE
-            teacher_logits.masked_fill_(erased, NO_CANDIDATE)
-            student_logits.masked_fill_(erased, NO_CANDIDATE)
-        soft, gradient = soft_loss(student_logits, teacher_logits, rows)
-        weight = labelled[rows, None] * (kd_weight * temperature)
-        losses = soft * weight[:, 0] * temperature
+        of_known, erased = logits[:, :n_known], None
+        if candidates is None:
+            of_teacher = teacher_states[rows] @ teacher_item_vectors[1:].T
+        else:
+            of_teacher = candidates.logits(teacher_states[rows], teacher_item_vectors, rows)
+        if seen is not None or candidates is not None:
+            erased = of_known == NO_CANDIDATE
+        losses = logits.new_zeros(len(logits))
+        gradients: list[Tensor] = []
+        for loss, weight, temperature in terms:
+            student = softened(of_known, erased, temperature)
+            soft, gradient = loss(student, softened(of_teacher, erased, temperature), rows)
+            scale = labelled[rows, None] * (weight * temperature)
+            losses += soft * scale[:, 0] * temperature
+            gradients.append(gradient.mul_(scale))
         losses += cross_entropy_to_gradient(logits, targets[rows] - 1)
-        logits[:, :n_known] += gradient.mul_(weight)
+        for gradient in gradients:
+            of_known += gradient
         return losses
 
-    return chunked_loss(
+    return catalogue_loss(
         states,
-        item_vectors[1:],
+        item_vectors,
         loss_and_gradient,
+        candidates=candidates,
         weights=weights,
         seen=seen,
         chunk_positions=chunk_positions,
@@ -97,4 +120,24 @@ def hard_and_soft_loss(
 def _check_temperature(temperature: float) -> None:
     if not 0 < temperature < float("inf"):
         msg = f"temperature must be positive and finite, found {temperature}."
+        raise ValueError(msg)
+
+
+def _check_teacher(
+    teacher_states: Tensor,
+    teacher_item_vectors: Tensor,
+    states: Tensor,
+    item_vectors: Tensor,
+    candidates: OwnAndDrawn | None,
+) -> None:
+    n_known, n_rows = len(teacher_item_vectors), len(item_vectors)
+    too_few = candidates is not None and n_known < n_rows
+    if len(teacher_states) != len(states) or n_known > n_rows or too_few:
+        msg = (
+            f"Teacher labels for {len(teacher_states)} positions over {n_known} items do not fit "
+            f"{len(states)} positions over {n_rows} items."
+        )
+        raise ValueError(msg)
+    if n_known < 3:  # with the padding
+        msg = f"Distillation needs a teacher that knows two or more items, found {n_known - 1}."
         raise ValueError(msg)

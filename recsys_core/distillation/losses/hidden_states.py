@@ -1,7 +1,8 @@
 """Hidden-state matching: the student's states, projected, resemble the teacher's."""
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # (torch leaves parts of its own signatures untyped)
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +26,8 @@ def hidden_state_matching(
 
     Args:
         states: The student's states, of any layer.
-        projection: Learned with the student; not needed after training.
+        projection: From `fitted_projection`, or learned with the student; not needed after
+            training.
         teacher_states: The teacher's states at the same positions, of any layer; constants for the
             gradient. A row of NaN marks a position without a label; its loss is 0.
         weights: Weight of each position; None: all weights are equal.
@@ -59,3 +61,42 @@ def hidden_state_matching(
     if weights is not None:
         losses = losses * weights
     return losses.sum() / total_weight(states, weights)
+
+
+@torch.no_grad()
+def fitted_projection(
+    states: Float[Tensor, "positions dim"],
+    teacher_states: Float[Tensor, "positions teacher_dim"],
+    *,
+    weights: Float[Tensor, " positions"] | None = None,
+    ridge: float = 1e-3,
+) -> Float[Tensor, "dim teacher_dim"]:
+    """The projection that brings the student's states closest to the teacher's, of length 1.
+
+    It is the minimum of a weighted ridge regression over the given positions: those of a batch, or
+    of the part of it that is computed at once. A projection
+    that is learned with the student approaches such a minimum over many batches, but it would be
+    a parameter outside of the model: in the optimizer, in every checkpoint and in every process,
+    and dropped at the end. This one has no state, so a resumed training needs nothing of it.
+
+    Args:
+        states: The student's states.
+        teacher_states: The teacher's at the same positions; a row of NaN: without a label.
+        weights: Weight of each position; None: all weights are equal.
+        ridge: Strength of the penalty, relative to the mean square of a state's coordinates.
+
+    Returns:
+        A constant for the gradient.
+
+    Source: closed-form ridge regression, Hoerl and Kennard 1970.
+    """
+    labelled = ~teacher_states.isnan().any(dim=1)
+    share = labelled.double() if weights is None else labelled * weights.double()
+    teacher = F.normalize(teacher_states.double().nan_to_num(0.0), dim=1)
+    student = states.double()
+    weighted = (student * share[:, None]).T
+    gram = weighted @ student
+    scale = gram.trace() / len(gram)
+    tiny = torch.finfo(torch.float32).tiny  # without a label the projection is 0
+    gram.diagonal().add_(ridge * scale + tiny)
+    return torch.linalg.solve(gram, weighted @ teacher).to(states.dtype)

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.distillation.losses.listed import check_labels, find_listed, softmax_of_rest_
-from recsys_core.training.losses.chunked import chunked_loss
+from recsys_core.training.losses.own_and_drawn import OwnAndDrawn, catalogue_loss
 from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 
 
@@ -18,6 +18,7 @@ def ranked_list_loss(
     kd_weight: float,
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
+    candidates: OwnAndDrawn | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × negative log-likelihood of the list, divided by its length.
@@ -36,6 +37,8 @@ def ranked_list_loss(
         kd_weight: Weight of the list; 0 leaves the cross-entropy.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position; None: all compete.
+        candidates: The columns, where the catalogue is too large; None: all rows. With them targets
+            and listed items are columns from 1.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -86,10 +89,11 @@ def ranked_list_loss(
         logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
         return normalizers - target_logits + weight * losses
 
-    return chunked_loss(
+    return catalogue_loss(
         states,
-        item_vectors[1:],
+        item_vectors,
         loss_and_gradient,
+        candidates=candidates,
         weights=weights,
         seen=seen,
         chunk_positions=chunk_positions,

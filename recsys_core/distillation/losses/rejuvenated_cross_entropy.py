@@ -7,27 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recsys_core.distillation.losses.hard_and_soft import hard_and_soft_loss
-from recsys_core.distillation.losses.top_and_drawn import check_drawn, top_items
-from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
+from recsys_core.distillation.losses.hard_and_soft import SoftLoss
+from recsys_core.distillation.losses.top_and_drawn import check_n_top, drawn_at, top_items
+from recsys_core.training.losses.seen import NO_CANDIDATE
 
 
 def rce_closure(
-    states: Float[Tensor, "positions dim"],
-    item_vectors: Float[Tensor, "items_and_padding dim"],
-    targets: Int[Tensor, " positions"],
-    *,
-    teacher_states: Float[Tensor, "positions teacher_dim"],
-    teacher_item_vectors: Float[Tensor, "teacher_items_and_padding teacher_dim"],
-    sampled: Int[Tensor, "positions sampled"],
-    kd_weight: float,
-    n_top: int = 100,
-    overlap_decay: float = 3.0,
-    weights: Float[Tensor, " positions"] | None = None,
-    seen: Seen | None = None,
-    chunk_positions: int | None = None,
-) -> Float[Tensor, ""]:
-    """Hard cross-entropy + kd_weight × a loss in the style of RCE-KD.
+    sampled: Int[Tensor, "positions sampled"], *, n_top: int = 100, overlap_decay: float = 3.0
+) -> SoftLoss:
+    """A loss in the style of RCE-KD, in nats.
 
     A cross-entropy on a part of the catalogue bounds the NDCG there only if the part holds the
     items that the student ranks highest (closure). So the loss has two parts. At each position,
@@ -44,66 +32,45 @@ def rce_closure(
     both rankings; here the caller draws them.
 
     Args:
-        states: The student's states.
-        item_vectors: The student's item vectors; row 0 is padding.
-        targets: Row of the next item, from 1.
-        teacher_states: The teacher's states at the same positions. A row of NaN marks a position
-            without a label; only its hard target counts.
-        teacher_item_vectors: The teacher's vectors of the same rows, perhaps of fewer.
         sampled: Rows of items drawn for each position, from 1. One that is seen or that the teacher
             does not know is left out. One that was drawn twice counts once.
-        kd_weight: Weight of the loss; 0 leaves the hard cross-entropy.
         n_top: K, the size of S and of T; all that compete, if there are fewer.
         overlap_decay: β, 0 or more; 0 leaves CE(U).
-        weights: Weight of each position; None: all weights are equal.
-        seen: The items that don't compete at each position, neither for the teacher nor for the
-            student; None: all compete.
-        chunk_positions: Positions whose logits are held at once; None: a default for the device.
-
-    Returns:
-        Weighted mean over positions, in nats.
 
     Raises:
-        ValueError: The shapes do not fit each other, `n_top` is below 1, or `overlap_decay` is
-            negative or not finite.
+        ValueError: `n_top` is below 1, or `overlap_decay` is negative or not finite; when it is
+            called, there is not one row of drawn items per position.
 
     Example:
         Both rank alike, so S = T and U has only the sampled item, whose cross-entropy is 0. The
         teacher gives the two top items 1/2 each, and so does the student: (1 − γ) ln 2.
 
         >>> import torch
-        >>> vectors = torch.tensor([[0.0], [1.0], [1.0], [0.0]])
-        >>> loss = rce_closure(
-        ...     torch.ones(1, 1),
-        ...     vectors,
-        ...     torch.tensor([1]),
-        ...     teacher_states=torch.ones(1, 1),
-        ...     teacher_item_vectors=vectors,
-        ...     sampled=torch.tensor([[3]]),
-        ...     kd_weight=1.0,
-        ...     n_top=2,
-        ... )
-        >>> round(loss.item(), 4)  # cross-entropy .8620 + (1 − exp −3) ln 2
-        1.5206
+        >>> scores = torch.tensor([[1.0, 1.0, 0.0]])
+        >>> loss = rce_closure(torch.tensor([[3]]), n_top=2)
+        >>> values, gradient = loss(scores, scores, slice(0, 1))
+        >>> round(values.item(), 4)  # (1 − exp −3) ln 2
+        0.6586
 
     Source: Zhu and Zhang 2026 (RCE-KD), arXiv:2509.20989.
     """
-    check_drawn(sampled, states, n_top)
+    check_n_top(n_top)
     if not 0 <= overlap_decay < float("inf"):
         msg = f"overlap_decay must be 0 or more and finite, found {overlap_decay}."
         raise ValueError(msg)
-    n_items, n_known = len(item_vectors) - 1, len(teacher_item_vectors) - 1
 
     def soft_loss(student: Tensor, teacher: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        n_known = student.shape[1]
+        drawn = (drawn_at(sampled, rows, len(student)) - 1).clamp(max=n_known)
         own, _ = top_items(student, n_top)
         taught, competing = top_items(teacher, n_top)
-        is_own = student.new_zeros((len(student), n_items), dtype=torch.bool)
+        # One more column, for all drawn items that the teacher does not know.
+        is_own = student.new_zeros((len(student), n_known + 1), dtype=torch.bool)
         is_own.scatter_(1, own, value=True)
         new = competing & ~is_own.gather(1, taught)
         overlap = 1 - new.sum(dim=1) / competing.sum(dim=1).clamp(min=1)
         gamma = torch.exp(-overlap_decay * overlap)
 
-        drawn = sampled[rows] - 1
         is_other = torch.zeros_like(is_own).scatter_(1, taught, new).scatter_(1, drawn, value=True)
         others, _ = torch.cat([taught, drawn], dim=1).sort(dim=1)
         kept = is_other.gather(1, others) & (others < n_known)
@@ -118,18 +85,7 @@ def rce_closure(
         gradient.scatter_add_(1, others, by_others * gamma[:, None])
         return torch.lerp(on_own, on_others, gamma), gradient
 
-    return hard_and_soft_loss(
-        states,
-        item_vectors,
-        targets,
-        soft_loss,
-        teacher_states=teacher_states,
-        teacher_item_vectors=teacher_item_vectors,
-        kd_weight=kd_weight,
-        weights=weights,
-        seen=seen,
-        chunk_positions=chunk_positions,
-    )
+    return soft_loss
 
 
 def _cross_entropy_on(

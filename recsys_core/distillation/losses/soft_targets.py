@@ -1,11 +1,14 @@
 """The distillation loss: hard cross-entropy plus a divergence from the teacher's distribution."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from recsys_core.distillation.losses.divergences import Divergence, forward_kl
-from recsys_core.distillation.losses.hard_and_soft import hard_and_soft_loss
+from recsys_core.distillation.losses.hard_and_soft import SoftTerm, hard_and_soft_loss
+from recsys_core.training.losses.own_and_drawn import OwnAndDrawn
 from recsys_core.training.losses.seen import Seen
 
 
@@ -19,29 +22,38 @@ def distillation_loss(
     kd_weight: float,
     temperature: float,
     divergence: Divergence = forward_kl,
+    others: Sequence[SoftTerm] = (),
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
+    candidates: OwnAndDrawn | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Hard cross-entropy + kd_weight × temperature² × divergence, full catalogue.
+    """Hard cross-entropy + kd_weight × temperature² × divergence.
 
-    The teacher's distribution is exact: its logits are computed chunk by chunk from stored states.
+    Without `candidates` both distributions are exact: the teacher's logits are computed chunk by
+    chunk from stored states. With them both are self-normalised importance estimates from the same
+    items, and the bias of divergence and gradient falls with 1 / draws. Whatever was drawn, a
+    student that equals its teacher has no divergence.
+
     If the student knows more items than the teacher, the divergence is over the teacher's items on
     both sides. The factor temperature² keeps gradient sizes comparable across temperatures.
 
     Args:
         states: The student's states.
         item_vectors: The student's item vectors; row 0 is padding.
-        targets: Row of the next item, from 1.
+        targets: Row of the next item, from 1; with `candidates`, its column, from 1.
         teacher_states: The teacher's states at the same positions. A row of NaN marks a position
             without a label; only its hard target counts.
         teacher_item_vectors: The teacher's vectors of the same rows, perhaps of fewer.
         kd_weight: Weight of the divergence; 0 leaves the cross-entropy.
         temperature: Positive and finite; divides the logits on both sides.
         divergence: `forward_kl`, `reverse_kl` or `jensen_shannon`.
+        divergence: Of the two distributions.
+        others: More losses against the teacher's logits.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position, neither for the teacher nor for the
             student; None: all compete.
+        candidates: The columns, where the catalogue is too large; None: all rows.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -81,12 +93,11 @@ def distillation_loss(
         states,
         item_vectors,
         targets,
-        soft_loss,
+        [SoftTerm(soft_loss, kd_weight, temperature), *others],
         teacher_states=teacher_states,
         teacher_item_vectors=teacher_item_vectors,
-        kd_weight=kd_weight,
-        temperature=temperature,
         weights=weights,
         seen=seen,
+        candidates=candidates,
         chunk_positions=chunk_positions,
     )

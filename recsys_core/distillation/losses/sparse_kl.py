@@ -16,7 +16,7 @@ from recsys_core.distillation.losses.listed import (
     softmax_,
     softmax_of_rest_,
 )
-from recsys_core.training.losses.chunked import chunked_loss
+from recsys_core.training.losses.own_and_drawn import OwnAndDrawn, catalogue_loss
 from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 
 
@@ -30,6 +30,7 @@ def sampled_kl_loss(
     kd_weight: float,
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
+    candidates: OwnAndDrawn | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × KL(draws ‖ student), over all items that compete.
@@ -50,6 +51,8 @@ def sampled_kl_loss(
         kd_weight: Weight of the KL; 0 leaves the cross-entropy.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position; None: all compete.
+        candidates: The columns, where the catalogue is too large; None: all rows. With them targets
+            and listed items are columns from 1.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -93,10 +96,11 @@ def sampled_kl_loss(
         logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
         return normalizers - target_logits + weight[:, 0] * divergence.sum(dim=1)
 
-    return chunked_loss(
+    return catalogue_loss(
         states,
-        item_vectors[1:],
+        item_vectors,
         loss_and_gradient,
+        candidates=candidates,
         weights=weights,
         seen=seen,
         chunk_positions=chunk_positions,
@@ -114,6 +118,7 @@ def top_k_kl_loss(
     kd_weight: float,
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
+    candidates: OwnAndDrawn | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × KL(teacher ‖ student) over K + 1 outcomes.
@@ -140,6 +145,8 @@ def top_k_kl_loss(
         kd_weight: Weight of the KL; 0 leaves the cross-entropy.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position; None: all compete.
+        candidates: The columns, where the catalogue is too large; None: all rows. With them targets
+            and listed items are columns from 1.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -194,10 +201,11 @@ def top_k_kl_loss(
         logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
         return normalizers - target_logits + weight * (of_top.sum(dim=1) + of_rest)
 
-    return chunked_loss(
+    return catalogue_loss(
         states,
-        item_vectors[1:],
+        item_vectors,
         loss_and_gradient,
+        candidates=candidates,
         weights=weights,
         seen=seen,
         chunk_positions=chunk_positions,
@@ -215,6 +223,7 @@ def within_list_kl_loss(
     temperature: float,
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
+    candidates: OwnAndDrawn | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + kd_weight × temperature² × KL(teacher ‖ student) within the list.
@@ -233,6 +242,8 @@ def within_list_kl_loss(
         temperature: Positive and finite; divides the logits on both sides.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position; None: all compete.
+        candidates: The columns, where the catalogue is too large; None: all rows. With them targets
+            and listed items are columns from 1.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
     Returns:
@@ -265,10 +276,11 @@ def within_list_kl_loss(
         losses = weight[:, 0] * temperature * divergence.sum(dim=1)
         return normalizers - target_logits + losses
 
-    return chunked_loss(
+    return catalogue_loss(
         states,
-        item_vectors[1:],
+        item_vectors,
         loss_and_gradient,
+        candidates=candidates,
         weights=weights,
         seen=seen,
         chunk_positions=chunk_positions,

@@ -19,15 +19,27 @@ def top_items(
     return columns, values > NO_CANDIDATE
 
 
-def check_drawn(drawn: Tensor, states: Tensor, n_top: int) -> None:
-    """Refuse drawn items of other positions, and a ranking without items.
+def drawn_at(
+    drawn: Int[Tensor, "positions drawn"], rows: slice, n_positions: int
+) -> Int[Tensor, "chunk drawn"]:
+    """The drawn items of some positions.
 
     Raises:
-        ValueError: There is not one row of drawn items per state, or `n_top` is below 1.
+        ValueError: There are not as many rows of drawn items as positions.
     """
-    if len(drawn) != len(states):
-        msg = f"Every position needs its drawn items: {len(states)} states, {len(drawn)} rows."
+    chosen = drawn[rows]
+    if len(chosen) != n_positions:
+        msg = f"Every position needs its drawn items: {n_positions} states, {len(chosen)} rows."
         raise ValueError(msg)
+    return chosen
+
+
+def check_n_top(n_top: int) -> None:
+    """Refuse a ranking without items.
+
+    Raises:
+        ValueError: `n_top` is below 1.
+    """
     if n_top < 1:
         msg = (
             f"n_top must be 1 or more, found {n_top}: without top items there is nothing to learn."

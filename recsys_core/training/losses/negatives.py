@@ -17,7 +17,8 @@ from recsys_core.training.losses.chunked import (
     chunks,
     total_weight,
 )
-from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
+from recsys_core.training.losses.hits import Hits
+from recsys_core.training.losses.seen import Seen
 
 PairLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Given the negatives' logits of some positions and their targets' logits, return the loss of each
@@ -63,38 +64,13 @@ def negatives_loss(
             target_logits,
             item_vectors[negatives],
             pair_loss,
-            _Hits(targets, negatives),
+            Hits(targets[:, None], negatives),
             shift,
             weights,
             seen,
             chunk_positions,
         ),
     )
-
-
-class _Hits:
-    """The (position, negative) pairs in which the drawn item is the position's target; few of many.
-
-    Args:
-        targets: Row of each position's target.
-        negatives: Rows of the drawn items.
-    """
-
-    def __init__(self, targets: Tensor, negatives: Tensor) -> None:
-        ordered, order = torch.sort(negatives)
-        first = torch.searchsorted(ordered, targets)
-        counts = torch.searchsorted(ordered, targets, right=True) - first
-        self._ends = counts.cumsum(0)
-        self._positions = torch.repeat_interleave(counts)
-        within = torch.arange(len(self._positions), device=targets.device)
-        within -= (self._ends - counts)[self._positions]
-        self._columns = order[first[self._positions] + within]
-
-    def erase(self, logits: Tensor, rows: slice) -> None:
-        """Set the logits of these positions' hits so low that their probability is 0."""
-        begin = int(self._ends[rows.start - 1]) if rows.start else 0
-        hits = slice(begin, int(self._ends[rows.stop - 1]))
-        logits[self._positions[hits] - rows.start, self._columns[hits]] = NO_CANDIDATE
 
 
 class _NegativesLoss(torch.autograd.Function):
@@ -105,7 +81,7 @@ class _NegativesLoss(torch.autograd.Function):
         target_logits: Tensor,
         negatives: Tensor,
         pair_loss: PairLoss,
-        hits: _Hits,
+        hits: Hits,
         shift: Tensor,
         weights: Tensor | None,
         seen: Seen | None,

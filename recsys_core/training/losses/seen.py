@@ -10,7 +10,7 @@ out the items of the history, so do the losses.
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 NO_CANDIDATE = -1e30
@@ -97,7 +97,7 @@ class SeenNegatives:
         first = places.new_full((len(history), n_rows), _NEVER)
         first.scatter_reduce_(1, history, places.expand(history.shape), "amin")
         first.scatter_(1, earlier, 0)
-        self._first = first[:, negatives]
+        self._first_of_row, self._first = first, first[:, negatives]
         self._windows, places = (targets > 0).nonzero(as_tuple=True)
         self._places = places.to(torch.int16)
 
@@ -105,3 +105,7 @@ class SeenNegatives:
         """See `Seen`."""
         first = self._first[self._windows[rows]]
         logits.masked_fill_(first <= self._places[rows, None], NO_CANDIDATE)
+
+    def among(self, rows: Int[Tensor, "positions own"]) -> Bool[Tensor, "positions own"]:
+        """Which rows are seen, for rows that each position has of its own."""
+        return self._first_of_row[self._windows[:, None], rows] <= self._places[:, None]

@@ -19,7 +19,7 @@ from recsys_core.data.soft_labels.matching import prefix_hashes
 from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.training import batching
-from recsys_core.training.batching import Batch, Recent, TrainingSet
+from recsys_core.training.batching import EVENT_BYTES, Batch, Recent, TrainingSet
 from tests.sparse_store import write_sparse_store
 
 MAX_LENGTH = 6
@@ -73,7 +73,10 @@ def test_each_user_comes_once_with_a_piece_of_their_history(
     buckets: list[Path], batch_size: int, resident_events: int
 ) -> None:
     training_set = TrainingSet(
-        buckets, max_length=MAX_LENGTH, batch_size=batch_size, resident_events=resident_events
+        buckets,
+        max_length=MAX_LENGTH,
+        batch_size=batch_size,
+        resident_bytes=EVENT_BYTES * resident_events,
     )
     assert training_set.n_windows == len(_trainable())
     begins: dict[int, set[int]] = {user: set() for user in _trainable()}
@@ -103,7 +106,9 @@ def test_the_newest_events_are_every_other_window(buckets: list[Path]) -> None:
 
 def test_batches_follow_from_seed_and_epoch_alone(buckets: list[Path]) -> None:
     def make() -> TrainingSet:
-        return TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=4, resident_events=40)
+        return TrainingSet(
+            buckets, max_length=MAX_LENGTH, batch_size=4, resident_bytes=40 * EVENT_BYTES
+        )
 
     first = _epochs(make(), 3)
     later = list(make().epoch(2, 1))
@@ -131,7 +136,9 @@ def test_one_group_of_buckets_is_in_memory_at_a_time(
         return histories
 
     monkeypatch.setattr(batching, "read_training_histories", read)
-    training_set = TrainingSet(buckets, max_length=MAX_LENGTH, batch_size=2, resident_events=45)
+    training_set = TrainingSet(
+        buckets, max_length=MAX_LENGTH, batch_size=2, resident_bytes=45 * EVENT_BYTES
+    )
     for _ in training_set.epoch(0, 1):
         pass
     assert len(groups) > 4
@@ -187,7 +194,7 @@ def test_labels_are_those_of_the_window_that_is_read(
         max_length=MAX_LENGTH,
         batch_size=3,
         labels=_write_labels(tmp_path / "soft", buckets),
-        resident_events=resident_events,
+        resident_bytes=EVENT_BYTES * resident_events,
     )
     assert training_set.n_windows == len(_trainable())
     begins: set[int] = set()
@@ -202,6 +209,30 @@ def test_labels_are_those_of_the_window_that_is_read(
             assert torch.equal(batch.teacher_states, torch.stack(expected, dim=1).float())
             begins |= set(((first - 1) % 100)[items // 100 == 2].tolist())
     assert begins == {0, 2, 5, 8, 11, 14, 17, 20, 23}, "30 events in windows of seven"
+
+
+def test_the_width_of_labels_counts_as_memory(
+    tmp_path: Path, buckets: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wide labels leave room for one bucket at a time, where the events alone fit all at once."""
+    read: list[int] = []
+
+    def count(paths: Sequence[Path]) -> ResidentHistories:
+        read.append(len(paths))
+        return read_training_histories(paths)
+
+    monkeypatch.setattr(batching, "read_training_histories", count)
+    labels = _write_labels(tmp_path / "soft", buckets)
+    n_labels, n_events = labels.description.rows, sum(sum(lengths) for lengths in LENGTHS)
+    sizes = [labels.resident_bytes(path) for path in buckets]
+    assert sum(sizes) == n_labels * (4 + 4 + 100)
+    room = n_events * EVENT_BYTES + sum(sizes)
+    common = {"max_length": MAX_LENGTH, "batch_size": 3, "labels": labels}
+    TrainingSet(buckets, **common, resident_bytes=room)
+    assert read == [4]
+    labels.description = labels.description.model_copy(update={"dim": 1000})
+    TrainingSet(buckets, **common, resident_bytes=room)
+    assert len(read) > 2
 
 
 def test_labels_of_longer_windows_are_refused(tmp_path: Path, buckets: list[Path]) -> None:
@@ -228,10 +259,10 @@ def test_sparse_labels_are_those_of_the_position(
         max_length=MAX_LENGTH,
         batch_size=3,
         labels=store,
-        resident_events=resident_events,
+        resident_bytes=EVENT_BYTES * resident_events,
     )
     plain = TrainingSet(
-        buckets, max_length=MAX_LENGTH, batch_size=3, resident_events=resident_events
+        buckets, max_length=MAX_LENGTH, batch_size=3, resident_bytes=EVENT_BYTES * resident_events
     )
     assert training_set.n_windows == plain.n_windows
     n_labels = 0

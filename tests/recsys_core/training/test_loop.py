@@ -82,7 +82,7 @@ def train(obvious_world: Artifact, tmp_path: Path) -> Train:
         model = Recommender(16, size, None)
         torch.manual_seed(torch.seed() % 1000)  # what came before must not matter
         training_set = TrainingSet(
-            buckets, max_length=SIZE.max_length, batch_size=config.batch_size, resident_events=200
+            buckets, max_length=SIZE.max_length, batch_size=config.batch_size, resident_bytes=20_000
         )
         candidates = candidate_set_of(training_set.item_counts(16), config)
         curve = fit(

@@ -61,7 +61,7 @@ def test_earlier_items_are_renumbered_too() -> None:
 
 @pytest.mark.parametrize(
     "candidates",
-    [FullCatalogue(COUNTS), SampledNegatives(COUNTS, n_negatives=3000, uniform=True)],
+    [FullCatalogue(COUNTS), SampledNegatives(COUNTS, n_negatives=1, uniform=True)],
 )
 def test_items_of_sparse_labels_are_renumbered_too(
     candidates: FullCatalogue | SampledNegatives,

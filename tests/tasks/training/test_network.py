@@ -214,6 +214,34 @@ def test_labels_of_a_slice_with_a_worse_teacher_do_not_count(
     assert student("both", "cold_users", "warm_users") == events_only
 
 
+@pytest.mark.parametrize("weight", ["ranking_weight", "closure_weight", "hidden_weight"])
+def test_each_weight_trains_the_student(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]], tiny_network: NetworkConfig, weight: str
+) -> None:
+    short = tiny_network.training.model_copy(update={"epochs": 1})
+    network = tiny_network.model_copy(update={"training": short})
+    config = DistillationConfig.model_validate({weight: 0.5})
+    plain, _ = train("distill", "plain", network=network)
+    with_weight, _ = train("distill", "weight", network=network, distillation=config)
+    again, _ = train("distill", "again", network=network, distillation=config)
+    assert _bytes(with_weight)["model.safetensors"] != _bytes(plain)["model.safetensors"]
+    assert _bytes(again) == _bytes(with_weight)
+
+
+def test_a_student_learns_on_drawn_candidates(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]], tiny_network: NetworkConfig
+) -> None:
+    drawing = {"loss": "sampled_softmax", "n_negatives": 8, "epochs": 8}
+    training = tiny_network.training.model_copy(update=drawing)
+    network = tiny_network.model_copy(update={"training": training})
+    config = DistillationConfig(initialise="random")
+    _, summary = train("distill", "drawn", network=network, distillation=config)
+    assert summary["validation_ndcg_at_10"] > 0.9
+    refused = DistillationConfig(closure_weight=1)
+    with pytest.raises(ValueError, match=r"closure_weight is 1, and this training compares"):
+        train("distill", "refused", network=network, distillation=refused)
+
+
 def test_an_ensemble_is_as_good_as_its_members_and_goes_on_after_a_kill(
     train: Callable[..., tuple[StageRun, dict[str, Any]]],
     obvious_world: Artifact,

@@ -15,7 +15,7 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.training.batching import Batch
 from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.contracts.teacher import Trust
-from tasks.stages.distill import DistillationConfig, distilling_loss
+from tasks.stages.distill import DistillationConfig, loss_of
 from tasks.training.network import NetworkConfig, build_network, training_set_of
 from tasks.training.prepared import Prepared
 from tasks.training.trust import trusted_labels
@@ -87,8 +87,8 @@ def test_the_loss_is_that_of_weighted_divergences(
     )
     whole = training_set_of(data, model.max_length, tiny_network.training, labels=labels)
     config = DistillationConfig(kd_weight=kd_weight, temperature=2.0)
-    loss = distilling_loss(labels, config, "cpu")
     candidates = FullCatalogue(training_set.item_counts(len(data.items)))
+    loss = loss_of(config, labels, candidates, "cpu")
     n_left_out = 0
     for batch, full in zip(training_set.epoch(0, 1), whole.epoch(0, 1), strict=True):
         assert batch.teacher_states is not None

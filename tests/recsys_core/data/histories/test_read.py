@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from recsys_core.data.histories.read import (
+    count_training_events,
     group_buckets,
     read_training_histories,
     training_events,
@@ -54,15 +55,15 @@ def test_the_newest_training_events_of_each_user(write_bucket: Callable[..., Pat
     assert users == [("a", [1, 2]), ("b", []), ("new", []), ("old", [6, 5])]
 
 
-def test_groups_hold_at_most_the_resident_events(tmp_path: Path) -> None:
-    sizes = [3, 3, 9, 0, 1, 4, 2]
-    paths: list[Path] = []
-    for i, size in enumerate(sizes):
-        path = tmp_path / f"{i}.parquet"
-        schema = {"train_end": pl.Int32}
-        pl.DataFrame({"train_end": [1] * size}, schema=schema).write_parquet(path)
-        paths.append(path)
-    groups = [[int(path.stem) for path in group] for group in group_buckets(paths, 6)]
+def test_training_events_are_counted_without_reading_them(tmp_path: Path) -> None:
+    path = tmp_path / "bucket.parquet"
+    pl.DataFrame({"train_end": [3, 0, 4]}).write_parquet(path)
+    assert count_training_events(path) == 7
+
+
+def test_groups_hold_at_most_as_much_as_there_is_room_for() -> None:
+    sizes = {Path(str(i)): size for i, size in enumerate([3, 3, 9, 0, 1, 4, 2])}
+    groups = [[int(path.name) for path in group] for group in group_buckets(sizes, 6)]
     assert groups == [[0, 1], [2], [3, 4, 5], [6]]
-    assert group_buckets(paths, 100) == [paths]
-    assert [len(group) for group in group_buckets(paths, 1)] == [1, 1, 1, 2, 1, 1]
+    assert group_buckets(sizes, 100) == [list(sizes)]
+    assert [len(group) for group in group_buckets(sizes, 1)] == [1, 1, 1, 2, 1, 1]

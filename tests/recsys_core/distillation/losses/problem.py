@@ -1,9 +1,15 @@
 """A distillation problem with all that complicates one, and its dense float64 reference."""
 
+import math
 from collections.abc import Callable
 
 import torch
 
+from recsys_core.distillation.losses.hard_and_soft import (
+    SoftLoss,
+    SoftTerm,
+    hard_and_soft_loss,
+)
 from recsys_core.training.losses.seen import NO_CANDIDATE
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -44,23 +50,100 @@ SEEN.mask[torch.arange(POSITIONS), TARGETS - 1] = False
 SEEN.mask[3, 2:9] = True  # three known items are left
 
 
-def reference(soft: SoftReference) -> Loss:
-    """The cross-entropy of the targets plus `KD_WEIGHT` × soft, position by position."""
+def reference(soft: SoftReference, weight: float = KD_WEIGHT, *, seen: bool = True) -> Loss:
+    """The cross-entropy of the targets plus weight × soft, position by position."""
 
     def loss(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         losses: list[torch.Tensor] = []
         for position, state in enumerate(states):
             scores = vectors[1:] @ state
-            competing = ~SEEN.mask[position]
+            competing = ~(SEEN.mask[position] & seen)
             losses.append(scores[competing].logsumexp(0) - scores[TARGETS[position] - 1])
             if LABELLED[position]:
                 teacher = TEACHER_VECTORS[1:].double() @ TEACHER_STATES[position].double()
                 columns = competing[:KNOWN].nonzero()[:, 0].tolist()
-                losses[-1] = losses[-1] + KD_WEIGHT * soft(scores, teacher, columns, position)
+                losses[-1] = losses[-1] + weight * soft(scores, teacher, columns, position)
         weights = WEIGHTS.double()
         return (torch.stack(losses) * weights).sum() / weights.sum()
 
     return loss
+
+
+def ranking_reference(drawn: torch.Tensor, n_top: int) -> SoftReference:
+    """Relaxed ranking distillation in loops."""
+
+    def soft(
+        student: torch.Tensor, teacher: torch.Tensor, columns: list[int], position: int
+    ) -> torch.Tensor:
+        ranking = sorted(columns, key=lambda column: -teacher[column].item())[:n_top]
+        rest = set(columns) - set(ranking)
+        others = [column for column in (drawn[position] - 1).tolist() if column in rest]
+        loss = student.new_zeros(())
+        for k, item in enumerate(ranking):
+            loss = loss - student[item] + student[ranking[k:] + others].exp().sum().log()
+        return loss
+
+    return soft
+
+
+def closure_reference(drawn: torch.Tensor, n_top: int, overlap_decay: float) -> SoftReference:
+    """Rejuvenated cross-entropy in loops."""
+
+    def soft(
+        student: torch.Tensor, teacher: torch.Tensor, columns: list[int], position: int
+    ) -> torch.Tensor:
+        def top(scores: torch.Tensor) -> set[int]:
+            return set(sorted(columns, key=lambda column: -scores[column].item())[:n_top])
+
+        def cross_entropy(part: set[int]) -> torch.Tensor:
+            loss = student.new_zeros(())
+            items = sorted(part)
+            for item in items:
+                p = teacher[item].exp() / teacher[items].exp().sum()
+                loss = loss - p * (student[item] - student[items].exp().sum().log())
+            return loss
+
+        own, taught = top(student), top(teacher)
+        sampled = set((drawn[position] - 1).tolist()) & set(columns)
+        gamma = math.exp(-overlap_decay * len(own & taught) / len(taught))
+        others = cross_entropy((taught - own) | sampled)
+        return (1 - gamma) * cross_entropy(own) + gamma * others
+
+    return soft
+
+
+def with_soft(soft: SoftLoss, *, chunk_positions: int) -> Loss:
+    """The cross-entropy of the targets plus `KD_WEIGHT` × a soft loss, as training computes it."""
+
+    def loss(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        return hard_and_soft_loss(
+            states,
+            vectors,
+            TARGETS,
+            [SoftTerm(soft, KD_WEIGHT)],
+            teacher_states=TEACHER_STATES,
+            teacher_item_vectors=TEACHER_VECTORS,
+            weights=WEIGHTS,
+            seen=SEEN,
+            chunk_positions=chunk_positions,
+        )
+
+    return loss
+
+
+def of_one_position(
+    soft: SoftLoss, student_scores: torch.Tensor, teacher_scores: torch.Tensor
+) -> torch.Tensor:
+    """A soft loss by itself: item vectors that are the scores, without the cross-entropy."""
+    loss = hard_and_soft_loss(
+        torch.ones(1, 1),
+        torch.cat([torch.zeros(1), student_scores])[:, None],
+        torch.tensor([1]),
+        [SoftTerm(soft, 1.0)],
+        teacher_states=torch.ones(1, 1),
+        teacher_item_vectors=torch.cat([torch.zeros(1), teacher_scores])[:, None],
+    )
+    return loss - (student_scores.logsumexp(0) - student_scores[0])
 
 
 def assert_same_value_and_gradients(loss: Loss, expected: Loss) -> None:

@@ -17,51 +17,20 @@ DRAWN = torch.randint(
 def _ranking(
     student_scores: torch.Tensor, teacher_scores: torch.Tensor, drawn: torch.Tensor, n_top: int
 ) -> torch.Tensor:
-    """The loss of one position by itself: item vectors that are the scores."""
-    with_padding = torch.cat([torch.zeros(1), student_scores])[:, None]
-    loss = ranking_distillation(
-        torch.ones(1, 1),
-        with_padding,
-        torch.tensor([1]),
-        teacher_states=torch.ones(1, 1),
-        teacher_item_vectors=torch.cat([torch.zeros(1), teacher_scores])[:, None],
-        uninteresting=drawn[None],
-        kd_weight=1.0,
-        n_top=n_top,
-    )
-    return loss - (student_scores.logsumexp(0) - student_scores[0])
+    """The loss of one position by itself."""
+    soft = ranking_distillation(drawn[None], n_top=n_top)
+    return problem.of_one_position(soft, student_scores, teacher_scores)
 
 
 @pytest.mark.parametrize("chunk_positions", [1, 3, 1024])
 @pytest.mark.parametrize("n_top", [1, 3, 40])
 def test_value_and_gradient_are_those_of_loops(n_top: int, chunk_positions: int) -> None:
-    def soft(
-        student: torch.Tensor, teacher: torch.Tensor, columns: list[int], position: int
-    ) -> torch.Tensor:
-        ranking = sorted(columns, key=lambda column: -teacher[column].item())[:n_top]
-        rest = set(columns) - set(ranking)
-        drawn = [column for column in (DRAWN[position] - 1).tolist() if column in rest]
-        loss = student.new_zeros(())
-        for k, item in enumerate(ranking):
-            loss = loss - student[item] + student[ranking[k:] + drawn].exp().sum().log()
-        return loss
-
-    def loss(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        return ranking_distillation(
-            states,
-            vectors,
-            problem.TARGETS,
-            teacher_states=problem.TEACHER_STATES,
-            teacher_item_vectors=problem.TEACHER_VECTORS,
-            uninteresting=DRAWN,
-            kd_weight=problem.KD_WEIGHT,
-            n_top=n_top,
-            weights=problem.WEIGHTS,
-            seen=problem.SEEN,
-            chunk_positions=chunk_positions,
-        )
-
-    problem.assert_same_value_and_gradients(loss, problem.reference(soft))
+    found = problem.with_soft(
+        ranking_distillation(DRAWN, n_top=n_top), chunk_positions=chunk_positions
+    )
+    problem.assert_same_value_and_gradients(
+        found, problem.reference(problem.ranking_reference(DRAWN, n_top))
+    )
 
 
 def test_by_hand() -> None:
@@ -103,12 +72,6 @@ def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ValueError, match="n_top must be 1 or more, found 0"):
         _ranking(scores, scores, torch.tensor([1]), n_top=0)
     with pytest.raises(ValueError, match="8 states, 7 rows"):
-        ranking_distillation(
-            problem.STATES,
-            problem.VECTORS,
-            problem.TARGETS,
-            teacher_states=problem.TEACHER_STATES,
-            teacher_item_vectors=problem.TEACHER_VECTORS,
-            uninteresting=DRAWN[1:],
-            kd_weight=1.0,
+        problem.with_soft(ranking_distillation(DRAWN[1:]), chunk_positions=1024)(
+            problem.STATES, problem.VECTORS
         )

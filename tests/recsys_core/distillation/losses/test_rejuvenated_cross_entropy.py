@@ -21,19 +21,10 @@ def _rce(
     n_top: int,
     overlap_decay: float = 3.0,
 ) -> torch.Tensor:
-    """The loss of one position by itself: item vectors that are the scores."""
-    loss = rce_closure(
-        torch.ones(1, 1),
-        torch.cat([torch.zeros(1), student_scores])[:, None],
-        torch.tensor([1]),
-        teacher_states=torch.ones(1, 1),
-        teacher_item_vectors=torch.cat([torch.zeros(1), teacher_scores])[:, None],
-        sampled=torch.tensor([sampled], dtype=torch.int64),
-        kd_weight=1.0,
-        n_top=n_top,
-        overlap_decay=overlap_decay,
-    )
-    return loss - (student_scores.logsumexp(0) - student_scores[0])
+    """The loss of one position by itself."""
+    drawn = torch.tensor([sampled], dtype=torch.int64)
+    soft = rce_closure(drawn, n_top=n_top, overlap_decay=overlap_decay)
+    return problem.of_one_position(soft, student_scores, teacher_scores)
 
 
 @pytest.mark.parametrize("chunk_positions", [1, 3, 1024])
@@ -41,43 +32,12 @@ def _rce(
 def test_value_and_gradient_are_those_of_loops(
     n_top: int, overlap_decay: float, chunk_positions: int
 ) -> None:
-    def soft(
-        student: torch.Tensor, teacher: torch.Tensor, columns: list[int], position: int
-    ) -> torch.Tensor:
-        def top(scores: torch.Tensor) -> set[int]:
-            return set(sorted(columns, key=lambda column: -scores[column].item())[:n_top])
-
-        def cross_entropy(part: set[int]) -> torch.Tensor:
-            loss = student.new_zeros(())
-            items = sorted(part)
-            for item in items:
-                p = teacher[item].exp() / teacher[items].exp().sum()
-                loss = loss - p * (student[item] - student[items].exp().sum().log())
-            return loss
-
-        own, taught = top(student), top(teacher)
-        sampled = set((SAMPLED[position] - 1).tolist()) & set(columns)
-        gamma = math.exp(-overlap_decay * len(own & taught) / len(taught))
-        others = cross_entropy((taught - own) | sampled)
-        return (1 - gamma) * cross_entropy(own) + gamma * others
-
-    def loss(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        return rce_closure(
-            states,
-            vectors,
-            problem.TARGETS,
-            teacher_states=problem.TEACHER_STATES,
-            teacher_item_vectors=problem.TEACHER_VECTORS,
-            sampled=SAMPLED,
-            kd_weight=problem.KD_WEIGHT,
-            n_top=n_top,
-            overlap_decay=overlap_decay,
-            weights=problem.WEIGHTS,
-            seen=problem.SEEN,
-            chunk_positions=chunk_positions,
-        )
-
-    problem.assert_same_value_and_gradients(loss, problem.reference(soft))
+    found = problem.with_soft(
+        rce_closure(SAMPLED, n_top=n_top, overlap_decay=overlap_decay),
+        chunk_positions=chunk_positions,
+    )
+    expected = problem.closure_reference(SAMPLED, n_top, overlap_decay)
+    problem.assert_same_value_and_gradients(found, problem.reference(expected))
 
 
 def test_by_hand() -> None:
@@ -124,12 +84,6 @@ def test_what_does_not_belong_together_is_refused() -> None:
         with pytest.raises(ValueError, match="overlap_decay must be 0 or more and finite"):
             _rce(scores, scores, [1], n_top=1, overlap_decay=decay)
     with pytest.raises(ValueError, match="8 states, 7 rows"):
-        rce_closure(
-            problem.STATES,
-            problem.VECTORS,
-            problem.TARGETS,
-            teacher_states=problem.TEACHER_STATES,
-            teacher_item_vectors=problem.TEACHER_VECTORS,
-            sampled=SAMPLED[1:],
-            kd_weight=1.0,
+        problem.with_soft(rce_closure(SAMPLED[1:]), chunk_positions=1024)(
+            problem.STATES, problem.VECTORS
         )
