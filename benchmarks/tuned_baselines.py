@@ -7,8 +7,9 @@ from itertools import islice, product
 
 from recsys_core.data.catalogue.candidates import count_training_interactions
 from recsys_core.data.histories.cases import Ranker
-from recsys_core.evaluation.baselines import item_knn_ranker, item_similarities, popularity_ranker
 from recsys_core.evaluation.ease import CatalogueTooLargeError, ease_ranker
+from recsys_core.evaluation.item_knn import item_knn_ranker, item_similarities
+from recsys_core.evaluation.popularity import popularity_ranker
 from recsys_core.training.validation import Validator
 from tasks.training.prepared import Prepared
 

@@ -19,6 +19,7 @@ from recsys_core.synthetic.modalities import MODALITIES
 from recsys_core.synthetic.world import WorldConfig
 from recsys_core.training.loop import TrainingConfig
 from tasks.chores.retention import RetentionConfig
+from tasks.contracts.family import MAIN
 from tasks.contracts.recipe import Recipe
 from tasks.registry.store import RegistryConfig
 from tasks.stages.check_teacher import TeacherCheckConfig
@@ -29,7 +30,7 @@ from tasks.stages.evaluate import EvaluationConfig
 from tasks.stages.prepare import PrepareConfig
 from tasks.stages.validate import ValidationConfig
 from tasks.stages.write_soft_labels import SoftLabelConfig
-from tasks.training.student import MAIN, StudentConfig
+from tasks.training.student import StudentConfig
 from tasks.training.teacher import TeacherConfig
 
 

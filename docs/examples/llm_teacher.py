@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from recsys_core.artifacts import MANIFEST, is_finished, read_json, write_json
-from recsys_core.evaluation.baselines import item_knn_ranker, item_similarities
+from recsys_core.evaluation.item_knn import item_knn_ranker, item_similarities
 
 PROMPT = "A user chose, oldest first: {history}. Next, the same user chose:"
 

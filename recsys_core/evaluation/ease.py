@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.linalg import get_lapack_funcs
 
 from recsys_core.data.histories.cases import FloatArray, IntArray, Ranker
-from recsys_core.evaluation.baselines import Counts, Matrix, popularity_below, training_matrix
+from recsys_core.evaluation.item_knn import Counts, Matrix, popularity_below, training_matrix
 
 
 class CatalogueTooLargeError(ValueError):

@@ -13,8 +13,8 @@ from recsys_core.data.histories.cases import (
     candidate_mask,
     read_cases,
 )
-from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.metrics import Values, mean_per_user, ndcg_at_k
+from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.evaluation.ranking import rank_with_added
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker

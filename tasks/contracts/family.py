@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys_core.json_file import JsonFile
 
-SIZES = "sizes"
+MAIN = "main"
+"""Name of the student that `[student]` itself describes."""
+
+_SIZES = "sizes"
 """Folder of the students that do not lie in an output's folder itself."""
 
 
@@ -51,4 +54,14 @@ class Family(JsonFile):
 
     def served_folder(self, output: Path, name: str) -> Path:
         """Where the served files of a student lie."""
-        return output if name == self.ships else output / SIZES / name
+        return output if name == self.ships else output / _SIZES / name
+
+
+def size_folder(folder: Path, name: str) -> Path:
+    """Where a student's files lie in a folder: the main one's in it, another's in `sizes/NAME`."""
+    return folder if name == MAIN else folder / _SIZES / name
+
+
+def size_names(folder: Path) -> list[str]:
+    """The students whose files lie in a folder, the main one first."""
+    return [MAIN, *sorted(path.name for path in (folder / _SIZES).glob("*"))]

@@ -32,8 +32,8 @@ from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.columns import distillation_candidates
-from recsys_core.evaluation.baselines import cold_start_scores
 from recsys_core.evaluation.family import Candidate, judge, smallest
+from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.statistics import paired_difference
 from recsys_core.models.checkpoint import load_model
@@ -45,14 +45,14 @@ from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
 from recsys_core.training.batching import Trusted
 from recsys_core.training.loop import TrainingConfig, fit
-from tasks.contracts.family import Family, FamilyMember
+from tasks.contracts.family import Family, FamilyMember, size_folder, size_names
 from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, loss_of
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
 from tasks.training.prepared import Prepared
 from tasks.training.recency import fit_recency_prior
-from tasks.training.student import size_folder, size_names, size_run
+from tasks.training.student import size_run
 from tasks.training.trust import trusted_labels
 
 
@@ -99,7 +99,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=5,
+    version=6,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(

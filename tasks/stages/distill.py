@@ -15,6 +15,7 @@ from recsys_core.settings import Settings
 from recsys_core.training.cold_items import find_cold_items
 from recsys_core.training.gradients import Loss
 from recsys_core.training.negative_sampling import CandidateSet
+from tasks.contracts.family import MAIN
 from tasks.contracts.network import NetworkSummary
 from tasks.contracts.teacher import Trust
 from tasks.engine.stage import StageRun, Summary, stage
@@ -25,7 +26,7 @@ from tasks.training.network import (
     training_set_of,
 )
 from tasks.training.prepared import Prepared
-from tasks.training.student import MAIN, StudentConfig, size_run
+from tasks.training.student import StudentConfig, size_run
 from tasks.training.trust import trusted_labels
 
 
@@ -86,7 +87,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=6, libraries=(*TRAINING_LIBRARIES, "scipy"))
+@stage(output="student", version=7, libraries=(*TRAINING_LIBRARIES, "scipy"))
 def distill(
     run: StageRun,
     config: DistillationConfig,

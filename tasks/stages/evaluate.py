@@ -30,12 +30,11 @@ from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Settings
 from tasks.contracts.evaluation import Latencies, Latency
-from tasks.contracts.family import Family
+from tasks.contracts.family import Family, size_folder
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import RegistryConfig, load_scorer
 from tasks.training.baselines import baselines
 from tasks.training.prepared import Prepared
-from tasks.training.student import size_folder
 
 _LATENCY_REQUESTS = 50
 

@@ -12,13 +12,12 @@ from recsys_core.data.soft_labels.lineage import StoreLineage
 from recsys_core.evaluation.results import EvaluationMetrics, UserMean
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
-from tasks.contracts.family import Family
+from tasks.contracts.family import Family, size_folder
 from tasks.contracts.network import Curve
 from tasks.contracts.registry import Registered
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.card import model_card
 from tasks.registry.store import CHALLENGER, Registry, RegistryConfig, student_name
-from tasks.training.student import size_folder
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -30,7 +29,7 @@ class SmokeTestError(RuntimeError):
     """The version that was loaded back from the registry differs from what was registered."""
 
 
-@stage(output="registered", version=4, libraries=("onnxruntime",))
+@stage(output="registered", version=4, libraries=("onnxruntime", "polars"))
 def register(
     run: StageRun,
     config: RegistryConfig,

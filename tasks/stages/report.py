@@ -22,7 +22,7 @@ from recsys_core.evaluation.results import (
 )
 from recsys_core.units import format_bytes
 from tasks.contracts.evaluation import Latencies, artefact_figures
-from tasks.contracts.family import Family
+from tasks.contracts.family import Family, size_folder
 from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
 from tasks.contracts.network import Curve
 from tasks.contracts.recipe import Recipe
@@ -41,7 +41,6 @@ from tasks.html.plots import (
     slice_plot,
 )
 from tasks.html.render import FINDING_BADGES, render
-from tasks.training.student import size_folder
 
 MAX_FILES = 50
 
@@ -72,7 +71,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=3, libraries=("jinja2", "matplotlib", "numpy", "scipy"))
+@stage(output="report", version=4, libraries=("jinja2", "matplotlib", "numpy", "scipy"))
 def report(
     run: StageRun,
     *,

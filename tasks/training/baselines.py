@@ -1,11 +1,8 @@
 """The baselines that the night's models are compared with."""
 
 from recsys_core.data.histories.cases import Ranker
-from recsys_core.evaluation.baselines import (
-    item_knn_ranker,
-    item_similarities,
-    popularity_ranker,
-)
+from recsys_core.evaluation.item_knn import item_knn_ranker, item_similarities
+from recsys_core.evaluation.popularity import popularity_ranker
 from tasks.training.prepared import Prepared
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.cases import FloatArray
-from recsys_core.evaluation.baselines import cold_start_scores
+from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.models.content import HASHED_TEXT, content_features, embedding_features
 from recsys_core.models.fusion import Content
 from recsys_core.training.validation import Validator

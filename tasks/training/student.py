@@ -1,19 +1,15 @@
 """The student's settings; several sizes make a family, which learns from one store."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from recsys_core.models.recommender import Encoder
 from recsys_core.settings import Settings, part
-from tasks.contracts.family import SIZES
+from tasks.contracts.family import MAIN, size_folder
 from tasks.engine.stage import StageRun
 from tasks.training.network import NetworkConfig
-
-MAIN = "main"
-"""Name of the student that `[student]` itself describes."""
 
 SizeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=16)]
 
@@ -71,16 +67,6 @@ class StudentConfig(NetworkConfig):
     def alone(self, name: str) -> Self:
         """One student's settings, as if there were no others."""
         return type(self).model_validate(self.members()[name].model_dump())
-
-
-def size_folder(folder: Path, name: str) -> Path:
-    """Where a student's files lie in a folder: the main one's in it, another's in `sizes/NAME`."""
-    return folder if name == MAIN else folder / SIZES / name
-
-
-def size_names(folder: Path) -> list[str]:
-    """The students whose files lie in a folder, the main one first."""
-    return [MAIN, *sorted(path.name for path in (folder / SIZES).glob("*"))]
 
 
 def size_run(run: StageRun, name: str, number: int, n_students: int) -> StageRun:

@@ -44,7 +44,7 @@ PROGRAMS = frozenset({"curl", "export", "mlflow", "pre-commit"})
 """Other people's commands in the examples."""
 
 _FILE = re.compile(
-    r".*\.(css|csv|dat|db|html|j2|json|log|md|onnx|parquet|py|safetensors|toml|txt|yaml)"
+    r".*\.(bz2|css|csv|dat|db|html|j2|json|log|md|onnx|parquet|py|safetensors|toml|txt|yaml)"
 )
 _DOTTED = re.compile(r"[a-z]\w*(\.[a-z]\w*)+")
 _HEADER = re.compile(r"\[{1,2}([\w.]+)\]{1,2}")

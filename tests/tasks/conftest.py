@@ -16,7 +16,7 @@ from recsys_core.evaluation.results import (
 )
 from recsys_core.models.recommender import ModelConfig
 from recsys_core.training.loop import TrainingConfig
-from tasks.contracts.family import Family, FamilyMember
+from tasks.contracts.family import MAIN, Family, FamilyMember
 from tasks.contracts.network import Curve, Epoch
 from tasks.contracts.teacher import TeacherPlan
 from tasks.engine.night import Night
@@ -25,7 +25,6 @@ from tasks.registry.store import Registry, RegistryConfig
 from tasks.stages.train_teacher import train_teacher
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
 from tasks.training.network import NetworkConfig
-from tasks.training.student import MAIN
 from tasks.training.teacher import TeacherConfig
 from tests.teacher_check import made_up_check
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
-from recsys_core.evaluation.baselines import cold_start_scores
+from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.models.context import Context
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.validation import Validator

@@ -13,7 +13,7 @@ from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.compression.export import export_onnx
 from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import read_cases
-from recsys_core.evaluation.baselines import cold_start_scores
+from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.models.checkpoint import load_model
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import Recommender

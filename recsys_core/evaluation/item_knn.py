@@ -1,4 +1,4 @@
-"""Baselines that a model has to beat: popularity and item-kNN."""
+"""Item-kNN: a baseline that a model has to beat."""
 
 # SciPy ships no types, and its sources infer badly.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -9,55 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_core.data.histories.cases import FloatArray, IntArray, Ranker
 from recsys_core.data.histories.read import training_items
+from recsys_core.evaluation.popularity import Counts, popularity_scores
 
-Counts = NDArray[np.int64]
 Matrix = Any
 """A `scipy.sparse.csr_array`, which has no type stubs."""
-
-
-def popularity_ranker(recent_count: Counts, train_count: Counts | None = None) -> Ranker:
-    """Rank by recent interactions, equal ones by all training interactions; the same for all users.
-
-    Args:
-        recent_count: `[n_items]` interactions of item_idx 1 … n_items in the recent window.
-        train_count: `[n_items]` interactions of the whole training period; a short window leaves
-            most items with equal counts, which would make too weak a baseline.
-
-    Returns:
-        A ranker whose scores are ranks from the bottom: 0 for the least popular; equal counts have
-        equal scores.
-
-    >>> popularity_ranker(np.array([5, 9, 5]))([[], [2]]).tolist()  # column 0 is the padding
-    [[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
-    """
-    scores = _popularity_scores(recent_count, train_count)
-
-    def rank(histories: Sequence[IntArray]) -> FloatArray:
-        return np.broadcast_to(scores, (len(histories), len(scores)))
-
-    return rank
-
-
-def cold_start_scores(items: pl.DataFrame) -> FloatArray:
-    """Scores for an empty history: recent popularity, as ranks from the bottom, from 1.
-
-    Equal counts are ordered by all training interactions, then by item_idx. So no two scores are
-    equal, and the served order is the evaluated one.
-
-    Args:
-        items: `item_idx`, `train_count`, `recent_count`.
-
-    Returns:
-        One score per row; float32 holds them exactly up to 16 million items.
-    """
-    place = pl.struct("recent_count", "train_count", -pl.col("item_idx")).rank("ordinal")
-    return items.select(place.cast(pl.Float32).alias("place"))["place"].to_numpy()
 
 
 def item_similarities(
@@ -158,15 +117,8 @@ def training_matrix(buckets: Sequence[Path], n_items: int, *, max_history: int) 
 
 def popularity_below(popularity: Counts) -> FloatArray:
     """`[n_items + 1]`: popularity so small that it only orders equal scores, up to 1e-6."""
-    scores = _popularity_scores(popularity, None)
+    scores = popularity_scores(popularity, None)
     return scores / (1 + scores.max(initial=0)) * np.float32(1e-6)
-
-
-def _popularity_scores(count: Counts, then_count: Counts | None) -> FloatArray:
-    """`[n_items + 1]`: dense ranks from 0, which float32 holds exactly however large the counts."""
-    columns = [count] if then_count is None else [count, then_count]
-    order = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1]
-    return np.append(0, order.ravel()).astype(np.float32)
 
 
 def _of_bucket(bucket: Path, n_items: int, max_history: int) -> Matrix:

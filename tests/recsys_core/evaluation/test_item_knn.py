@@ -4,12 +4,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from recsys_core.data.histories.cases import candidate_mask, read_cases
-from recsys_core.evaluation.baselines import (
-    item_knn_ranker,
-    item_similarities,
-    popularity_ranker,
-)
+from recsys_core.evaluation.item_knn import item_knn_ranker, item_similarities
 from recsys_core.evaluation.metrics import ndcg_at_k
+from recsys_core.evaluation.popularity import popularity_ranker
 from recsys_core.evaluation.ranking import rank_targets
 from tests.shared_data import DATA
 from tests.targets import PLAIN_EVENTS
@@ -17,20 +14,6 @@ from tests.targets import PLAIN_EVENTS
 
 def history(*items):
     return np.array(items, np.int32)
-
-
-def test_popularity_ranks_by_recent_then_by_all_training_interactions():
-    rank = popularity_ranker(np.array([0, 5, 0, 0]), np.array([3, 5, 9, 3]))
-    scores = rank([history(1), history()])
-    assert scores.shape == (2, 5)
-    assert scores.dtype == np.float32
-    assert scores[0, 1:].tolist() == [0, 2, 1, 0]
-
-
-def test_popularity_keeps_counts_apart_that_float32_cannot():
-    counts = np.array([2**24, 2**24 + 1])
-    scores = popularity_ranker(counts)([history()])
-    assert scores[0, 1] < scores[0, 2]
 
 
 def dense_similarities(users, n_items, shrinkage):
