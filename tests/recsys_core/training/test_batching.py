@@ -293,16 +293,16 @@ def _counts(targets: torch.Tensor) -> torch.Tensor:
     return ((targets - 1) % 100 > 12) | (targets % 3 == 0)
 
 
-@pytest.mark.parametrize("resident_events", [1, 1000])
+@pytest.mark.parametrize("resident_bytes", [1, 1_000_000])
 def test_a_label_is_left_out_by_the_whole_history_and_by_its_target(
-    tmp_path: Path, buckets: list[Path], resident_events: int
+    tmp_path: Path, buckets: list[Path], resident_bytes: int
 ) -> None:
     labels = _write_labels(tmp_path / "soft", buckets)
     settings: dict[str, Any] = {
         "max_length": MAX_LENGTH,
         "batch_size": 3,
         "labels": labels,
-        "resident_events": resident_events,
+        "resident_bytes": resident_bytes,
     }
     whole = TrainingSet(buckets, **settings)
     partly = TrainingSet(buckets, **settings, trusted=_newest_or_third)
