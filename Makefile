@@ -19,7 +19,7 @@ test: $(VENV)/installed-dev lint  ## Format, lint, types, import contracts, test
 	$(BIN)/coverage report --include='flows/*' --fail-under=80
 
 test-e2e: $(VENV)/installed-dev  ## Slow end-to-end checks: servers, schedule, kills
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 4 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

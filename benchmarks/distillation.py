@@ -4,6 +4,7 @@
 
 For each seed a night up to its evaluation, then one with a small student of the same teacher and
 the same soft labels. The control has the student's size, epochs and batches, without a teacher.
+"teacher" is the first network of the teacher, "ensemble" all that taught, if there are several.
 Settings are tuned on validation events. Only --final uses the test events, and each use adds a line
 to the ledger.
 
@@ -25,6 +26,7 @@ from flows.services.environment import set_default_environment
 if TYPE_CHECKING:
     from flows.config import NightlyConfig
     from flows.pipeline import Outcome
+    from recsys_core.data.histories.cases import Split
     from tasks.training.prepared import Prepared
 
 SMALL = {"n_layers": 1, "dropout": 0.05}
@@ -52,7 +54,7 @@ def main() -> None:
 
     loaded = load_config(args.config, data=args.data)
     seeds = [args.only] if args.only else list(range(1, args.seeds + 1))
-    split = "test" if args.final else "validation"
+    split: Split = "test" if args.final else "validation"
     students = {"": {}} if args.no_small else {"": {}, "small_": SMALL}
     rows: list[list[object]] = []
     by_seed: list[dict[str, float]] = []
@@ -63,6 +65,8 @@ def main() -> None:
             config = changed(loaded, args.workspace, seed, split, shape, quick=args.quick)
             outcome = run_through(evaluate, config)
             of_night = figures_of(outcome, prefix or "student_")
+            if not prefix:
+                of_night |= teachers_of(outcome, split)
             rows += [[f"{name}, seed {seed}", *values] for name, values in table(of_night)]
             measured |= (
                 of_night
@@ -89,7 +93,7 @@ def changed(
     config: "NightlyConfig",
     workspace: Path,
     seed: int,
-    split: str,
+    split: "Split",
     student: Mapping[str, Any],
     *,
     quick: bool,
@@ -115,14 +119,15 @@ def figures_of(outcome: "Outcome", prefix: str) -> dict[str, float]:
     from tasks.stages.evaluate import evaluate
 
     ranks = pl.read_parquet(outcome[evaluate].file("ranks.parquet"))
+    users = ranks["user_id"].to_list()
     by_user = {
-        model: mean_per_user(ndcg_at_k(ranks[model].to_numpy(), 10), ranks["user_id"].to_list())
+        model: mean_per_user(ndcg_at_k(ranks[f"rank_{model}"].to_numpy(), 10), users)
         for model in ("teacher", "student", "control", "compressed")
     }
     ndcg = {model: float(values.mean()) for model, values in by_user.items()}
     gain = paired_difference(by_user["compressed"], by_user["control"])
     return {
-        "teacher_ndcg_at_10": ndcg["teacher"],
+        "ensemble_ndcg_at_10": ndcg["teacher"],
         f"{prefix}before_compression_ndcg_at_10": ndcg["student"],
         f"{prefix}ndcg_at_10": ndcg["compressed"],
         f"{prefix}mb": shipped_bytes(outcome) / 1e6,
@@ -131,6 +136,20 @@ def figures_of(outcome: "Outcome", prefix: str) -> dict[str, float]:
         f"{prefix}control_ndcg_at_10": ndcg["control"],
         f"{prefix}control_interval_low": gain.low,
     }
+
+
+def teachers_of(outcome: "Outcome", split: "Split") -> dict[str, float]:
+    """NDCG@10 of the teacher's first network alone; an ensemble has more of them."""
+    from benchmarks.accuracy import ranked
+    from recsys_core.models.checkpoint import load_model
+    from recsys_core.models.ranker import model_ranker
+    from tasks.stages.prepare import prepare
+    from tasks.stages.train_teacher import train_teacher
+    from tasks.training.prepared import Prepared
+
+    alone = model_ranker(load_model(outcome[train_teacher].folder))
+    ndcg, _ = ranked(Prepared(outcome[prepare]), alone, split)
+    return {"teacher_ndcg_at_10": ndcg}
 
 
 def shipped_bytes(outcome: "Outcome") -> int:

@@ -1,4 +1,4 @@
-"""Checks of the new rows of a lake, date by date in bounded memory."""
+"""Checks of the new rows of a lake, in bounded memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,18 +112,19 @@ class NewRows:
         trailing = Trailing(self.table, self._names, n_days=trailing_days, until=self.until)
         days = Days()
         suite = gx.suite("rows", rules.rows)
-        n_rows = 0
+        of_rows = _RowRules(suite, self._piece_rows)
         defects = Counter[str]()
         dates = self._ingested.new_dates
         for done, day in enumerate(dates):
             progress(done / len(dates), f"{day}")
             rows = rows_of(self.table, day, self._names)
-            n_rows += _run_pieces(suite, day, rows, self._piece_rows)
+            of_rows.add(day, rows)
             defects["repeated rows"] += count_repeated(rows, self._piece_rows)
             defects["misplaced rows"] += count_misplaced(rows)
             self._compare(trailing, day, days)
+        of_rows.finish()
         days.n_rows.update(trailing.n_rows)
-        night = self._night_facts(n_rows, defects)
+        night = self._night_facts(of_rows.n_rows, defects)
         findings = [
             *columns,
             *_of_figures(
@@ -133,7 +134,7 @@ class NewRows:
             *suite.findings,
             *_of_days(gx, rules.days, days),
         ]
-        return ValidationResult(n_rows, findings, days)
+        return ValidationResult(of_rows.n_rows, findings, days)
 
     def _compare(self, trailing: Trailing, day: date, days: Days) -> None:
         if self._ingested.timestamp_kind == "order":
@@ -248,18 +249,54 @@ def _of_day(compared: Comparison, column: str) -> str:
     return f"{compared.day}: {value}, usually {usual}"
 
 
-def _run_pieces(suite: "Suite", day: date, rows: pl.LazyFrame, piece_rows: int) -> int:
-    """Check the new rows of a date in pieces that fit into memory; returns their number."""
-    n_rows = number = 0
-    for number, piece in enumerate(pieces(rows, piece_rows), start=1):
-        n_rows += piece.height
-        name = f"{day}" if number == 1 else f"{day}-part-{number}"
-        suite.run(piece, name, partial(_places, piece))
-    if number > 1:
-        for finding in suite.findings:
-            if finding.rule.type not in ROW_BY_ROW:
-                finding.note = f"{day} was checked in {number} parts"
-    return n_rows
+class _RowRules:
+    """Runs the rules of rows on pieces that fit into memory.
+
+    Rules that look at one row after the other get the rows of several dates at once. If there is
+    another, such as one on a mean, each date is checked alone.
+
+    Attributes:
+        n_rows: Number of rows so far.
+    """
+
+    def __init__(self, suite: "Suite", piece_rows: int) -> None:
+        self.n_rows = 0
+        self._suite = suite
+        self._piece_rows = piece_rows
+        self._of_dates = [
+            finding for finding in suite.findings if finding.rule.type not in ROW_BY_ROW
+        ]
+        self._waiting: list[tuple[date, pl.DataFrame]] = []
+        self._n_runs = Counter[str]()
+
+    def add(self, day: date, rows: pl.LazyFrame) -> None:
+        """Check the new rows of a date, or keep them for `finish` if more rows fit beside them."""
+        n_pieces = 0
+        for piece in pieces(rows, self._piece_rows):
+            n_pieces += 1
+            waiting = sum(earlier.height for _, earlier in self._waiting)
+            if waiting + piece.height > self._piece_rows:
+                self.finish()
+            self._waiting.append((day, piece))
+            self.n_rows += piece.height
+            if self._of_dates:
+                self.finish()
+        if n_pieces > 1:
+            for finding in self._of_dates:
+                finding.note = f"{day} was checked in {n_pieces} parts"
+
+    def finish(self) -> None:
+        """Check the rows that were kept."""
+        if not self._waiting:
+            return
+        first, last = self._waiting[0][0], self._waiting[-1][0]
+        name = f"{first}" if first == last else f"{first}-to-{last}"
+        self._n_runs[name] += 1
+        if self._n_runs[name] > 1:
+            name = f"{name}-part-{self._n_runs[name]}"
+        rows = pl.concat([piece for _, piece in self._waiting])
+        self._suite.run(rows, name, partial(_places, rows))
+        self._waiting.clear()
 
 
 def _places(piece: pl.DataFrame, _: str, rows: Sequence[int]) -> list[str]:

@@ -1,5 +1,6 @@
 """The validation stage: what it lets through, what it stops, and what it says."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from recsys_core.settings import silent
 from tasks.contracts.ingest import IngestResult
 from tasks.stages.validate import ValidationConfig, ValidationFailedError
 from tasks.validation.findings import with_outcome
-from tasks.validation.great_expectations import GxRunner
+from tasks.validation.great_expectations import GxRunner, Suite, own_rules
 from tasks.validation.new_rows import NewRows, RuleSet
-from tasks.validation.rules import BETWEEN, row_rules
+from tasks.validation.rules import BETWEEN, OwnExpectation, row_rules
 from tests.validation_stage import ingest_text, run_validate, written_report
 
 GOOD = "u,i,2026-01-01,view,1\nv,i,2026-01-02,buy,2\n"
@@ -192,6 +193,36 @@ def test_samples_are_the_first_rows_however_the_rows_are_split(
     assert [finding.note for finding in result.findings if finding.note] == []
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ([], ["2026-01-01-to-2026-01-02", "2026-01-03"]),
+        (["expect_column_mean_to_be_between"], ["2026-01-01", "2026-01-02", "2026-01-03"]),
+    ],
+)
+def test_dates_are_checked_together_unless_a_rule_is_about_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: list[str], expected: list[str]
+) -> None:
+    names: list[str] = []
+    run = Suite.run
+
+    def recorded(suite: Suite, rows: pl.DataFrame, name: str, places: Any = None) -> None:
+        names.append(name)
+        run(suite, rows, name, places)
+
+    monkeypatch.setattr(Suite, "run", recorded)
+    text = "".join(f"u{row},i,2026-01-0{1 + row // 4},view,1\n" for row in range(12))
+    ingested = IngestResult.load(ingest_text(tmp_path, text))
+    rules = row_rules(INTERACTIONS, until=datetime(2027, 1, 1, tzinfo=UTC), event_types=[])
+    settings = [{"type": name, "column": "weight", "min_value": 0} for name in own]
+    rules += own_rules([OwnExpectation.model_validate(one) for one in settings])
+    names.clear()
+    new = NewRows(Lake(tmp_path / "lake"), ingested, piece_rows=8)
+    result = new.check(GxRunner(), RuleSet(rules, [], []), trailing_days=7, progress=silent)
+    assert result.n_rows == 12
+    assert [name for name in names if name.startswith("2026")] == expected
+
+
 def test_what_only_warns_is_said_everywhere_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,7 +261,7 @@ def test_data_docs_are_built_with_the_severities(tmp_path: Path) -> None:
     pages = {str(path.relative_to(docs)) for path in docs.rglob("*.html")}
     assert {"index.html", "expectations/rows.html", "expectations/night.html"} <= pages
     of_dates = {page.split("/")[2] for page in pages if page.startswith("validations/rows/")}
-    assert of_dates == {"2026-01-01", "2026-01-02"}
+    assert of_dates == {"2026-01-01-to-2026-01-02"}
     assert "event_type" in (docs / "expectations" / "rows.html").read_text(encoding="utf-8")
 
 
