@@ -110,11 +110,14 @@ def _choices(log: LogStatistics, *, trains_teacher: bool) -> Iterator[Choice]:
     )
     per_user = log.n_events / max(log.n_users, 1)
     layers, student_layers = _depth(log, per_user)
-    teacher = f"a teacher of {layers} layers and " if trains_teacher else ""
+    student = f"a student of {student_layers}"
+    if trains_teacher:
+        depths = f"a teacher of {layers} layers and {student}"
+    else:
+        depths = f"{student} layer{'s' if student_layers > 1 else ''}"
     yield Choice(
         settings={"teacher.model.n_layers": layers, "student.model.n_layers": student_layers},
-        reason=f"{log.n_events:,} events of {per_user:.0f} per user: {teacher}a student of "
-        f"{student_layers}{'' if trains_teacher else ' layers'}.",
+        reason=f"{log.n_events:,} events of {per_user:.0f} per user: {depths}.",
     )
     per_item = log.n_events / max(log.n_items, 1)
     dropout = 0.2 if per_item >= 100 else 0.3 if per_item >= 30 else 0.5
@@ -153,7 +156,7 @@ def _depth(log: LogStatistics, per_user: float) -> tuple[int, int]:
         return 8, 3
     if log.n_events >= 200_000 and per_user >= 15:
         return 4, 2
-    return 2, 2
+    return 2, 1
 
 
 def _of_student(choice: Choice) -> Choice:

@@ -51,7 +51,7 @@ def test_a_student_that_begins_with_random_weights_trains_as_long_as_a_teacher()
     assert settings.keys() == {name for name in with_teacher if name.startswith("student.")}
     assert settings["student.training.epochs"] == with_teacher["teacher.training.epochs"] == 22
     assert with_teacher["student.training.epochs"] == 14
-    assert "99,000 events of 33 per user: a student of 2 layers." in [one.reason for one in alone]
+    assert "99,000 events of 33 per user: a student of 1 layer." in [one.reason for one in alone]
 
 
 def test_logs_resemble_each_other_within_a_quarter() -> None:
