@@ -50,7 +50,8 @@ def tuned_baselines(data: Prepared, *, quick: bool = False) -> dict[str, Tuned]:
         quick: Take the first settings of each.
 
     Returns:
-        By name; EASE is missing where the catalogue is too large for it, or no penalty large enough.
+        By name; EASE is missing where the catalogue is too large for it, or each penalty too
+        small.
     """
     validator = data.validator(_CASES)
     families = {"popularity": _popularities(data), "item_knn": _knns(data), "ease": _eases(data)}

@@ -8,7 +8,6 @@ from recsys_core.evaluation.popularity import popularity_ranker
 from recsys_core.training.validation import Validator
 from tasks.training.prepared import Prepared
 
-
 OWN_WEIGHTS = (0.0, 0.1, 1.0)
 """An item's similarity to itself; not 0 only where items may be recommended again."""
 
