@@ -88,7 +88,9 @@ class LogResult:
             yield [self.log, "teacher, on validation", self.teacher_on_validation, None, None]
         for model, (ndcg, recall) in self.means().items():
             tuned = self.settings.get(model, {})
-            shown = ", ".join(f"{name} {value}" for name, value in tuned.items() if value)
+            shown = ", ".join(
+                f"{name} {'all' if value is None else value}" for name, value in tuned.items()
+            )
             yield [self.log, model, ndcg, recall, shown or None]
         if not self.by_user:
             yield [self.log, "none", None, None, None]

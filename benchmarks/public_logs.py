@@ -8,9 +8,10 @@ the best of popularity, item-kNN and EASE, which are tuned on validation events 
 cases. The interval is that of the paired difference over users, as a share of the baseline, each
 bound with a confidence of 95 %.
 
-A night that fails, for instance because its teacher is refused, is reported with its reason, and
-the other logs go on. Models rank validation events. Only --final uses the test events, and each use
-adds a line to the ledger. Finished stages are not run again.
+A log that fails, for instance because its files are missing or its teacher is refused, is reported
+with its reason, and the others go on. Models rank validation events. Only --final uses the test
+events, and each log adds a line to the ledger before its figures are shown. Finished stages are not
+run again.
 """
 
 import time
@@ -88,12 +89,12 @@ def main() -> None:
         config = configuration(log, data / log)
         config = adjusted(config, args.workspace / log, split, quick=args.quick)
         results.append(result_of(log, config, config.run_date or RUN_DATE, quick=args.quick))
+        if args.final:  # before anybody sees the figures, so that no look at them is forgotten
+            record(LEDGER, {"split": split} | results[-1].figures(), {log: results[-1].recipe})
         print(f"\n{results[-1].sentence()}\n", flush=True)
     figures: dict[str, Any] = {"split": split}
     for result in results:
         figures |= result.figures()
-    if args.final:
-        record(LEDGER, figures, {result.log: result.recipe for result in results})
     rows = [row for result in results for row in result.rows()]
     columns = ["log", "model", f"{split} NDCG@10", "Recall@10", "settings"]
     finish("public_logs", columns, rows, figures, args.out)
@@ -127,9 +128,34 @@ def adjusted(
 
 def result_of(log: str, config: "NightlyConfig", run_date: date, *, quick: bool) -> "LogResult":
     """Run the night and rank the same cases with the tuned baselines."""
+    from benchmarks.log_result import LogResult
+    from flows.nightly import nightly
+
+    failure: str | None = None
+    began = time.monotonic()
+    try:
+        nightly(config, run_date)
+    except Exception as error:  # whatever stops one log must not stop the others
+        failure = f"{type(error).__name__}: {error}"
+    seconds = time.monotonic() - began
+    try:
+        return _compared(log, config, run_date, failure, seconds, quick=quick)
+    except Exception as error:  # as above
+        return LogResult(log, failure or f"{type(error).__name__}: {error}", seconds)
+
+
+def _compared(
+    log: str,
+    config: "NightlyConfig",
+    run_date: date,
+    failure: str | None,
+    seconds: float,
+    *,
+    quick: bool,
+) -> "LogResult":
     from benchmarks.log_result import LogResult, values_by_user
     from benchmarks.tuned_baselines import tuned_baselines
-    from flows.nightly import nightly, plan
+    from flows.nightly import plan
     from recsys_core.evaluation.results import Verdict
     from tasks.contracts.network import NetworkSummary
     from tasks.contracts.recipe import Recipe
@@ -140,13 +166,6 @@ def result_of(log: str, config: "NightlyConfig", run_date: date, *, quick: bool)
     from tasks.stages.train_teacher import train_teacher
     from tasks.training.prepared import Prepared
 
-    failure: str | None = None
-    began = time.monotonic()
-    try:
-        nightly(config, run_date)
-    except Exception as error:  # whatever stops one log must not stop the others
-        failure = f"{type(error).__name__}: {error}"
-    seconds = time.monotonic() - began
     outcome = plan(config, run_date)
     finished = {decision.stage for decision in outcome if not decision.runs}
     if prepare.name not in finished:

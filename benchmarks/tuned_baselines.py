@@ -7,10 +7,11 @@ from itertools import islice, product
 
 from recsys_core.data.catalogue.candidates import count_training_interactions
 from recsys_core.data.histories.cases import Ranker
-from recsys_core.evaluation.ease import CatalogueTooLargeError, ease_ranker
+from recsys_core.evaluation.ease import CatalogueTooLargeError, PenaltyTooSmallError, ease_ranker
 from recsys_core.evaluation.item_knn import item_knn_ranker, item_similarities
 from recsys_core.evaluation.popularity import popularity_ranker
 from recsys_core.training.validation import Validator
+from tasks.training.baselines import OWN_WEIGHTS
 from tasks.training.prepared import Prepared
 
 Settings = Mapping[str, float | None]
@@ -21,8 +22,6 @@ NEIGHBOURS = (50, 200)
 SHRINKAGE = (0.05, 0.5, 5.0)
 MEMORIES = ((20, 1.25), (20, 5.0), (100, 20.0))
 """Newest events of a history that count, and after how many events they count half."""
-OWN_WEIGHTS = (0.0, 0.1, 1.0)
-"""An item's similarity to itself, where items may be recommended again."""
 PENALTIES = (10.0, 50.0, 200.0, 1_000.0)
 
 _CASES = 10_000
@@ -51,7 +50,8 @@ def tuned_baselines(data: Prepared, *, quick: bool = False) -> dict[str, Tuned]:
         quick: Take the first settings of each.
 
     Returns:
-        By name; EASE is missing where the catalogue is too large for it.
+        By name; EASE is missing where the catalogue is too large for it, or each penalty too
+        small.
     """
     validator = data.validator(_CASES)
     families = {"popularity": _popularities(data), "item_knn": _knns(data), "ease": _eases(data)}
@@ -107,8 +107,11 @@ def _knns(data: Prepared) -> Iterator[tuple[Settings, Ranker]]:
 
 def _eases(data: Prepared) -> Iterator[tuple[Settings, Ranker]]:
     popularity = data.items["recent_count"].to_numpy()
-    try:
-        for l2 in PENALTIES:
+    for l2 in PENALTIES:
+        try:
             yield {"l2": l2}, ease_ranker(data.buckets, popularity, l2=l2)
-    except CatalogueTooLargeError as error:
-        print(error)
+        except PenaltyTooSmallError as error:
+            print(error)
+        except CatalogueTooLargeError as error:
+            print(error)
+            return

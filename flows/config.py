@@ -158,6 +158,27 @@ class NightlyConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _losses_that_a_store_can_feed(self) -> Self:
+        if self.soft_labels.store is None:
+            return self
+        wanted = self.distillation
+        for name in ("ranking_weight", "closure_weight", "hidden_weight"):
+            if weight := getattr(wanted, name):
+                msg = (
+                    f"distillation.{name} is {weight:g}, but soft_labels.store holds lists of "
+                    "items, and this loss needs the teacher's states; set it to 0"
+                )
+                raise ValueError(msg)
+        if wanted.divergence != "forward_kl":
+            msg = (
+                f"distillation.divergence is {wanted.divergence!r}, but soft_labels.store holds "
+                "lists of items, and the other divergences need a score for every item; set it to "
+                "'forward_kl'"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _student_that_can_be_quantized(self) -> Self:
         teacher_width = sum(member.model.embedding_dim for member in self.teacher.members())
         begins_with_teacher = (

@@ -14,6 +14,7 @@ from flows.pipeline import PIPELINE, Outcome
 from flows.services.lock import workspace_lock
 from recsys_core.data.lake.ingest_log import known_files
 from recsys_core.data.lake.tables import Lake
+from recsys_core.data.soft_labels.description import SoftLabelError, store_sha256
 from recsys_core.data.sources.discovery import source_fingerprint
 from tasks.chores.await_sources import await_sources
 from tasks.chores.retention import retention
@@ -23,6 +24,7 @@ from tasks.engine.night import Night, NightManifest, claim_workspace
 from tasks.registry.store import champion_version
 from tasks.stages.evaluate import evaluate
 from tasks.stages.gate import gate
+from tasks.stages.prepare import prepare
 from tasks.stages.register import register
 from tasks.stages.report import report
 from tasks.stages.validate import validate
@@ -43,6 +45,10 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
         config: All settings. The defaults make a night on a synthetic world.
         run_date: The night's date; only events before it are used. Empty: the date in the
             configuration, or else that of the scheduled start in the time zone of the source.
+
+    Raises:
+        SoftLabelError: There are no labels in `soft_labels.store`. The histories that they belong
+            to are prepared, and nothing is trained.
     """
     day = run_date or config.run_date or scheduled_date(config)
     with workspace_lock(config.workspace):
@@ -56,6 +62,7 @@ def nightly(config: NightlyConfig = NightlyConfig(), run_date: date | None = Non
         await_sources(config.events, run_date=day)
         night = open_night(config, day)
         get_run_logger().info("Night of %s in %s", day, night.workspace.resolve())
+        _check_label_store(night, config)
         outcome = PIPELINE.run(night, config)
         summary = summarise_night(
             night,
@@ -78,7 +85,8 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
     """Pin the champion and the sources of a night, or read those that it pinned before.
 
     The champion is that of the first start. So are the sources, once they have passed validation;
-    until then the next attempt reads a corrected file.
+    until then the next attempt reads a corrected file. A store of soft labels is never pinned:
+    whoever replaces it wants the new labels.
 
     Args:
         config: All settings.
@@ -99,6 +107,7 @@ def open_night(config: NightlyConfig, run_date: date, *, pin: bool = True) -> Ni
         else champion_version(config.workspace, config.registry, config.name),
         sources=pinned.sources if pinned else {},
         device=_device(config),
+        label_store=store_sha256(store) if (store := config.soft_labels.store) else None,
     )
     if not pinned or not _validated(night, config):
         sources = {} if _lacks_synthetic_world(config) else fingerprint_sources(night, config)
@@ -124,6 +133,20 @@ def fingerprint_sources(night: Night, config: NightlyConfig) -> dict[str, str]:
     """The current source files and the fingerprint of each."""
     known = known_files(Lake(night.lake)) if night.lake.exists() else {}
     return source_fingerprint(config.events, known)
+
+
+def _check_label_store(night: Night, config: NightlyConfig) -> None:
+    """Without labels, prepare the histories that they belong to, and stop before any training."""
+    store = config.soft_labels.store
+    if store is None or night.label_store is not None:
+        return
+    histories = PIPELINE.run(night, config, through=prepare)[prepare].file("histories").resolve()
+    msg = (
+        f"soft_labels.store: {store.resolve()} holds no soft labels. The histories to label are in "
+        f"{histories}: write labels, import them into {store.resolve()} with `recdistill "
+        "soft-labels import`, and run the night again. It resumes here."
+    )
+    raise SoftLabelError(msg)
 
 
 def _lacks_synthetic_world(config: NightlyConfig) -> bool:

@@ -34,7 +34,7 @@ from tasks.stages.train_teacher import train_teacher
 from tasks.stages.validate import validate
 from tasks.stages.write_soft_labels import write_soft_labels
 
-FACTS = ("name", "run_date", "champion", "sources", "read_again")
+FACTS = ("name", "run_date", "champion", "sources", "read_again", "label_store")
 """Attributes of `Night` that a stage may have as a parameter, and so in its key."""
 
 

@@ -2,15 +2,17 @@
 # (transformers is an optional extra)
 """Ask a language model on this machine which items a user wants next, and write soft labels.
 
-For the newest training positions of each user, item-kNN proposes candidates that the user has not
-had. The model scores each by the log-likelihood of its title after a prompt with the titles of the
-history. The score is the mean per token, in nats: the sum would prefer short titles.
+For the newest training positions of each user, item-kNN proposes candidates that may be recommended
+then. The model scores each by the log-likelihood of its title after a prompt with the titles of the
+history. The score is the mean per token, in nats: the sum would prefer short titles. A position
+without a title in its history gets no label.
 
     pip install "recdistill[text]"
     python docs/examples/llm_teacher.py --model ~/models/some-llm --out labels.jsonl
     recdistill soft-labels import labels.jsonl --out labels --teacher some-llm
 
-It reads the histories of the newest night in the workspace. The model is a folder that transformers
+It reads the histories of the newest night in the workspace. If the lake holds hashed user ids, so
+does the file: import it with --hashed. The model is a folder that transformers
 saved with safetensors: nothing is downloaded, no code of the model is run, and nothing is reported
 to anybody. An interrupted run continues where it stopped if it is started again.
 """
@@ -127,6 +129,10 @@ class Catalogue:
         self.recent_count = items["recent_count"].to_numpy()
         self.has_title = np.array([bool(title) for title in self.titles])
 
+    def titled(self, items: Sequence[int]) -> list[int]:
+        """Those of the items that have a title."""
+        return [item for item in items if self.has_title[item]]
+
 
 def questions(buckets: Sequence[Path], per_user: int) -> Iterator[tuple[str, list[int]]]:
     """User and the item_idx read so far, of each user's newest positions with a next event."""
@@ -164,7 +170,7 @@ def label(
     batch_size: int,
 ) -> dict[str, Any]:
     """The candidates, best first, as a row of the label file without its user."""
-    known = [catalogue.titles[item] for item in read if catalogue.has_title[item]]
+    known = [catalogue.titles[item] for item in catalogue.titled(read)]
     prompt = settings.prompt.replace("{history}", "; ".join(known[-settings.history :]))
     scores = model.score(prompt, [catalogue.titles[item] for item in candidates], batch_size)
     ranked = sorted(zip(scores, candidates, strict=True), key=lambda pair: -pair[0])
@@ -191,9 +197,10 @@ def resume(out: Path, settings: Settings) -> set[tuple[str, int]]:
     begun = read_json(record) if record.exists() else None
     if begun != asdict(settings):
         sys.exit(f"{out} was begun with other settings ({begun}). Name another file, or delete it.")
-    lines = out.read_bytes()
-    whole = lines[: lines.rfind(b"\n") + 1]
-    out.write_bytes(whole)
+    with out.open("r+b") as file:
+        lines = file.read()
+        whole = lines[: lines.rfind(b"\n") + 1]
+        file.truncate(len(whole))
     rows = map(json.loads, whole.splitlines())
     return {(row["user_id"], row["n_events"]) for row in rows}
 
@@ -211,6 +218,23 @@ def newest_prepared(workspace: Path) -> Path:
     return newest
 
 
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        msg = f"{number} is not positive"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def prompt_of(text: str) -> str:
+    """A prompt with a place for the history."""
+    if "{history}" not in text:
+        msg = "it needs {history}, which becomes the titles"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -219,12 +243,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="folder of the language model")
     parser.add_argument("--out", type=Path, required=True, help="file to write: JSON lines")
     parser.add_argument("--workspace", type=Path, default=Path("workspace"))
-    parser.add_argument("--per-user", type=int, default=1, help="newest positions to label")
-    parser.add_argument("--candidates", type=int, default=50, help="items scored for each label")
-    parser.add_argument("--history", type=int, default=20, help="newest titles in the prompt")
-    parser.add_argument("--prompt", default=PROMPT, help="its {history} becomes the titles")
+    parser.add_argument("--per-user", type=positive, default=1, help="newest positions to label")
+    parser.add_argument(
+        "--candidates", type=positive, default=50, help="items scored for each label"
+    )
+    parser.add_argument("--history", type=positive, default=20, help="newest titles in the prompt")
+    parser.add_argument(
+        "--prompt", type=prompt_of, default=PROMPT, help="its {history} becomes the titles"
+    )
     parser.add_argument("--ranks-only", action="store_true", help="write no scores")
-    parser.add_argument("--batch-size", type=int, default=25, help="titles scored at once")
+    parser.add_argument("--batch-size", type=positive, default=25, help="titles scored at once")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
 
@@ -243,22 +271,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepared=str(prepared),
         ranks_only=options.ranks_only,
     )
+    catalogue = Catalogue(prepared)
+    if not catalogue.has_title.any():
+        sys.exit(f"No item in {prepared / 'items.parquet'} has a title to ask the model for.")
     done = resume(options.out, settings)
     buckets = sorted((prepared / "histories").glob("bucket-*.parquet"))
-    catalogue = Catalogue(prepared)
     propose = proposals(prepared, buckets, catalogue, options.candidates)
     model = LanguageModel(options.model, options.device)
     asked = [
         one for one in questions(buckets, options.per_user) if (one[0], len(one[1])) not in done
     ]
+    written = 0
     with options.out.open("a", encoding="utf-8") as out:
-        for user_id, read in track(asked, f"{len(done):,} labels are there, asking for"):
-            if candidates := propose(read):
+        for user_id, read in track(asked, "Asking the model"):
+            if catalogue.titled(read) and (candidates := propose(read)):
                 row = label(
                     model, settings, catalogue, read, candidates, batch_size=options.batch_size
                 )
                 out.write(json.dumps({"user_id": user_id} | row) + "\n")
                 out.flush()
+                written += 1
+    print(  # noqa: T201 - the program's answer
+        f"{written:,} labels written to {options.out}, which had {len(done):,} before. "
+        f"{len(asked) - written:,} positions were left out: no title in the history, or nothing "
+        "to recommend."
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from flows.cli.output import warn
 from flows.config import NightlyConfig
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.privacy.pseudonyms import check_key, pseudonymise
@@ -73,6 +74,12 @@ def import_file(
             "labels with a teacher of earlier events."
         )
         raise LeakingTeacherError(msg)
+    if end is None:
+        warn(
+            "The split of the newest night is by order and has no dates, so it can't be checked "
+            f"whether {teacher} has seen what the student is evaluated on. If it has, the figures "
+            "of the night will be too good."
+        )
     table = read_label_file(file)
     key = user_id_key(config.events.hash_user_ids)
     check_key(config.workspace / "lake", key)

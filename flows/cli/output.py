@@ -10,11 +10,17 @@ from rich.console import Console
 from rich.table import Column
 
 console = Console()
+errors = Console(stderr=True)
 
 
 def say(line: str) -> None:
     """Print a line without wrapping or colour, so that addresses and paths can be copied."""
     console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def warn(line: str) -> None:
+    """Print a line as `say` does, to standard error."""
+    errors.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def numbers(*names: str) -> list[Column]:

@@ -19,6 +19,10 @@ class CatalogueTooLargeError(ValueError):
     """The model is a matrix of items × items, which would not fit."""
 
 
+class PenaltyTooSmallError(ValueError):
+    """The equations can't be solved in single precision."""
+
+
 def ease_weights(products: Matrix, *, l2: float) -> FloatArray:
     """The item-item weights that best reconstruct who had what, without an item explaining itself.
 
@@ -37,7 +41,7 @@ def ease_weights(products: Matrix, *, l2: float) -> FloatArray:
         `[items, items]`; row = item in the history, column = scored item.
 
     Raises:
-        ValueError: The penalty is too small for float32.
+        PenaltyTooSmallError: In float32 the co-occurrences are nearly dependent.
 
     Source: Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", arXiv:1905.03375.
     """
@@ -51,13 +55,13 @@ def ease_weights(products: Matrix, *, l2: float) -> FloatArray:
             f"EASE can't be solved in single precision with l2 = {l2:g}: the items' co-occurrences "
             "are nearly dependent. Make l2 larger."
         )
-        raise ValueError(msg)
+        raise PenaltyTooSmallError(msg)
     matrix, _ = potri(matrix, overwrite_c=True)  # fills the upper triangle only
     own = matrix[diagonal].copy()
     matrix += matrix.T
     matrix /= -own
     matrix[diagonal] = 0
-    return matrix
+    return np.ascontiguousarray(matrix)  # SciPy would copy another order at each product
 
 
 def ease_ranker(
@@ -76,13 +80,14 @@ def ease_ranker(
         buckets: Bucket files of histories: `item_idx`, `train_end`.
         popularity: `[n_items]` interactions of item_idx 1 … n_items.
         l2: See `ease_weights`.
-        max_items: Most items with a training event. The time grows with their cube; memory is 12
-            bytes × their square, 5 GB for 20,000.
+        max_items: Most items with a training event. The time grows with their cube; memory at the
+            peak is 8 bytes × their square, 3 GB for 20,000, and 8 bytes more for each pair that
+            some user had. The ranker holds 4 bytes × their square.
         max_history: Newest training events of a user that count.
 
     Raises:
         CatalogueTooLargeError: More items have a training event.
-        ValueError: See `ease_weights`.
+        PenaltyTooSmallError: See `ease_weights`.
     """
     below = popularity_below(popularity)
     users = training_matrix(buckets, len(popularity), max_history=max_history)
@@ -90,7 +95,7 @@ def ease_ranker(
     if len(items) > max_items:
         msg = (
             f"EASE is a matrix of items × items, and {len(items):,} items have a training event, "
-            f"more than max_items = {max_items:,}. Raise it if {12e-9 * len(items) ** 2:.0f} GB of "
+            f"more than max_items = {max_items:,}. Raise it if {16e-9 * len(items) ** 2:.0f} GB of "
             "memory are free, or leave EASE out."
         )
         raise CatalogueTooLargeError(msg)

@@ -48,6 +48,8 @@ def evaluate_rules(
     Returns:
         Passed if every decided rule holds and at least one was decided. An external teacher has no
         ranks: rules relative to it are decided relative to the control, which has had no teacher.
+        Their margin allows for a smaller network, and the control has the same size, so a positive
+        margin counts as 0.
     """
     evidence = _Evidence(metrics, ranks, figures, champion_exists)
     outcomes = tuple(_evaluate_rule(rule, config, evidence) for rule in config.rules)
@@ -150,7 +152,8 @@ def _evaluate_rule(rule: GateRule, config: GateConfig, evidence: _Evidence) -> R
             return _evaluate_absolute(rule, evidence)
         if not instead_of_teacher:
             return _evaluate_relative(rule, rule.relative_to, config, evidence)
-        result = _evaluate_relative(rule, "control", config, evidence)
+        stricter = rule.model_copy(update={"margin": min(rule.margin, 0.0)})
+        result = _evaluate_relative(stricter, "control", config, evidence)
         sentence = f"{_EXTERNAL} The control stands in: {result.sentence}"
         return result.model_copy(update={"sentence": sentence})
     except _MissingFigureError as missing:

@@ -32,7 +32,11 @@ class GateRule(Settings):
     )
     at_least: float | None = Field(default=None, description="Smallest value that passes.")
     at_most: float | None = Field(default=None, description="Largest value that passes.")
-    relative_to: Reference | None = Field(default=None, description="Model to compare with.")
+    relative_to: Reference | None = Field(
+        default=None,
+        description="Model to compare with. The control stands in for an external teacher, with a "
+        "margin of at most 0.",
+    )
     margin: float = Field(
         default=0.0,
         gt=-10.0,

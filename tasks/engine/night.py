@@ -36,6 +36,8 @@ class Night:
         sources: The source files and the fingerprint of each.
         device: "cpu" or "cuda".
         read_again: What a backfill reads again; None in a night.
+        label_store: SHA-256 of the `soft_labels.json` in `soft_labels.store` when the run began;
+            None: there is no such file.
     """
 
     workspace: Path
@@ -46,6 +48,7 @@ class Night:
     sources: dict[str, str]
     device: str = "cpu"
     read_again: ReadAgain | None = None
+    label_store: str | None = None
 
     @property
     def lake(self) -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from recsys_core.evaluation.statistics import CONFIDENCE
 
@@ -13,7 +13,7 @@ def model_card(
     served: Mapping[str, Any],
     metrics: EvaluationMetrics,
     lineage: Mapping[str, str],
-    labels: StoreLineage | None = None,
+    labels: LabelOrigin | None = None,
 ) -> str:
     """Markdown: what the model is, its measured quality, its lineage.
 
@@ -61,11 +61,11 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _teacher(labels: StoreLineage | None) -> str:
+def _teacher(labels: LabelOrigin | None) -> str:
     return "a large one" if labels is None else f"soft labels of `{labels.teacher}`"
 
 
-def _labels_section(labels: StoreLineage | None) -> list[str]:
+def _labels_section(labels: LabelOrigin | None) -> list[str]:
     if labels is None:
         return []
     return [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_core.artifacts import Artifact, digest, read_json
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.evaluation.results import EvaluationMetrics, UserMean
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
@@ -51,7 +51,7 @@ def register(
         name: The night's name.
         run_date: The night's date.
         teacher: `curve.json`; None: external.
-        soft_labels: `lineage.json`, if the labels were made elsewhere.
+        soft_labels: `label_origin.json`, if the labels were made elsewhere.
         student: `curve.json` of the student that ships.
         control: `curve.json`.
         compressed: The served model's folder; `family.json`.
@@ -66,7 +66,7 @@ def register(
     trained = taught if teacher is None else {"teacher": teacher, **taught}
     inputs = {**trained, "soft_labels": soft_labels, "compressed": compressed}
     lineage = {output: one.key for output, one in (inputs | {"evaluated": evaluated}).items()}
-    labels = StoreLineage.of(soft_labels)
+    labels = LabelOrigin.of(soft_labels)
     metrics = EvaluationMetrics.load(evaluated)
     served = read_json(compressed.file("config.json"))
     card = model_card(model_name, served, metrics, lineage, labels)

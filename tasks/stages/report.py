@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from recsys_core.artifacts import Artifact, read_manifest
 from recsys_core.data.soft_labels.description import SoftLabelDescription
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.results import (
     MODELS,
@@ -46,7 +46,7 @@ MAX_FILES = 50
 
 DESCRIPTIONS: dict[str, str] = {
     "teacher": "the large model",
-    "student": "distilled from the teacher",
+    "student": "trained on events and soft labels",
     "control": "size and epochs of what ships, no teacher; its first item vectors are random",
     "compressed": "pruned and quantized student: what ships",
     "champion": "what was serving before this night",
@@ -106,7 +106,7 @@ def report(
         teacher_plan: Listed under provenance, as every output is.
         teacher: `curve.json`; None: external.
         teacher_check: `check.json`; None: external.
-        soft_labels: `soft_labels.json`, and `lineage.json` if the labels were made elsewhere.
+        soft_labels: `soft_labels.json`, and `label_origin.json` if the labels were made elsewhere.
         student: `curve.json` of the student that ships.
         control: `curve.json`.
         compressed: `family.json`, and the `config.json` of each student.
@@ -133,7 +133,7 @@ def report(
         "label_sentences": _label_sentences(
             teacher_check, SoftLabelDescription.load(soft_labels).teacher, trust
         ),
-        "labels": StoreLineage.of(soft_labels),
+        "labels": LabelOrigin.of(soft_labels),
         "trains_teacher": teacher is not None,
         "priors": list(
             _priors(

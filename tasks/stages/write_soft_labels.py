@@ -10,9 +10,13 @@ from pydantic import Field
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
-from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
+from recsys_core.data.soft_labels.description import (
+    SoftLabelDescription,
+    SoftLabelError,
+    store_sha256,
+)
 from recsys_core.data.soft_labels.factorized import describe
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.data.soft_labels.taking_over import take_over
 from recsys_core.distillation.labelling import label_bucket
@@ -28,7 +32,7 @@ class SoftLabelConfig(Settings):
     store: Path | None = Field(
         default=None,
         description="Store of `recdistill soft-labels import` that the student learns from; empty: "
-        "tonight's teacher. New labels need a folder of another name",
+        "tonight's teacher",
     )
     warn_below_share: float = Field(
         default=0.1,
@@ -54,28 +58,38 @@ def write_soft_labels(
     config: SoftLabelConfig,
     *,
     max_length: int,
+    label_store: str | None,
     prepared: Artifact,
     teacher: Artifact | None,
 ) -> Summary:
     """Write `labels/bucket-*.parquet`, `item_vectors.parquet` and `soft_labels.json`.
 
     A rerun after a kill continues at the first bucket without a file. With `config.store`, there
-    are no item vectors, and `lineage.json` says which store it was.
+    are no item vectors, and `label_origin.json` says which store it was.
 
     Args:
         run: Folders, device and progress.
         config: Which positions are labelled.
         max_length: Longest window of the student, in events.
+        label_store: Checksum of the `soft_labels.json` in `config.store` when the night began.
         prepared: Tonight's data.
         teacher: Reads the same windows as the student; None: external, the labels are the store's.
 
     Raises:
-        SoftLabelError: `config.store` is missing, or does not fit tonight's data.
+        SoftLabelError: `config.store` has changed since, or does not fit tonight's data.
     """
     data = Prepared(prepared)
     if config.store is not None:
+        if store_sha256(config.store) != label_store:
+            msg = (
+                f"soft_labels.store: {config.store} has changed since this night began. Run the "
+                "night again: it will use the labels that are there now."
+            )
+            raise SoftLabelError(msg)
         taken = _labels_of_store(config.store, run.out, data)
-        _warn(run, config, StoreLineage.load(run.out))
+        _warn(
+            run, config, LabelOrigin.load(run.out), has_dates=data.split.trained_through is not None
+        )
         return taken.model_dump(include={"layout", "teacher", "rows", "top_k", "bytes"})
     assert teacher is not None, "the configuration asks for a store with an external teacher"
     model = load_recommender(teacher.folder).to(run.device)
@@ -103,13 +117,6 @@ def write_soft_labels(
 
 def _labels_of_store(folder: Path, out: Path, data: Prepared) -> SoftLabelDescription:
     """Take over the labels of a store whose teacher has not seen what the student is tested on."""
-    if not (folder / SoftLabelDescription.file_name).exists():
-        msg = (
-            f"soft_labels.store: {folder.resolve()} holds no soft labels. The histories to label "
-            f"are in {data.buckets[0].parent.resolve()}: write labels, bring them there with "
-            "`recdistill soft-labels import`, and run the night again. It resumes here."
-        )
-        raise SoftLabelError(msg)
     described = SoftLabelDescription.load(folder)
     through, end = described.trained_through, data.split.trained_through
     if through and end and datetime.fromisoformat(through) > datetime.fromisoformat(end):
@@ -128,24 +135,30 @@ def _labels_of_store(folder: Path, out: Path, data: Prepared) -> SoftLabelDescri
     )
 
 
-def _warn(run: StageRun, config: SoftLabelConfig, lineage: StoreLineage) -> None:
+def _warn(run: StageRun, config: SoftLabelConfig, origin: LabelOrigin, *, has_dates: bool) -> None:
     """Say what makes the labels of a store less useful, or the figures less honest."""
-    if lineage.trained_through is None:
+    if not has_dates:
+        run.logger.warning(
+            "soft_labels.store: a split by order has no dates, so it can't be checked whether the "
+            "teacher of %s has seen the test events. If it has, tonight's figures are too good.",
+            config.store,
+        )
+    elif origin.trained_through is None:
         run.logger.warning(
             "soft_labels.store: %s does not say what its teacher was trained through. If the "
             "teacher has seen the test events, tonight's figures are too good. Import the "
             "labels again with --trained-through.",
             config.store,
         )
-    if lineage.share < config.warn_below_share:
+    if origin.share < config.warn_below_share:
         run.logger.warning(
             "soft_labels.store: %s labels %s of %s training positions, %.1f %%, of %s of %s users. "
             "The others teach by their next event alone, so the student may be little better than "
             "its control. Label more positions of each user.",
             config.store,
-            f"{lineage.positions:,}",
-            f"{lineage.n_positions:,}",
-            100 * lineage.share,
-            f"{lineage.users:,}",
-            f"{lineage.n_users:,}",
+            f"{origin.positions:,}",
+            f"{origin.n_positions:,}",
+            100 * origin.share,
+            f"{origin.users:,}",
+            f"{origin.n_users:,}",
         )

@@ -142,6 +142,17 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         ("[teacher.training]\nepoch = 3", "teacher.training.epoch: Extra inputs"),
         ("[distillation]\ntemperature = inf", "distillation.temperature"),
         ("[teacher]\nsource = 'external'", "soft_labels.store names no labels"),
+        *(
+            (
+                f"[soft_labels]\nstore = 'labels'\n[distillation]\n{name} = 0.5",
+                f"distillation.{name} is 0.5, but .* needs the teacher's states",
+            )
+            for name in ("ranking_weight", "closure_weight", "hidden_weight")
+        ),
+        (
+            "[soft_labels]\nstore = 'labels'\n[distillation]\ndivergence = 'reverse_kl'",
+            "distillation.divergence is 'reverse_kl'.* need a score for every item",
+        ),
         ("[student.model]\nembedding_dim = 40\nn_heads = 2", "multiple of 16"),
         ("[student.model]\ntime_gaps = true", "asked with item ids alone"),
         ("[student.model]\nembedding_dim = 128", "wider than the teacher"),

@@ -13,12 +13,15 @@ from flows.config import NightlyConfig
 from flows.nightly import nightly, plan
 from flows.pipeline import PIPELINE
 from recsys_core.artifacts import damaged_files, read_json
+from recsys_core.data.soft_labels.description import SoftLabelError
 from recsys_core.serving.scorer import Scorer
 from tasks.registry.store import CHALLENGER, CHAMPION, Registry, champion_version
 from tasks.stages.compress import compress
 from tasks.stages.evaluate import evaluate
 from tasks.stages.gate import gate
 from tasks.stages.ingest import ingest
+from tasks.stages.prepare import prepare
+from tasks.stages.train_teacher import train_teacher
 from tests.tiny import RUN_DATE, tiny_settings
 
 STUDENT = "tiny-student"
@@ -151,6 +154,21 @@ def test_a_failed_validation_trains_nothing(prefect_server: None, tmp_path: Path
     assert stopped.with_name("validation.html").exists()
     assert stopped.with_name("data_docs").is_dir()
     assert not stopped.with_name("manifest.json").exists()
+
+
+def test_without_labels_the_night_says_where_the_histories_are_and_trains_nothing(
+    first_night: NightlyConfig,
+) -> None:
+    teacher = first_night.teacher.model_dump()
+    teacher["training"]["seed"] = 5
+    config = changed(first_night, teacher=teacher, soft_labels={"store": "labels"})
+
+    with pytest.raises(SoftLabelError, match=r"labels holds no soft labels.* import them") as said:
+        nightly(config, RUN_DATE)
+
+    outcome = plan(config, RUN_DATE)
+    assert str(outcome[prepare].file("histories").resolve()) in str(said.value)
+    assert outcome.decisions[train_teacher].runs
 
 
 def _modified(folder: Path) -> dict[str, int]:

@@ -1,15 +1,21 @@
 """The benchmark of public logs, on the tiny night and on the logs that are here."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from benchmarks import accuracy, public_logs
+from benchmarks import tuned_baselines as tuned_module
 from benchmarks.log_result import LogResult
 from benchmarks.public_logs import LOGS, adjusted, configuration, result_of
 from benchmarks.tuned_baselines import tuned_baselines
 from flows.config import NightlyConfig
 from recsys_core.artifacts import Artifact
+from recsys_core.evaluation.ease import PenaltyTooSmallError, ease_ranker
 from tasks.training.prepared import Prepared
 from tests.shared_data import DATA
 from tests.tiny import RUN_DATE
@@ -71,6 +77,60 @@ def test_a_night_that_stops_before_its_data_are_prepared_is_reported(
     assert "ValidationFailedError" in result.failure
     assert result.figures()["tiny_best_baseline"] is None
     assert list(result.rows()) == [["tiny", "none", None, None, None]]
+
+
+def test_a_log_without_files_does_not_stop_the_others(prefect_server: None, tmp_path: Path) -> None:
+    config = configuration("movietweetings", tmp_path / "nothing")
+    result = result_of(
+        "movietweetings", adjusted(config, tmp_path, "test", quick=True), RUN_DATE, quick=True
+    )
+    assert result.failure
+    assert "nothing" in result.failure
+    assert list(result.rows()) == [["movietweetings", "none", None, None, None]]
+
+
+def test_a_penalty_too_small_is_left_out(
+    obvious_world: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ranker(buckets: Any, popularity: Any, *, l2: float) -> Any:
+        if l2 == 10:
+            raise PenaltyTooSmallError
+        return ease_ranker(buckets, popularity, l2=l2)
+
+    monkeypatch.setattr(tuned_module, "ease_ranker", ranker)
+    penalty = tuned_baselines(Prepared(obvious_world))["ease"].settings["l2"]
+    assert penalty is not None
+    assert penalty > 10
+
+
+def test_test_events_are_in_the_ledger_before_their_figures_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+
+    def sentence(result: LogResult) -> str:
+        seen.append(json.loads(ledger.read_text().splitlines()[-1])["recipe"])
+        return "It is over."
+
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(accuracy, "LEDGER", ledger)
+    monkeypatch.setattr(LogResult, "sentence", sentence)
+    monkeypatch.setattr(
+        public_logs, "result_of", lambda log, *_, **__: LogResult(log, "It stopped.", 1.0)
+    )
+    logs = ("online-retail", "movietweetings")
+    chosen = (word for log in logs for word in ("--only", log))
+    words = ("--final", "--data", str(tmp_path), "--workspace", str(tmp_path / "work"))
+    monkeypatch.setattr(sys, "argv", ["public_logs", *words, *chosen])
+    public_logs.main()
+    assert [list(recipe) for recipe in seen] == [[log] for log in logs]
+
+
+def test_settings_of_baselines_are_all_shown() -> None:
+    values = pl.DataFrame({"ndcg": [0.5], "recall": [1.0]})
+    settings = {"popularity": {"days": None}, "item_knn": {"n_neighbours": 50, "own_weight": 0.0}}
+    result = LogResult("log", None, 1.0, by_user=dict.fromkeys(settings, values), settings=settings)
+    assert [row[-1] for row in result.rows()] == ["days all", "n_neighbours 50, own_weight 0.0"]
 
 
 def test_baselines_are_tuned_on_validation(obvious_world: Artifact) -> None:

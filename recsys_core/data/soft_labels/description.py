@@ -80,6 +80,12 @@ class SoftLabelDescription(JsonFile):
         return self.model_copy(update={"rows": rows, "bytes": size, "sha256": sha256})
 
 
+def store_sha256(folder: Path) -> str | None:
+    """Checksum of a store's `soft_labels.json`, and so of all its files; None: there is none."""
+    path = folder / SoftLabelDescription.file_name
+    return sha256_file(path) if path.is_file() else None
+
+
 def finish(
     folder: Path,
     *,

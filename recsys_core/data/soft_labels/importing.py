@@ -103,7 +103,8 @@ def import_labels(
         found = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         msg = (
             f"No row of {source} fits the catalogue and the training events: {found}. Ids must be "
-            "those of the source data, and positions count from each user's first event."
+            "those of the source data (user ids that are hashed already need --hashed), and "
+            "positions count from each user's first event."
         )
         raise SoftLabelError(msg)
     summary = ImportSummary(

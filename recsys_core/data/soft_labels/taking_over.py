@@ -13,7 +13,7 @@ from recsys_core.artifacts import sha256_file
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.coverage import coverage
 from recsys_core.data.soft_labels.description import LABELS, SoftLabelDescription, SoftLabelError
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.matching import fitting
 from recsys_core.data.soft_labels.sparse import (
     SparseRows,
@@ -32,7 +32,7 @@ def take_over(
     n_items: int,
     buckets: Sequence[Path],
 ) -> SoftLabelDescription:
-    """Write the labels of a store that fit, with their lineage.
+    """Write the labels of a store that fit, with their origin.
 
     Args:
         store: Of a prefix of tonight's item index.
@@ -82,7 +82,7 @@ def take_over(
         shape=shape,
     )
     covered = coverage(SoftLabels(folder, item_index_sha256=item_index_sha256), buckets)
-    StoreLineage(
+    LabelOrigin(
         teacher=before.teacher,
         trained_through=before.trained_through,
         store_sha256=sha256_file(store.folder / SoftLabelDescription.file_name),

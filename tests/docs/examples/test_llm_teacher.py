@@ -94,6 +94,54 @@ def test_every_user_gets_labels_that_the_import_takes(
     assert (summary.labels, summary.dropped_rows, summary.dropped_items) == (120, {}, {})
 
 
+def test_a_position_without_a_title_in_its_history_gets_no_label(
+    ask: Any, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ask("--per-user", "20")
+    histories = pl.read_parquet(workspace / "stages/prepare/key/histories/*.parquet")
+    read = [
+        events[:n]
+        for events, end in histories.select("item_idx", "train_end").iter_rows()
+        for n in range(1, end)
+    ]
+    untitled = read.count([1])
+    assert untitled
+    assert len(rows) == len(read) - untitled
+    said = capsys.readouterr().out
+    assert f"{len(rows):,} labels written to" in said
+    assert f"which had 0 before. {untitled} positions were left out" in said
+
+
+def test_without_any_title_no_model_is_loaded(
+    ask: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = workspace / "stages/prepare/key/items.parquet"
+    items = pl.read_parquet(path).with_columns(title=pl.lit(None, pl.String))
+    items.write_parquet(path)
+    publish(Artifact("prepare", "key", path.parent), {}, {})
+    monkeypatch.setattr(llm_teacher, "LanguageModel", None)
+    with pytest.raises(SystemExit, match=r"No item in .*items\.parquet has a title"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--prompt", "And next?"), "it needs {history}"),
+        (("--history", "0"), "0 is not positive"),
+        (("--per-user", "-1"), "-1 is not positive"),
+        (("--candidates", "0"), "0 is not positive"),
+        (("--batch-size", "0"), "0 is not positive"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    ask: Any, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(SystemExit):
+        ask(*words)
+    assert reason in capsys.readouterr().err
+
+
 def test_an_interrupted_run_asks_only_for_what_is_missing(
     ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

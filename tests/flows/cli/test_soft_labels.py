@@ -1,6 +1,7 @@
 """The commands under `recdistill soft-labels`, over a workspace with prepared data."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,11 +18,15 @@ from recsys_core.artifacts import Artifact, publish, read_json, write_json
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.privacy.pseudonyms import claim_key, pseudonymise
 from recsys_core.data.soft_labels.description import SoftLabelDescription
-from tasks.stages.distill import distill
+from recsys_core.data.soft_labels.importing import ImportSummary
+from tasks.stages.control import control
+from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.prepare import prepare
 from tasks.stages.train_teacher import train_teacher
 from tasks.stages.write_soft_labels import SoftLabelConfig, write_soft_labels
+from tests.flows.conftest import NAMED_USER
 from tests.tiny import RUN_DATE
+from tests.true_labels import LEAST_GAIN, gain_over_control, write_true_labels
 
 ROWS = [
     {"user_id": "a", "n_events": 1, "item_ids": ["z", "nothing", "x"]},
@@ -85,10 +90,11 @@ Captured = pytest.CaptureFixture[str]
 
 def test_import_counts_what_it_drops(after_a_night: Command, capsys: Captured) -> None:
     assert after_a_night.import_(ROWS) == 0
-    shown = capsys.readouterr().out
-    assert "store holds 2 labels of the 3 rows of labels.jsonl." in shown
-    assert "rows of users without a history" in shown
-    assert "unknown items" in shown
+    shown = capsys.readouterr()
+    assert "store holds 2 labels of the 3 rows of labels.jsonl." in shown.out
+    assert shown.err == ""
+    assert "rows of users without a history" in shown.out
+    assert "unknown items" in shown.out
 
 
 def test_import_for_programs_is_json(after_a_night: Command, capsys: Captured) -> None:
@@ -154,6 +160,19 @@ def test_a_teacher_of_later_events_is_refused(after_a_night: Command, capsys: Ca
     assert not after_a_night.store.exists()
 
 
+def test_without_dates_a_leak_is_possible_whatever_is_claimed(
+    after_a_night: Command, capsys: Captured
+) -> None:
+    folder = after_a_night.workspace / "stages" / "prepare" / "key"
+    split = folder / "split.json"
+    write_json(split, read_json(split) | {"kind": "leave_one_out", "trained_through": None})
+    publish(Artifact("prepare", "key", folder), {}, {})
+    assert after_a_night.import_(ROWS, "--trained-through", "2025-12-31", "--json") == 0
+    said = capsys.readouterr()
+    assert "can't be checked whether a language model has seen" in said.err
+    assert json.loads(said.out)["labels"] == 2
+
+
 def test_user_ids_are_hashed_as_in_the_lake(
     after_a_night: Command, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -174,49 +193,58 @@ def test_user_ids_are_hashed_as_in_the_lake(
     ids = pseudonymise(pl.Series([row["user_id"] for row in ROWS]), key)
     hashed = [row | {"user_id": user_id} for row, user_id in zip(ROWS, ids, strict=True)]
     assert after_a_night.import_(hashed, "--config", str(config), "--json") == 1, "hashed twice"
-    assert "No row of" in capsys.readouterr().err
+    assert "user ids that are hashed already need --hashed" in capsys.readouterr().err
     assert after_a_night.import_(hashed, "--config", str(config), "--json", "--hashed") == 0
     assert json.loads(capsys.readouterr().out)["labels"] == 2
 
 
 def test_a_night_learns_from_imported_labels(first_night: NightlyConfig) -> None:
-    """Lists of the next item and of the one after, of every user of the first night."""
+    """The student of a teacher that knows the world beats its control, and the night's own."""
     prepared = plan(first_night, RUN_DATE)[prepare]
-    items = pl.read_parquet(prepared.file("items.parquet")).sort("item_idx")["item_id"]
-    users = pl.read_parquet(prepared.file("histories") / "*.parquet")
-    rows: list[dict[str, Any]] = []
-    for user_id, events, end in users.select("user_id", "item_idx", "train_end").iter_rows():
-        read = [items[item - 1] for item in events[:end]]
-        rows += [
-            {
-                "user_id": user_id,
-                "n_events": n,
-                "last_item_id": read[n - 1],
-                "item_ids": read[n : n + 2],
-            }
-            for n in range(1, end)
-        ]
-    Path("labels.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    imported = import_file(
-        first_night,
-        Path("labels.jsonl"),
-        Path("labels"),
-        teacher="one who knows",
-        trained_through=None,
-        max_items=64,
-    )
-    assert imported.labels == imported.rows == len(rows)
+    world = first_night.synthetic.folder
+    rows = write_true_labels(Path("labels.jsonl"), world, prepared.folder, but=NAMED_USER)
+    imported = _import(first_night, Path("labels.jsonl"))
+    assert imported.labels == imported.rows == rows
     assert imported.dropped_rows == {}
-    changed = SoftLabelConfig(store=Path("labels"))
-    config = first_night.model_copy(update={"soft_labels": changed})
+    changed = {
+        "student": first_night.student.model_copy(update={"content_features": 0}),
+        "soft_labels": SoftLabelConfig(store=Path("labels")),
+        "distillation": DistillationConfig(initialise="random"),  # as the control is
+    }
+    config = first_night.model_copy(update=changed)
     nightly(config, RUN_DATE)
     outcome = plan(config, RUN_DATE)
     assert not any(decision.runs for decision in outcome)
     described = SoftLabelDescription.load(outcome[write_soft_labels])
     assert (described.layout, described.teacher) == ("sparse", "one who knows")
-    assert described.rows == len(rows)
-    assert outcome[distill].key != plan(first_night, RUN_DATE)[distill].key
-    assert outcome[train_teacher].key == plan(first_night, RUN_DATE)[train_teacher].key
+    assert described.rows == rows
+    before = plan(first_night, RUN_DATE)
+    assert outcome[train_teacher].key == before[train_teacher].key
+    assert gain_over_control(outcome[distill].folder, outcome[control].folder) > LEAST_GAIN
+
+    shutil.rmtree("labels")
+    _import(first_night, Path("labels.jsonl"))
+    assert not any(decision.runs for decision in plan(config, RUN_DATE)), "the same labels"
+    shutil.rmtree("labels")
+    lines = Path("labels.jsonl").read_text().splitlines()
+    Path("fewer.jsonl").write_text("\n".join(lines[::2]))
+    _import(first_night, Path("fewer.jsonl"))
+    again = plan(config, RUN_DATE).decisions
+    assert again[write_soft_labels].reason.startswith("changed since the last output: label_store")
+    assert again[write_soft_labels].runs
+    assert again[distill].runs
+    assert not again[train_teacher].runs
+
+
+def _import(config: NightlyConfig, file: Path) -> ImportSummary:
+    return import_file(
+        config,
+        file,
+        Path("labels"),
+        teacher="one who knows",
+        trained_through=None,
+        max_items=64,
+    )
 
 
 def test_before_the_first_night_there_is_a_sentence(command: Command, capsys: Captured) -> None:

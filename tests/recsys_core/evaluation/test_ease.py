@@ -3,7 +3,12 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from recsys_core.evaluation.ease import CatalogueTooLargeError, ease_ranker, ease_weights
+from recsys_core.evaluation.ease import (
+    CatalogueTooLargeError,
+    PenaltyTooSmallError,
+    ease_ranker,
+    ease_weights,
+)
 
 
 def history(*items):
@@ -25,6 +30,7 @@ def test_weights_are_the_closed_form(l2):
     users = (np.random.default_rng(1).random((60, 25)) < 0.2).astype(np.float64)
     found = ease_weights(sparse.csr_array(users.T @ users), l2=l2)
     assert found.dtype == np.float32
+    assert found.flags.c_contiguous
     assert not np.diag(found).any()
     assert_allclose(found, dense_ease(users, l2), atol=1e-5)
 
@@ -42,7 +48,7 @@ def test_no_other_weights_without_a_diagonal_reconstruct_better():
 
 def test_a_penalty_too_small_for_float32_is_an_error():
     users = np.ones((3000, 3))
-    with pytest.raises(ValueError, match=r"l2 = 1e-06.*Make l2 larger"):
+    with pytest.raises(PenaltyTooSmallError, match=r"l2 = 1e-06.*Make l2 larger"):
         ease_weights(sparse.csr_array(users.T @ users), l2=1e-6)
 
 

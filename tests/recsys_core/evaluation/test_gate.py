@@ -107,18 +107,38 @@ def test_the_bound_decides_not_the_mean():
     assert outcome(relative(margin=0.6), *figures).outcome == "pass"
 
 
-@pytest.mark.parametrize(("control", "decision"), [(2, "pass"), (1, "fail")])
+@pytest.mark.parametrize(("control", "decision"), [(3, "pass"), (2, "fail"), (1, "fail")])
 def test_the_control_stands_in_for_an_external_teacher(control, decision):
     metrics, ranks = evidence(compressed=constant(2), control=constant(control))
     external = metrics | {"teacher_is_external": True}
     found = outcome(relative(margin=0.15), external, ranks)
     assert found.outcome == decision
     assert found.reference == pytest.approx(1 / np.log2(control + 1))
+    assert found.required == 0
     assert found.sentence.startswith(
         "The teacher is external and ranks nothing. The control stands"
     )
     missing = outcome(relative(margin=0.15), metrics, ranks)
     assert (missing.outcome, missing.sentence) == ("fail", "The evaluation has no rank_teacher.")
+
+
+def test_by_default_labels_that_do_harm_make_no_champion():
+    """The student is 10 % below its control: near enough to a large teacher, not to its equal."""
+    tenth = np.arange(N_USERS) % 10 == 0
+    control, student = constant(1), np.where(tenth, 99, 1)
+    for is_external, decision in ((True, "fail"), (False, "pass")):
+        metrics, ranks = evidence(
+            compressed=student, control=control, teacher=control, popularity=constant(50)
+        )
+        verdict = evaluate_rules(
+            GateConfig(),
+            EvaluationMetrics.model_validate(metrics | {"teacher_is_external": is_external}),
+            ranks,
+            {},
+            champion_exists=False,
+        )
+        assert verdict.passed is not is_external
+        assert [rule.outcome for rule in verdict.rules] == ["pass", "skipped", decision]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from recsys_core.artifacts import Artifact, read_json, write_json
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.scorer import Scorer
 from tasks.contracts.registry import Registered
@@ -18,7 +18,7 @@ from tasks.stages.register import SmokeTestError, register
 
 Made = Callable[[str], Artifact]
 OUTPUTS = ("teacher", "soft_labels", "student", "control", "compressed", "evaluated")
-LABELS = StoreLineage(
+LABELS = LabelOrigin(
     teacher="a language model",
     trained_through=None,
     store_sha256="ab12",

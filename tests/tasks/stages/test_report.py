@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_core.artifacts import digest
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.evaluation.gate_config import GateRule
 from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from tasks.contracts.evaluation import Latencies
@@ -181,7 +181,7 @@ def test_an_external_teacher_is_named_and_the_control_is_the_reference(world: Wo
     models = {name: result for name, result in METRICS.models.items() if name != "teacher"}
     metrics = METRICS.model_copy(update={"models": models, "teacher_is_external": True})
     world.files["evaluate"]["metrics.json"] = metrics
-    world.files["write_soft_labels"]["lineage.json"] = StoreLineage(
+    world.files["write_soft_labels"]["label_origin.json"] = LabelOrigin(
         teacher=HOSTILE,
         trained_through=None,
         store_sha256="ab12",

@@ -16,8 +16,12 @@ from recsys_core.artifacts import Artifact, sha256_file
 from recsys_core.data.catalogue.item_index import index_prefix_sha256
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.histories.windows import training_windows
-from recsys_core.data.soft_labels.description import SoftLabelError
-from recsys_core.data.soft_labels.lineage import StoreLineage
+from recsys_core.data.soft_labels.description import (
+    SoftLabelDescription,
+    SoftLabelError,
+    store_sha256,
+)
+from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.data.soft_labels.store import SoftLabels
 from tasks.contracts.split import Split
@@ -36,7 +40,14 @@ def write(
 ) -> Callable[[StageRun, SoftLabelConfig], dict[str, Any]]:
     def run_stage(run: StageRun, config: SoftLabelConfig) -> dict[str, Any]:
         body = write_soft_labels.body
-        return body(run, config, max_length=8, prepared=obvious_world, teacher=trained_teacher)
+        return body(
+            run,
+            config,
+            max_length=8,
+            label_store=None,
+            prepared=obvious_world,
+            teacher=trained_teacher,
+        )
 
     return run_stage
 
@@ -49,8 +60,15 @@ def write_external(obvious_world: Artifact) -> Write:
     """The stage of a night whose teacher is external."""
 
     def run_stage(run: StageRun, config: SoftLabelConfig) -> dict[str, Any]:
-        body = write_soft_labels.body
-        return body(run, config, max_length=8, prepared=obvious_world, teacher=None)
+        assert config.store is not None
+        return write_soft_labels.body(
+            run,
+            config,
+            max_length=8,
+            label_store=store_sha256(config.store),
+            prepared=obvious_world,
+            teacher=None,
+        )
 
     return run_stage
 
@@ -141,14 +159,14 @@ def test_the_student_learns_from_the_labels_of_a_store(
     store = _store(tmp_path / "store", obvious_world, earlier)
     run = make_run("labels")
     summary = write_external(run, SoftLabelConfig(store=store))
-    lineage = StoreLineage.of(Artifact("write_soft_labels", "key", run.out))
-    assert lineage is not None
-    assert lineage.store_sha256 == sha256_file(store / "soft_labels.json")
-    assert (lineage.teacher, lineage.trained_through) == ("made elsewhere", None)
-    assert lineage.labels == lineage.positions == summary["rows"] > 100
-    assert (lineage.users, lineage.n_users) == (59, 60)
-    assert 0.4 < lineage.share < 0.6
-    assert 0 < lineage.stale < 12
+    origin = LabelOrigin.of(Artifact("write_soft_labels", "key", run.out))
+    assert origin is not None
+    assert origin.store_sha256 == sha256_file(store / "soft_labels.json")
+    assert (origin.teacher, origin.trained_through) == ("made elsewhere", None)
+    assert origin.labels == origin.positions == summary["rows"] > 100
+    assert (origin.users, origin.n_users) == (59, 60)
+    assert 0.4 < origin.share < 0.6
+    assert 0 < origin.stale < 12
     assert (summary["layout"], summary["teacher"]) == ("sparse", "made elsewhere")
     labels = SoftLabels(run.out, item_index_sha256="index")
     labels.align(read_training_histories(buckets), buckets)
@@ -179,19 +197,62 @@ def test_labels_of_few_positions_are_warned_of(
     store = _store(tmp_path / "store", obvious_world, Prepared(obvious_world).buckets)
     run = make_run("labels")
     write_external(run, SoftLabelConfig(store=store, warn_below_share=least))
-    lineage = StoreLineage.load(run.out)
-    assert 0.5 < lineage.share < 0.6
-    assert lineage.share == lineage.positions / lineage.n_positions
-    said = f"{store} labels {lineage.positions} of {lineage.n_positions} training positions, "
+    origin = LabelOrigin.load(run.out)
+    assert 0.5 < origin.share < 0.6
+    assert origin.share == origin.positions / origin.n_positions
+    said = f"{store} labels {origin.positions} of {origin.n_positions} training positions, "
     assert (said in caplog.text) is warns
 
 
-def test_without_labels_the_night_says_where_the_histories_are(
-    make_run: Callable[[str], StageRun], write_external: Write, obvious_world: Artifact
+@pytest.mark.parametrize("has_dates", [False, True])
+def test_a_possible_leak_is_warned_of(
+    make_run: Callable[[str], StageRun],
+    obvious_world: Artifact,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    has_dates: bool,
 ) -> None:
-    with pytest.raises(SoftLabelError, match="holds no soft labels") as refused:
-        write_external(make_run("labels"), SoftLabelConfig(store=Path("nowhere")))
-    assert str(obvious_world.file("histories").resolve()) in str(refused.value)
+    """Without dates whatever the store says; with dates if it does not say."""
+    prepared, end = obvious_world, "2026-01-01T00:00:00+00:00"
+    if has_dates:
+        prepared = replace(obvious_world, folder=tmp_path / "prepared")
+        shutil.copytree(obvious_world.folder, prepared.folder)
+        dated = Split.load(prepared).model_copy(update={"trained_through": end})
+        dated.save(prepared.folder)
+
+    def written(name: str, trained_through: str | None) -> str:
+        store = _store(tmp_path / name, prepared, Prepared(prepared).buckets)
+        described = SoftLabelDescription.load(store)
+        described.model_copy(update={"trained_through": trained_through}).save(store)
+        caplog.clear()
+        write_soft_labels.body(
+            make_run(f"labels of {name}"),
+            SoftLabelConfig(store=store),
+            max_length=8,
+            label_store=store_sha256(store),
+            prepared=prepared,
+            teacher=None,
+        )
+        return caplog.text
+
+    assert ("has no dates" in written("known", end)) is not has_dates
+    assert ("has no dates" in written("unknown", None)) is not has_dates
+    assert ("does not say" in caplog.text) is has_dates
+
+
+def test_a_store_that_changes_during_the_night_is_refused(
+    make_run: Callable[[str], StageRun], obvious_world: Artifact, tmp_path: Path
+) -> None:
+    store = _store(tmp_path / "store", obvious_world, Prepared(obvious_world).buckets)
+    with pytest.raises(SoftLabelError, match="has changed since this night began"):
+        write_soft_labels.body(
+            make_run("labels"),
+            SoftLabelConfig(store=store),
+            max_length=8,
+            label_store="of other labels",
+            prepared=obvious_world,
+            teacher=None,
+        )
 
 
 @pytest.mark.parametrize(
@@ -221,6 +282,7 @@ def test_a_store_that_does_not_fit_is_refused(
             make_run("labels"),
             SoftLabelConfig(store=store),
             max_length=8,
+            label_store=store_sha256(store),
             prepared=prepared,
             teacher=trained_teacher,
         )

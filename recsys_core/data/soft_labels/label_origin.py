@@ -1,4 +1,4 @@
-"""`lineage.json`: where the labels of a night come from that were made elsewhere."""
+"""`label_origin.json`: where the labels of a night come from that were made elsewhere."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ from recsys_core.artifacts import Artifact
 from recsys_core.json_file import JsonFile
 
 
-class StoreLineage(JsonFile):
+class LabelOrigin(JsonFile):
     """Where tonight's labels come from, and how much of tonight's data they cover.
 
     Attributes:
@@ -22,7 +22,7 @@ class StoreLineage(JsonFile):
         n_positions: All such positions.
     """
 
-    file_name = "lineage.json"
+    file_name = "label_origin.json"
 
     teacher: str
     trained_through: str | None
@@ -36,7 +36,7 @@ class StoreLineage(JsonFile):
 
     @classmethod
     def of(cls, soft_labels: Artifact) -> Self | None:
-        """The lineage of a night's labels; None if the night's own teacher wrote them."""
+        """The origin of a night's labels; None if the night's own teacher wrote them."""
         has_one = (soft_labels.folder / cls.file_name).exists()
         return cls.load(soft_labels) if has_one else None
 
