@@ -16,17 +16,15 @@ simple procedure".
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from recsys_core.data.histories.cases import FloatArray
 from recsys_core.evaluation.metrics import Values
+from recsys_core.evaluation.popularity import Counts
 from recsys_core.evaluation.statistics import paired_difference
-
-Counts = NDArray[np.integer[Any]]
 
 _PSEUDO_EVENTS = 100
 """Recent events that are added in the proportions of training, so that an item without a recent
@@ -86,8 +84,8 @@ def log_shares(recent_count: Counts, train_count: Counts) -> tuple[Values, Value
     return np.log(recent), np.log(trained)
 
 
-def prior_scores(weights: PriorWeights, recent_count: Counts, train_count: Counts) -> FloatArray:
-    """What is added to the score of each item.
+def prior_bias(weights: PriorWeights, recent_count: Counts, train_count: Counts) -> FloatArray:
+    """The item bias of a prior: what is added to the score of each item.
 
     The popularity of an item without a training event is unknown, not low. It gets the mean over
     recent events of what their items get, so that its score keeps its distance from theirs.
@@ -101,10 +99,10 @@ def prior_scores(weights: PriorWeights, recent_count: Counts, train_count: Count
         `[n_items + 1]` by item_idx; 0 for the padding.
     """
     recent, trained = log_shares(recent_count, train_count)
-    added = weights.gamma * recent - weights.delta * trained
+    bias = weights.gamma * recent - weights.delta * trained
     known = train_count > 0
-    added[~known] = np.average(added[known], weights=np.exp(recent[known]))
-    return np.append(0, added).astype(np.float32)
+    bias[~known] = np.average(bias[known], weights=np.exp(recent[known]))
+    return np.append(0, bias).astype(np.float32)
 
 
 def choose_prior(

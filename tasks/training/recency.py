@@ -7,7 +7,7 @@ from recsys_core.evaluation.recency_prior import (
     PRIOR_WEIGHTS,
     RecencyPrior,
     choose_prior,
-    prior_scores,
+    prior_bias,
 )
 from recsys_core.models.recommender import Recommender
 from recsys_core.training.validation import Validator
@@ -38,12 +38,12 @@ def fit_recency_prior(
     recent, trained = (data.items[name].to_numpy() for name in ("recent_count", "train_count"))
     if np.array_equal(recent, trained):
         return None
-    added = {weights: prior_scores(weights, recent, trained) for weights in PRIOR_WEIGHTS}
-    without, *with_prior = validator.with_added(validator.ranker(model), [None, *added.values()])
-    chosen = choose_prior(without, dict(zip(added, with_prior, strict=True)))
+    biases = {weights: prior_bias(weights, recent, trained) for weights in PRIOR_WEIGHTS}
+    without, *with_prior = validator.with_biases(validator.ranker(model), [None, *biases.values()])
+    chosen = choose_prior(without, dict(zip(biases, with_prior, strict=True)))
     if chosen is None:
         return None
     weights, prior = chosen
-    model.item_bias = torch.from_numpy(added[weights]).to(model.device)
+    model.item_bias = torch.from_numpy(biases[weights]).to(model.device)
     run.logger.info("%s", prior)
     return prior
