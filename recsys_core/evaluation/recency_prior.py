@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from recsys_core.data.histories.cases import FloatArray
 from recsys_core.evaluation.metrics import Values
 from recsys_core.evaluation.popularity import Counts
-from recsys_core.evaluation.statistics import paired_difference
+from recsys_core.evaluation.statistics import CONFIDENCE, paired_difference
 
 _PSEUDO_EVENTS = 100
 """Recent events that are added in the proportions of training, so that an item without a recent
@@ -115,11 +115,13 @@ def choose_prior(
         with_prior: The same users' NDCG@10 with each prior; the first of equals is chosen.
 
     Returns:
-        The weights and their record, or None where the lower 95 % bound of the paired difference
-        from no prior is not above 0.
+        The weights and their record, or None where the lower bound of the paired difference from no
+        prior is not above 0. Because the best of several is tested, its confidence is that of
+        `CONFIDENCE` for all of them together.
     """
     best = max(with_prior, key=lambda weights: float(with_prior[weights].mean()))
-    if not paired_difference(with_prior[best], without).low > 0:
+    confidence = 1 - (1 - CONFIDENCE) / len(with_prior)
+    if not paired_difference(with_prior[best], without, confidence=confidence).low > 0:
         return None
     return best, RecencyPrior(
         gamma=best.gamma,

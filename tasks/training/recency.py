@@ -9,20 +9,21 @@ from recsys_core.evaluation.recency_prior import (
     choose_prior,
     prior_bias,
 )
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.training.validation import Validator
 from tasks.engine.stage import StageRun
 from tasks.training.prepared import Prepared
 
 
 def fit_recency_prior(
-    run: StageRun, model: Recommender, data: Prepared, validator: Validator
+    run: StageRun, model: AnyRecommender, data: Prepared, validator: Validator
 ) -> RecencyPrior | None:
     """Set the network's `item_bias`, from training counts, if that ranks validation events better.
 
-    The prior is fitted after training, for each night and each network anew: teacher, student,
-    control and compressed student. Losses and soft labels don't see it. The student learns its
-    teacher's taste; what is popular this week is read from counts, which need no teacher.
+    The prior is fitted after training, for each night and each network anew: teacher (an ensemble
+    as a whole), student, control and compressed student. Losses and soft labels don't see it. The
+    student learns its teacher's taste; what is popular this week is read from counts, which need no
+    teacher.
 
     Args:
         run: Its log says what is added.

@@ -88,11 +88,12 @@ def test_nothing_is_chosen_that_chance_can_explain() -> None:
     assert choose_prior(without, {FIRST: without, SECOND: without - 0.1}) is None
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_chosen_prior_is_never_worse_on_its_cases(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    without = random.random(40)
-    with_prior = {weights: without + random.normal(0, 0.2, 40) for weights in PRIOR_WEIGHTS}
-    chosen = choose_prior(without, with_prior)
-    if chosen is not None:
-        assert with_prior[chosen[0]].mean() > without.mean()
+def test_of_nine_priors_that_gain_nothing_one_is_seldom_chosen() -> None:
+    """At 95 % for the best alone, noise would be chosen in about a third of the cases."""
+    random = np.random.default_rng(0)
+    without = np.full(60, 0.25)
+    chosen = [
+        choose_prior(without, {one: without + random.normal(0, 0.2, 60) for one in PRIOR_WEIGHTS})
+        for _ in range(200)
+    ]
+    assert sum(prior is not None for prior in chosen) <= 0.15 * len(chosen)
