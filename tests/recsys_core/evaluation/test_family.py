@@ -8,8 +8,8 @@ LUCK = np.random.default_rng(0).random(2000)
 """NDCG@10 of users; the mean is about .5."""
 
 
-def choose(max_loss: float, max_bytes: float | None = None, **students: Student) -> str:
-    return smallest(students, judge(students, max_loss=max_loss, max_bytes=max_bytes))
+def choose(max_loss: float, **students: Student) -> str:
+    return smallest(students, judge(students, max_loss=max_loss))
 
 
 def test_the_smallest_ships_that_is_close_to_the_best() -> None:
@@ -53,8 +53,8 @@ def test_a_student_above_the_allowed_size_is_no_competitor() -> None:
     assert judged["large"].low > 0, "it is better than the best that may ship"
     assert judged["small"] == (0.0, True, True)
     assert not judged["smaller"].is_good_enough
-    assert choose(0.02, 200, **students) == "small"
-    assert choose(0.02, 300, **students) == "large"
+    assert smallest(students, judged) == "small"
+    assert smallest(students, judge(students, max_loss=0.02, max_bytes=300)) == "large"
 
 
 def test_where_no_student_is_small_enough_the_smallest_ships() -> None:
