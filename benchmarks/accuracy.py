@@ -110,7 +110,7 @@ def rankers(data: "Prepared", teacher: "Artifact", *, alone: bool) -> dict[str, 
 
 
 def ensemble_ranker(teachers: Sequence["Artifact"]) -> "Ranker":
-    """One ensemble of the teachers' first networks."""
+    """One ensemble of the teachers' first networks, without a recency prior."""
     from recsys_core.models.checkpoint import load_model
     from recsys_core.models.ensemble import Ensemble
     from recsys_core.models.ranker import model_ranker

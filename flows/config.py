@@ -179,33 +179,45 @@ class NightlyConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _student_that_can_be_quantized(self) -> Self:
-        teacher_width = sum(member.model.embedding_dim for member in self.teacher.members())
-        begins_with_teacher = (
-            self.distillation.initialise == "teacher" and not self.teacher.is_external
-        )
-        for name, member in self.student.members().items():
-            table = "student.model" if name == MAIN else f"student.sizes.{name}"
-            width = member.model.embedding_dim
-            if width % MIN_BLOCK:
+    def _students_that_can_be_quantized(self) -> Self:
+        for table, model in self._student_models():
+            if model.embedding_dim % MIN_BLOCK:
                 msg = (
-                    f"{table}.embedding_dim is {width}; it must be a multiple of "
+                    f"{table}.embedding_dim is {model.embedding_dim}; it must be a multiple of "
                     f"{MIN_BLOCK}, the block that the int8 item table is made of"
                 )
                 raise ValueError(msg)
-            if width > teacher_width and begins_with_teacher:
+        return self
+
+    @model_validator(mode="after")
+    def _students_that_the_teacher_can_initialise(self) -> Self:
+        if self.distillation.initialise != "teacher" or self.teacher.is_external:
+            return self
+        teacher_width = sum(member.model.embedding_dim for member in self.teacher.members())
+        for table, model in self._student_models():
+            if model.embedding_dim > teacher_width:
                 msg = (
-                    f"{table}.embedding_dim is {width}, wider than the teacher's "
+                    f"{table}.embedding_dim is {model.embedding_dim}, wider than the teacher's "
                     f"{teacher_width}; make it smaller, or set "
                     "distillation.initialise to 'random'"
                 )
                 raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _students_that_can_be_built(self) -> Self:
+        for table, model in self._student_models():
             try:
-                check_network(member.model)
+                check_network(model)
             except ValueError as error:
                 msg = f"{table}: {error}"
                 raise ValueError(msg) from error
         return self
+
+    def _student_models(self) -> Iterator[tuple[str, ModelConfig]]:
+        """Each student's network, and the table that sets it."""
+        for name, member in self.student.members().items():
+            yield "student.model" if name == MAIN else f"student.sizes.{name}", member.model
 
     @model_validator(mode="after")
     def _student_whose_windows_the_teacher_reads(self) -> Self:
@@ -255,6 +267,21 @@ class NightlyConfig(Settings):
     def events(self) -> SourceConfig:
         """The source that is read: the configured one or the synthetic world's files."""
         return self.source or self.synthetic.source()
+
+    @property
+    def max_shipped_bytes(self) -> float | None:
+        """The size that the gate allows what ships, in bytes; None: any."""
+        rules = [
+            rule
+            for rule in self.gate.rules
+            if rule.model == "compressed" and rule.metric == "size_bytes"
+        ]
+        return min((rule.at_most for rule in rules if rule.at_most is not None), default=None)
+
+    @property
+    def recovery_epochs(self) -> int:
+        """Epochs of the student's recovery after pruning; 0: nothing is pruned."""
+        return self.compression.recovery_epochs(self.student.model.ffn_dim)
 
 
 def load_config(path: Path, *, data: Path | None = None) -> NightlyConfig:

@@ -7,7 +7,7 @@ chart in docs/architecture.md and the tests of kills read it too.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -53,6 +53,7 @@ class Step:
         stage: The stage.
         adjust: The configuration of the stages that follow, from that of the stage and its output.
         unless: Nights that leave the stage out: later stages get None as its output.
+        undecided: The earlier stage whose `adjust` has yet to decide the settings, or None.
         settings: Parameter of the stage → dotted name in `NightlyConfig`.
     """
 
@@ -62,11 +63,13 @@ class Step:
         adjust: Adjust | None = None,
         *,
         unless: Condition | None = None,
+        undecided: Callable[[NightlyConfig], Stage | None] | None = None,
         **settings: str,
     ) -> None:
         self.stage = stage
         self.adjust = adjust
         self.unless = unless
+        self.undecided = undecided
         self.settings: Mapping[str, str] = settings
 
 
@@ -139,6 +142,10 @@ class Pipeline:
             inputs = {name: known[name] for name in stage.parameters if name not in settings}
             arguments = settings | inputs
             decisions[stage] = stage.decide(night, arguments)
+            earlier = None if step.undecided is None else step.undecided(config)
+            if earlier is not None and decisions[stage].runs:
+                reason = f"its settings depend on {earlier.name}"
+                decisions[stage] = replace(decisions[stage], reason=reason)
             if carry_out:
                 stage.carry_out(decisions[stage], night, arguments)
             artifact = decisions[stage].artifact
@@ -186,8 +193,13 @@ def _with_recipe(config: NightlyConfig, recipe: Artifact) -> NightlyConfig:
 
 def _with_shipped_size(config: NightlyConfig, compressed: Artifact) -> NightlyConfig:
     """The control is as large as the student that ships."""
-    shipped = config.student.alone(Family.load(compressed).ships)
+    shipped = config.student.alone(Family.load(compressed).shipped)
     return config.model_copy(update={"student": shipped})
+
+
+def _which_student_ships(config: NightlyConfig) -> Stage | None:
+    """Until students are compressed, the control's size is open."""
+    return compress if config.student.sizes else None
 
 
 PIPELINE = Pipeline(
@@ -200,8 +212,20 @@ PIPELINE = Pipeline(
     Step(check_teacher, unless=_has_external_teacher, config="teacher_check", registry="registry"),
     Step(write_soft_labels, config="soft_labels", max_length="student.model.max_length"),
     Step(distill, config="distillation", student="student"),
-    Step(compress, _with_shipped_size, config="compression", distillation="distillation"),
-    Step(control, config="student", recovery_epochs="compression.recovery.epochs"),
+    Step(
+        compress,
+        _with_shipped_size,
+        config="compression",
+        distillation="distillation",
+        recency_prior="student.recency_prior",
+        max_bytes="max_shipped_bytes",
+    ),
+    Step(
+        control,
+        undecided=_which_student_ships,
+        config="student",
+        recovery_epochs="recovery_epochs",
+    ),
     Step(evaluate, config="evaluation", registry="registry"),
     Step(register, config="registry"),
     Step(gate, config="gate"),

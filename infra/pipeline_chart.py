@@ -13,6 +13,11 @@ from flows.pipeline import FACTS, PIPELINE, Pipeline, Step
 DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
 BEGIN = "<!-- written by `python -m infra.pipeline_chart` -->"
 END = "<!-- end of what it writes -->"
+_PROPERTIES = {
+    "events": "source",
+    "max_shipped_bytes": "gate.rules",
+    "recovery_epochs": "compression",
+}
 
 
 def section(pipeline: Pipeline = PIPELINE) -> str:
@@ -41,10 +46,14 @@ def _arrows(pipeline: Pipeline) -> Iterator[str]:
 def _row(pipeline: Pipeline, step: Step) -> str:
     inputs = ", ".join(stage.name for stage in pipeline.inputs(step.stage))
     facts = ", ".join(name for name in step.stage.parameters if name in FACTS)
-    # `events` is the configured source, or the synthetic world's.
-    paths = [path.replace("events", "source", 1) for path in step.settings.values()]
-    settings = ", ".join(f"`{path}`" for path in paths)
+    settings = ", ".join(f"`{_setting(path)}`" for path in step.settings.values())
     return f"| {step.stage.name} | {inputs or '–'} | {facts or '–'} | {settings or '–'} |"
+
+
+def _setting(path: str) -> str:
+    """The setting that a name stands for, where it is a property of the configuration."""
+    first, *rest = path.split(".")
+    return ".".join([_PROPERTIES.get(first, first), *rest])
 
 
 def main() -> None:

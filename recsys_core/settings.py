@@ -18,23 +18,23 @@ def silent(fraction: float, message: str) -> None:
     """A progress callback that does nothing."""
 
 
-def part(progress: Progress, number: int, n_parts: int, name: str = "") -> Progress:
+def part(progress: Progress, number: int, n_parts: int, label: str = "") -> Progress:
     """The progress of one of several equal parts, as a share of the whole.
 
     Args:
         progress: Receives the progress of the whole.
         number: Index of the part, from 0.
         n_parts: Number of parts.
-        name: What a part is called. If given, and there are several parts, messages begin with it.
+        label: If given, and there are several parts, messages begin with it.
 
     Example:
-        >>> second = part(lambda fraction, message: print(fraction, message), 1, 4, "network")
+        >>> second = part(lambda fraction, message: print(fraction, message), 1, 4, "file 2 of 4")
         >>> second(0.5, "loss 3.2")
-        0.375 network 2 of 4, loss 3.2
+        0.375 file 2 of 4, loss 3.2
     """
 
     def report(fraction: float, message: str) -> None:
-        prefix = f"{name} {number + 1} of {n_parts}, " if name and n_parts > 1 else ""
+        prefix = f"{label}, " if label and n_parts > 1 else ""
         progress((number + fraction) / n_parts, f"{prefix}{message}")
 
     return report

@@ -213,7 +213,12 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trained_through": "2026-03-08T00:00:00+00:00",
         "item_index_sha256": "index",
         "exclude_seen": True,
-        "metadata": {"precision": "int8"},
+        "metadata": {
+            "size": "main",
+            "network": shape.model_dump(),
+            "precision": "int8",
+            "recency_prior": None,
+        },
     }
     write_json(folder / "config.json", config)
     return folder

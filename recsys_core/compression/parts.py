@@ -15,9 +15,14 @@ from recsys_core.serving.folder import served_files
 _READ_BY = {
     "item table": {("GatherBlockQuantized", 0), ("MatMulNBits", 1), ("Gather", 0), ("Gemm", 1)},
     "scales": {("Cast", 0), ("DequantizeLinear", 1)},
-    "linear layers": {("MatMul", 1)},
+    "linear layers": {("MatMul", 1), ("GRU", 1), ("GRU", 2)},
     "positions": {("Slice", 0)},
-    "norms and biases": {("LayerNormalization", 1), ("LayerNormalization", 2), ("Add", 1)},
+    "norms and biases": {
+        ("LayerNormalization", 1),
+        ("LayerNormalization", 2),
+        ("Add", 1),
+        ("GRU", 3),
+    },
 }
 """Operators and their inputs that tell what a constant is, in int8 and in fp32 graphs."""
 

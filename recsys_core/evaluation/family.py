@@ -7,7 +7,7 @@ from recsys_core.evaluation.metrics import Values
 from recsys_core.evaluation.statistics import paired_difference
 
 
-class Candidate(NamedTuple):
+class Student(NamedTuple):
     """A student that could ship: its bytes on disk, and NDCG@10 of each user."""
 
     size_bytes: int
@@ -15,33 +15,49 @@ class Candidate(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """How far a student is from the best one: the difference's lower bound, and the verdict."""
+    """The verdict on a student.
+
+    Attributes:
+        low: Lower bound of its difference from the best student that may ship.
+        fits: Whether it is small enough to ship.
+        is_good_enough: Whether it may ship and ranks nearly as well as the best.
+    """
 
     low: float
+    fits: bool
     is_good_enough: bool
 
 
-def judge(candidates: Mapping[str, Candidate], *, max_loss: float) -> dict[str, Judged]:
-    """Compare each student with the best one, over the same users.
+def judge(
+    students: Mapping[str, Student], *, max_loss: float, max_bytes: float | None = None
+) -> dict[str, Judged]:
+    """Compare each student with the best one that may ship, over the same users.
 
     A student is good enough if the lower bound of its difference, one-sided at 95 %, is at most the
     allowed share of the best one's NDCG@10 below zero. In doubt a larger one ships.
 
     Args:
-        candidates: The students by name.
+        students: The students by name.
         max_loss: Share of the best one's NDCG@10 that a student may lose.
+        max_bytes: Larger students can't ship, so none is compared with them. If all are larger, the
+            smallest has no competitor. None: no bound.
     """
-    best = max(candidates.values(), key=lambda candidate: float(candidate.ndcg_at_10.mean()))
-    allowed = -max_loss * float(best.ndcg_at_10.mean())
+    fitting = [
+        name for name in students if max_bytes is None or students[name].size_bytes <= max_bytes
+    ]
+    competing = fitting or [min(students, key=lambda name: students[name].size_bytes)]
+    best = max(competing, key=lambda name: float(students[name].ndcg_at_10.mean()))
+    reference = students[best].ndcg_at_10
+    allowed = -max_loss * float(reference.mean())
     judged: dict[str, Judged] = {}
-    for name, candidate in candidates.items():
-        is_best = candidate is best
-        low = 0.0 if is_best else paired_difference(candidate.ndcg_at_10, best.ndcg_at_10).low
-        judged[name] = Judged(low, is_best or low >= allowed)
+    for name, student in students.items():
+        low = 0.0 if name == best else paired_difference(student.ndcg_at_10, reference).low
+        is_good_enough = name in competing and (name == best or low >= allowed)
+        judged[name] = Judged(low, name in fitting, is_good_enough)
     return judged
 
 
-def smallest(candidates: Mapping[str, Candidate], judged: Mapping[str, Judged]) -> str:
+def smallest(students: Mapping[str, Student], judged: Mapping[str, Judged]) -> str:
     """Name of the smallest student that is good enough; of equal ones, the first."""
-    good = [name for name in candidates if judged[name].is_good_enough]
-    return min(good, key=lambda name: candidates[name].size_bytes)
+    good = [name for name in students if judged[name].is_good_enough]
+    return min(good, key=lambda name: students[name].size_bytes)

@@ -50,6 +50,15 @@ def cold_start_scores(items: pl.DataFrame) -> FloatArray:
     return items.select(place.cast(pl.Float32).alias("place"))["place"].to_numpy()
 
 
+def cold_start_by_item(items: pl.DataFrame) -> FloatArray:
+    """`[n_items + 1]`: `cold_start_scores` of the whole catalogue, 0 for the padding.
+
+    Args:
+        items: The catalogue in the order of item_idx.
+    """
+    return np.append(np.float32(0), cold_start_scores(items))
+
+
 def popularity_scores(count: Counts, then_count: Counts | None) -> FloatArray:
     """`[n_items + 1]`: dense ranks from 0, which float32 holds exactly however large the counts."""
     columns = [count] if then_count is None else [count, then_count]

@@ -37,28 +37,28 @@ def rank_targets(
     Raises:
         ValueError: The ranker's answer has another shape than `[batch, n_items + 1]`.
     """
-    return rank_with_added(
+    return rank_with_biases(
         ranker,
         cases,
         candidates,
-        added=(None,),
+        biases=(None,),
         exclude_seen=exclude_seen,
         batch_size=batch_size,
         progress=progress,
     )[0]
 
 
-def rank_with_added(
+def rank_with_biases(
     ranker: Ranker,
     cases: Cases,
     candidates: BoolArray,
     *,
-    added: Sequence[FloatArray | None],
+    biases: Sequence[FloatArray | None],
     exclude_seen: bool,
     batch_size: int = 256,
     progress: Progress = silent,
 ) -> NDArray[np.int64]:
-    """Ranks as in `rank_targets`, with each of several arrays added to the model's scores.
+    """Ranks as in `rank_targets`, with each of several item biases added to the scores.
 
     The model scores each case once. Nothing is added after an empty history.
 
@@ -66,18 +66,18 @@ def rank_with_added(
         ranker: The model.
         cases: The cases.
         candidates: `[n_items + 1]` by item_idx.
-        added: What is added to each item's score, `[n_items + 1]`; None for nothing.
+        biases: What is added to each item's score, `[n_items + 1]`; None for nothing.
         exclude_seen: Leave the items of a case's history out of its ranking.
         batch_size: Cases scored at once.
         progress: Called after each batch.
 
     Returns:
-        `[len(added), len(cases)]`.
+        `[len(biases), len(cases)]`.
 
     Raises:
         ValueError: The ranker's answer has another shape than `[batch, n_items + 1]`.
     """
-    ranks = np.empty((len(added), len(cases)), np.int64)
+    ranks = np.empty((len(biases), len(cases)), np.int64)
     for begin in range(0, len(cases), batch_size):
         end = min(begin + batch_size, len(cases))
         histories = cases.histories[begin:end]
@@ -90,10 +90,10 @@ def rank_with_added(
             raise ValueError(msg)
         seen: Sequence[IntArray] = histories if exclude_seen else []
         empty = [len(history) == 0 for history in histories]
-        for row, term in zip(ranks, added, strict=True):
+        for row, bias in zip(ranks, biases, strict=True):
             changed = scores
-            if term is not None:
-                changed = scores + term
+            if bias is not None:
+                changed = scores + bias
                 changed[empty] = scores[empty]
             row[begin:end] = _rank_batch(changed, cases.targets[begin:end], candidates, seen)
         progress(end / len(cases), f"{end:,} of {len(cases):,} cases ranked")

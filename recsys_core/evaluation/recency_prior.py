@@ -16,17 +16,15 @@ simple procedure".
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from recsys_core.data.histories.cases import FloatArray
 from recsys_core.evaluation.metrics import Values
-from recsys_core.evaluation.statistics import paired_difference
-
-Counts = NDArray[np.integer[Any]]
+from recsys_core.evaluation.popularity import Counts
+from recsys_core.evaluation.statistics import CONFIDENCE, paired_difference
 
 _PSEUDO_EVENTS = 100
 """Recent events that are added in the proportions of training, so that an item without a recent
@@ -86,8 +84,8 @@ def log_shares(recent_count: Counts, train_count: Counts) -> tuple[Values, Value
     return np.log(recent), np.log(trained)
 
 
-def prior_scores(weights: PriorWeights, recent_count: Counts, train_count: Counts) -> FloatArray:
-    """What is added to the score of each item.
+def prior_bias(weights: PriorWeights, recent_count: Counts, train_count: Counts) -> FloatArray:
+    """The item bias of a prior: what is added to the score of each item.
 
     The popularity of an item without a training event is unknown, not low. It gets the mean over
     recent events of what their items get, so that its score keeps its distance from theirs.
@@ -101,10 +99,10 @@ def prior_scores(weights: PriorWeights, recent_count: Counts, train_count: Count
         `[n_items + 1]` by item_idx; 0 for the padding.
     """
     recent, trained = log_shares(recent_count, train_count)
-    added = weights.gamma * recent - weights.delta * trained
+    bias = weights.gamma * recent - weights.delta * trained
     known = train_count > 0
-    added[~known] = np.average(added[known], weights=np.exp(recent[known]))
-    return np.append(0, added).astype(np.float32)
+    bias[~known] = np.average(bias[known], weights=np.exp(recent[known]))
+    return np.append(0, bias).astype(np.float32)
 
 
 def choose_prior(
@@ -117,11 +115,13 @@ def choose_prior(
         with_prior: The same users' NDCG@10 with each prior; the first of equals is chosen.
 
     Returns:
-        The weights and their record, or None where the lower 95 % bound of the paired difference
-        from no prior is not above 0.
+        The weights and their record, or None where the lower bound of the paired difference from no
+        prior is not above 0. Because the best of several is tested, its confidence is that of
+        `CONFIDENCE` for all of them together.
     """
     best = max(with_prior, key=lambda weights: float(with_prior[weights].mean()))
-    if not paired_difference(with_prior[best], without).low > 0:
+    confidence = 1 - (1 - CONFIDENCE) / len(with_prior)
+    if not paired_difference(with_prior[best], without, confidence=confidence).low > 0:
         return None
     return best, RecencyPrior(
         gamma=best.gamma,

@@ -18,7 +18,7 @@ MODELS: tuple[str, ...] = get_args(Literal[NightModel, _Other])
 """All evaluated models, in the order in which tables and plots show them."""
 
 
-def other_size(name: str) -> str:
+def other_student(name: str) -> str:
     """What a compressed student that doesn't ship is called among the evaluated models."""
     return f"size_{name}"
 
@@ -88,7 +88,7 @@ class EvaluationMetrics(JsonFile):
         dropped: Number of events that were not ranked, by reason.
         champion: The champion, or the reason why it is not among the models.
         teacher_is_external: Whether the teacher was made elsewhere: it is not among the models.
-        models: Results by model; of students that don't ship, under their `other_size`.
+        models: Results by model; of students that don't ship, under their `other_student`.
     """
 
     file_name = "metrics.json"

@@ -4,7 +4,7 @@
 
 States and item vectors concatenate: the dot product of two concatenations is the sum of the dot
 products, so code that works with states and item vectors (soft labels, ranking) needs no change.
-What is added to scores is the mean too.
+An ensemble has an item bias of its own; those of its members don't count.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 
 from recsys_core.models.checkpoint import load_model
@@ -30,8 +31,12 @@ class Ensemble(nn.Module):
         ValueError: The members know different numbers of items.
     """
 
+    item_bias: Float[Tensor, " items_and_padding"] | None
+    """See `Recommender.item_bias`."""
+
     def __init__(self, members: Sequence[Recommender]) -> None:
         super().__init__()
+        self.register_buffer("item_bias", None, persistent=False)
         if len({member.n_items for member in members}) != 1:
             msg = f"Members must know the same items, found {[m.n_items for m in members]}."
             raise ValueError(msg)
@@ -49,12 +54,6 @@ class Ensemble(nn.Module):
     def reads_context(self) -> bool:
         """Whether a member reads the kinds and times of events."""
         return any(member.reads_context for member in self.recommenders)
-
-    @property
-    def item_bias(self) -> Float[Tensor, " items_and_padding"] | None:
-        """The mean of what the members add to the scores of items; None if none adds anything."""
-        added = [member.item_bias for member in self.recommenders if member.item_bias is not None]
-        return torch.stack(added).sum(dim=0) / len(self.members) if added else None
 
     @property
     def recommenders(self) -> list[Recommender]:
@@ -80,6 +79,8 @@ class Ensemble(nn.Module):
         return torch.cat(states, dim=-1) / len(states)
 
 
+_BIAS_FILE = "ensemble.safetensors"
+
 AnyRecommender = Recommender | Ensemble
 
 
@@ -103,4 +104,15 @@ def load_recommender(folder: Path) -> AnyRecommender:
         FileNotFoundError: The folder holds no model.
     """
     members = [load_model(path) for path in member_folders(folder)]
-    return members[0] if len(members) == 1 else Ensemble(members).eval()
+    if len(members) == 1:
+        return members[0]
+    ensemble = Ensemble(members)
+    if (folder / _BIAS_FILE).exists():
+        ensemble.item_bias = load_file(folder / _BIAS_FILE)["item_bias"]
+    return ensemble.eval()
+
+
+def save_ensemble_bias(folder: Path, ensemble: Ensemble) -> None:
+    """Write `ensemble.safetensors` beside the members: the item bias, if there is one."""
+    if ensemble.item_bias is not None:
+        save_file({"item_bias": ensemble.item_bias.cpu()}, folder / _BIAS_FILE)

@@ -38,16 +38,21 @@ def pad_histories(
 
 
 def model_ranker(
-    model: AnyRecommender, cold_start_scores: NDArray[np.float32] | None = None
+    model: AnyRecommender,
+    cold_start_scores: NDArray[np.float32] | None = None,
+    *,
+    with_bias: bool = True,
 ) -> Ranker:
     """A ranker by the model's scores; an empty history gets the cold-start scores.
 
     Args:
         model: In evaluation mode.
         cold_start_scores: `[n_items + 1]` by item_idx; None: zeros.
+        with_bias: Whether the model's item bias, its recency prior, is added.
     """
     with torch.inference_mode():
         item_vectors = model.item_vectors()
+    bias = model.item_bias if with_bias else None
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         scores = np.empty((len(histories), len(item_vectors)), np.float32)
@@ -57,7 +62,7 @@ def model_ranker(
             size = CPU_POSITIONS // max(1, min(longest, model.max_length))
         for begin in range(0, len(histories), size):
             part = histories[begin : begin + size]
-            scores[begin : begin + size] = _score(part, model, item_vectors)
+            scores[begin : begin + size] = _score(part, model, item_vectors, bias)
         empty = [len(history) == 0 for history in histories]
         scores[empty] = 0 if cold_start_scores is None else cold_start_scores
         return scores
@@ -67,7 +72,10 @@ def model_ranker(
 
 @torch.inference_mode()
 def _score(
-    histories: Sequence[NDArray[np.int32]], model: AnyRecommender, item_vectors: torch.Tensor
+    histories: Sequence[NDArray[np.int32]],
+    model: AnyRecommender,
+    item_vectors: torch.Tensor,
+    bias: torch.Tensor | None,
 ) -> NDArray[np.float32]:
     padded, lengths = pad_histories(histories, model.max_length)
     context = _context(histories, model) if model.reads_context else None
@@ -75,8 +83,8 @@ def _score(
     last = torch.from_numpy(np.maximum(lengths - 1, 0)).to(model.device)
     states = states[torch.arange(len(padded), device=model.device), last]
     scores = states.float() @ item_vectors.T
-    if model.item_bias is not None:
-        scores = scores + model.item_bias
+    if bias is not None:
+        scores = scores + bias
     return scores.cpu().numpy()
 
 

@@ -14,8 +14,8 @@ from recsys_core.data.histories.cases import (
     read_cases,
 )
 from recsys_core.evaluation.metrics import Values, mean_per_user, ndcg_at_k
-from recsys_core.evaluation.popularity import cold_start_scores
-from recsys_core.evaluation.ranking import rank_with_added
+from recsys_core.evaluation.popularity import cold_start_by_item
+from recsys_core.evaluation.ranking import rank_with_biases
 from recsys_core.models.ensemble import AnyRecommender
 from recsys_core.models.ranker import model_ranker
 
@@ -48,7 +48,7 @@ class Validator:
         max_cases: int,
     ) -> None:
         self._candidates = candidate_mask(items, "validation")
-        self._cold_start = np.append(np.float32(0), cold_start_scores(items))
+        self._cold_start = cold_start_by_item(items)
         self._exclude_seen = exclude_seen
         self._buckets: list[Cases] = []
         n_cases = 0
@@ -82,23 +82,21 @@ class Validator:
 
     def by_case(self, ranker: Ranker) -> Values:
         """NDCG@10 of each case."""
-        return self._with_added(ranker, (None,))[0]
+        return self._by_case(ranker, (None,))[0]
 
-    def with_added(self, ranker: Ranker, added: Sequence[FloatArray | None]) -> list[Values]:
-        """NDCG@10 of each user with each of these arrays added to the scores.
+    def with_biases(self, ranker: Ranker, biases: Sequence[FloatArray | None]) -> list[Values]:
+        """NDCG@10 of each user with each of these item biases added to the scores.
 
         Args:
             ranker: Scores each case once.
-            added: `[n_items + 1]` by item_idx; None for nothing.
+            biases: `[n_items + 1]` by item_idx; None for nothing.
         """
-        return [
-            mean_per_user(by_case, self.user_ids) for by_case in self._with_added(ranker, added)
-        ]
+        return [mean_per_user(by_case, self.user_ids) for by_case in self._by_case(ranker, biases)]
 
-    def _with_added(self, ranker: Ranker, added: Sequence[FloatArray | None]) -> list[Values]:
+    def _by_case(self, ranker: Ranker, biases: Sequence[FloatArray | None]) -> list[Values]:
         ranks = [
-            rank_with_added(
-                ranker, cases, self._candidates, added=added, exclude_seen=self._exclude_seen
+            rank_with_biases(
+                ranker, cases, self._candidates, biases=biases, exclude_seen=self._exclude_seen
             )
             for cases in self._buckets
         ]

@@ -20,8 +20,9 @@ class FamilyMember(BaseModel):
         name: Its name in `student.sizes`, or "main".
         size_bytes: Bytes of all that serving needs.
         ndcg_at_10: Of what is served, on validation events.
-        low: Lower bound of its difference from the best student; 0 for the best.
-        is_good_enough: Whether it meets the rule.
+        low: Lower bound of its difference from the best student that may ship; 0 for the best.
+        fits: Whether the gate allows its size.
+        is_good_enough: Whether it may ship and ranks nearly as well as the best.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class FamilyMember(BaseModel):
     size_bytes: int
     ndcg_at_10: float
     low: float
+    fits: bool
     is_good_enough: bool
 
 
@@ -38,23 +40,23 @@ class Family(JsonFile):
 
     Attributes:
         members: The students.
-        ships: Name of the smallest that is good enough. Its served files lie in the output's
+        shipped: Name of the smallest that is good enough. Its served files lie in the output's
             folder, those of the others in `sizes/NAME`.
     """
 
     file_name = "family.json"
 
     members: tuple[FamilyMember, ...]
-    ships: str
+    shipped: str
 
     @property
     def others(self) -> list[str]:
         """The students that don't ship."""
-        return [member.name for member in self.members if member.name != self.ships]
+        return [member.name for member in self.members if member.name != self.shipped]
 
     def served_folder(self, output: Path, name: str) -> Path:
         """Where the served files of a student lie."""
-        return output if name == self.ships else output / _SIZES / name
+        return output if name == self.shipped else output / _SIZES / name
 
 
 def size_folder(folder: Path, name: str) -> Path:

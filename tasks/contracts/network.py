@@ -1,5 +1,6 @@
 """Files of a trained network: its learning curve and its summary."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
@@ -78,3 +79,17 @@ class NetworkSummary(JsonFile):
     best_epoch: int
     validation_ndcg_at_10: float
     recency_prior: RecencyPrior | None
+
+
+def network_in_words(network: Mapping[str, Any]) -> str:
+    """The sizes that tell networks apart.
+
+    >>> network = {"encoder": "gru", "n_layers": 1, "n_repeats": 2, "embedding_dim": 64}
+    >>> network_in_words(network | {"ffn_dim": 96})
+    'gru, 1 × 2 layers, width 64, 96 channels'
+    """
+    repeats = f" × {network['n_repeats']}" if network["n_repeats"] > 1 else ""
+    return (
+        f"{network['encoder']}, {network['n_layers']}{repeats} layers, "
+        f"width {network['embedding_dim']}, {network['ffn_dim']} channels"
+    )

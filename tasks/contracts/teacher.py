@@ -69,8 +69,8 @@ class TeacherCheck(JsonFile):
 
     Attributes:
         teacher: Its key.
-        ndcg_at_10: NDCG@10 on validation events of "teacher", "popularity", "item_knn" and
-            "last teacher".
+        ndcg_at_10: NDCG@10 on validation events of "teacher", "teacher without prior",
+            "popularity", "item_knn" and "last teacher", which has no prior either.
         cold_user_events: A user is cold after at most this many events.
         slices: The teacher on slices of these events.
         objections: What speaks against the teacher; empty if it passed.

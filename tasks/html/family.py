@@ -1,12 +1,12 @@
 """The report's table of a night's students."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from recsys_core.artifacts import Artifact, read_json
-from recsys_core.evaluation.results import EvaluationMetrics, Figures, other_size
+from recsys_core.evaluation.results import EvaluationMetrics, Figures, other_student
 from recsys_core.units import format_bytes
 from tasks.contracts.family import Family
+from tasks.contracts.network import network_in_words
 
 
 def family_rows(
@@ -24,31 +24,17 @@ def family_rows(
         return []
     rows: list[dict[str, Any]] = []
     for member in family.members:
-        ships = member.name == family.ships
-        model = "compressed" if ships else other_size(member.name)
+        ships = member.name == family.shipped
+        model = "compressed" if ships else other_student(member.name)
         served = read_json(family.served_folder(compressed.folder, member.name) / "config.json")
         rows.append(
             {
                 **member.model_dump(),
                 "ships": ships,
-                "network": _in_words(served["metadata"]["network"]),
+                "network": network_in_words(served["metadata"]["network"]),
                 "size": format_bytes(member.size_bytes),
                 "evaluated": metrics.models[model].slices["all"].ndcg_at_10,
                 "latency_ms": figures[model]["latency_ms_p50"],
             }
         )
     return rows
-
-
-def _in_words(network: Mapping[str, Any]) -> str:
-    """The sizes that tell students apart.
-
-    >>> network = {"encoder": "gru", "n_layers": 1, "n_repeats": 2, "embedding_dim": 64}
-    >>> _in_words(network | {"ffn_dim": 96})
-    'gru, 1 × 2 layers, width 64, 96 channels'
-    """
-    repeats = f" × {network['n_repeats']}" if network["n_repeats"] > 1 else ""
-    return (
-        f"{network['encoder']}, {network['n_layers']}{repeats} layers, "
-        f"width {network['embedding_dim']}, {network['ffn_dim']} channels"
-    )

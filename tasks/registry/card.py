@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from recsys_core.evaluation.statistics import CONFIDENCE
+from tasks.contracts.network import network_in_words
 
 
 def model_card(
@@ -38,6 +40,9 @@ def model_card(
         "Recommends the next item after a history of item ids: a small sequential network, "
         f"distilled from {_teacher(labels)}, with its weights stored in {weights}.",
         "",
+        f"- Student: `{served['metadata']['size']}`, "
+        f"{network_in_words(served['metadata']['network'])}",
+        f"- {_prior(served['metadata']['recency_prior'])}",
         f"- Items: {served['n_items']:,}, the active catalogue",
         f"- History: the newest {served['max_length']} known items, oldest first",
         f"- Trained through: {trained}",
@@ -59,6 +64,12 @@ def model_card(
         *(f"- {stage}: `{key}`" for stage, key in sorted(lineage.items())),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _prior(prior: Mapping[str, Any] | None) -> str:
+    if prior is None:
+        return "No recent popularity is added to scores"
+    return str(RecencyPrior.model_validate(prior)).rstrip(".")
 
 
 def _teacher(labels: LabelOrigin | None) -> str:

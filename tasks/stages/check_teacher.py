@@ -1,11 +1,16 @@
 """Check the teacher: the night stops if it ranks worse than popularity or the last teacher.
 
+Like is compared with like. Popularity knows what is recent, so against it the teacher ranks with
+its recency prior. Item-kNN doesn't know, and the last teacher's prior is of another night, so
+against these the teacher ranks without.
+
 It is also compared by slices, see `recsys_core.evaluation.teacher_slices`: its labels don't count
 where it ranks worse than a baseline.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +31,8 @@ from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.store import TEACHER_FILES, Registry, RegistryConfig, teacher_name
 from tasks.training.baselines import baselines
 from tasks.training.prepared import Prepared
+
+_ALONE = "teacher without prior"
 
 
 class TeacherCheckConfig(Settings):
@@ -90,15 +97,19 @@ def check_teacher(
     """
     data = Prepared(prepared)
     cold_start = data.cold_start()
+    model = load_recommender(teacher.folder)
     rankers: dict[str, Ranker] = {
-        "teacher": model_ranker(load_recommender(teacher.folder), cold_start),
+        "teacher": model_ranker(model, cold_start),
         **baselines(data),
     }
+    if model.item_bias is not None:
+        rankers[_ALONE] = model_ranker(model, cold_start, with_bias=False)
     last = _last_teacher(teacher, teacher_plan)
     if last is not None:
         rankers["last teacher"] = widened(load_recommender(last.folder), cold_start)
     validator = data.validator(config.max_cases)
     by_case = {name: validator.by_case(ranker) for name, ranker in rankers.items()}
+    by_case.setdefault(_ALONE, by_case["teacher"])
     values = {name: mean_per_user(ndcg, validator.user_ids) for name, ndcg in by_case.items()}
     means = {ranker: float(by_user.mean()) for ranker, by_user in values.items()}
     objections = list(_objections(values, config))
@@ -123,14 +134,16 @@ def check_teacher(
 
 
 def widened(model: AnyRecommender, cold_start: FloatArray) -> Ranker:
-    """An earlier night's model over tonight's items; items that it lacks score -inf.
+    """An earlier night's model over tonight's items, without its recency prior.
+
+    Items that it lacks score -inf.
 
     Args:
         model: Knows a prefix of tonight's items.
         cold_start: Scores of tonight's items after an empty history, `[n_items + 1]`.
     """
     n_known = model.n_items
-    rank = model_ranker(model, cold_start[: n_known + 1])
+    rank = model_ranker(model, cold_start[: n_known + 1], with_bias=False)
 
     def score(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         known = rank(_known_items(histories, n_known))
@@ -162,16 +175,20 @@ def _compare_slices(
     slices = PositionSlices(
         data.items["train_count"].to_numpy(), cold_user_events=config.cold_user_events
     )
-    comparisons = compare_slices(
+    compare = partial(
+        compare_slices,
         slices,
-        ndcg,
         user_ids=cases.user_ids,
         lengths=cases.lengths,
         targets=cases.targets,
         min_users=config.min_slice_users,
         n_resamples=config.n_resamples,
     )
-    return tuple(comparisons)
+    with_prior, alone = compare(ndcg), compare({**ndcg, "teacher": ndcg[_ALONE]})
+    return tuple(
+        one if one.baseline == "popularity" else other
+        for one, other in zip(with_prior, alone, strict=True)
+    )
 
 
 def _objections(
@@ -184,11 +201,13 @@ def _objections(
             f"{popular.mean():.4f}"
         )
     if (last := values.get("last teacher")) is not None:
-        difference = paired_difference(mine, last, n_resamples=config.n_resamples)
+        alone = values[_ALONE]
+        difference = paired_difference(alone, last, n_resamples=config.n_resamples)
         if difference.mean < -config.max_loss * last.mean() and difference.high < 0:
             yield (
-                f"it ranks at NDCG@10 {mine.mean():.4f}, the last teacher at {last.mean():.4f} on "
-                f"the same events, and chance does not explain it (at best {difference.high:+.4f})"
+                f"it ranks at NDCG@10 {alone.mean():.4f}, the last teacher at {last.mean():.4f} on "
+                "the same events, both without a recency prior, and chance does not explain it (at "
+                f"best {difference.high:+.4f})"
             )
 
 

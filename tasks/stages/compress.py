@@ -6,12 +6,13 @@ several students the smallest that is good enough is served, and the others lie 
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from pydantic import Field
 
@@ -32,7 +33,8 @@ from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.columns import distillation_candidates
-from recsys_core.evaluation.family import Candidate, judge, smallest
+from recsys_core.evaluation.family import Student, judge, smallest
+from recsys_core.evaluation.metrics import Values
 from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.statistics import paired_difference
@@ -46,7 +48,6 @@ from recsys_core.settings import Settings
 from recsys_core.training.batching import Trusted
 from recsys_core.training.loop import TrainingConfig, fit
 from tasks.contracts.family import Family, FamilyMember, size_folder, size_names
-from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, loss_of
 from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_of
@@ -96,6 +97,14 @@ class CompressionConfig(Settings):
         description="Held-out events on which int8 and fp32 are compared, at most approximately",
     )
 
+    def kept_channels(self, ffn_dim: int) -> int:
+        """How many of a student's SwiGLU channels are kept."""
+        return min(ffn_dim, max(MIN_FFN_DIM, round(self.ffn_keep_share * ffn_dim)))
+
+    def recovery_epochs(self, ffn_dim: int) -> int:
+        """Epochs of the recovery of a student with so many channels; 0: nothing is pruned."""
+        return self.recovery.epochs if self.kept_channels(ffn_dim) < ffn_dim else 0
+
 
 @stage(
     output="compressed",
@@ -107,6 +116,8 @@ def compress(
     config: CompressionConfig,
     *,
     distillation: DistillationConfig,
+    recency_prior: bool,
+    max_bytes: float | None,
     prepared: Artifact,
     student: Artifact,
     teacher_check: Artifact | None,
@@ -116,6 +127,17 @@ def compress(
 
     Students that don't ship have the same files in `sizes/NAME`. A rerun after a kill continues
     with the student that was being compressed.
+
+    Args:
+        run: Folders, device and progress.
+        config: How students are compressed, and which of them ships.
+        distillation: The loss of the recovery.
+        recency_prior: Whether the compressed students may get a recency prior.
+        max_bytes: What the gate allows the model that ships; None: any size.
+        prepared: Tonight's data.
+        student: The students.
+        teacher_check: Says where the teacher's labels don't count; None: external, all count.
+        soft_labels: What the students are recovered with.
     """
     data = Prepared(prepared)
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
@@ -125,14 +147,17 @@ def compress(
     for number, name in enumerate(names):
         member = size_run(served, name, number, len(names))
         if not (member.out / Parity.file_name).exists():
-            taught = Artifact(student.stage, student.key, size_folder(student.folder, name))
-            _compress(member, config, distillation, data, taught, labels, trusted)
-    folders = {name: size_folder(served.out, name) for name in names}
-    family = _family(folders, data, config)
-    for name, folder in folders.items():
+            model = load_model(size_folder(student.folder, name))
+            model = _pruned(member, model, config, distillation, data, labels, trusted)
+            validator = data.validator(config.validation_cases)
+            prior = fit_recency_prior(run, model, data, validator) if recency_prior else None
+            made_of = {"student": student.key, "size": name}
+            _export(member, model.cpu(), data, config, made_of, prior).save(member.out)
+    family = _family(served, names, config.max_size_loss, max_bytes)
+    for name in names:
         target = family.served_folder(run.out, name)
         target.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.*"):
+        for path in size_folder(served.out, name).glob("*.*"):
             shutil.copyfile(path, target / path.name)
     family.save(run.out)
     metadata = read_json(run.out / "config.json")["metadata"]
@@ -144,54 +169,52 @@ def compress(
         "bytes_by_part": parts,
         "recency_prior": metadata["recency_prior"],
         **Parity.load(run.out).model_dump(),
-        **({"ships": family.ships} if family.others else {}),
+        **({"shipped": family.shipped} if family.others else {}),
     }
 
 
-def _compress(
+def _pruned(
     run: StageRun,
+    model: Recommender,
     config: CompressionConfig,
     distillation: DistillationConfig,
     data: Prepared,
-    student: Artifact,
     labels: SoftLabels,
     trusted: Trusted | None,
-) -> None:
-    """Write one student's served model, the recovery's curve and, last, `parity.json`."""
-    model = load_model(student.folder)
-    calibration = _calibration_histories(data, config.calibration_users)
-    keep = max(MIN_FFN_DIM, round(config.ffn_keep_share * model.config.ffn_dim))
+) -> Recommender:
+    """The student, pruned and recovered, without its recency prior; writes the recovery's curve."""
+    model.item_bias = None
+    keep = config.kept_channels(model.config.ffn_dim)
     if keep < model.config.ffn_dim:
+        calibration = _calibration_histories(data, config.calibration_users)
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
         _recover(run, model, data, config.recovery, distillation, labels, trusted)
-    prior = None
-    if NetworkSummary.load(student).recency_prior is not None:
-        prior = fit_recency_prior(run, model, data, data.validator(config.validation_cases))
-    _export(run, model.cpu(), data, config, student, calibration, prior).save(run.out)
+    return model
 
 
-def _family(folders: Mapping[str, Path], data: Prepared, config: CompressionConfig) -> Family:
+def _family(
+    served: StageRun, names: Sequence[str], max_loss: float, max_bytes: float | None
+) -> Family:
     """Judge the served models on validation events, never on test events."""
-    validator = data.validator(config.validation_cases)
-    item_ids = data.items["item_id"].to_list()
-    candidates = {
-        name: Candidate(
-            served_bytes(folder), validator.by_user(scorer_ranker(Scorer(folder), item_ids))
+    students = {
+        name: Student(
+            served_bytes(size_folder(served.out, name)),
+            _load_values(size_folder(served.scratch, name)),
         )
-        for name, folder in folders.items()
+        for name in names
     }
-    judged = judge(candidates, max_loss=config.max_size_loss)
+    judged = judge(students, max_loss=max_loss, max_bytes=max_bytes)
     members = (
         FamilyMember(
             name=name,
-            size_bytes=candidate.size_bytes,
-            ndcg_at_10=float(candidate.ndcg_at_10.mean()),
+            size_bytes=student.size_bytes,
+            ndcg_at_10=float(student.ndcg_at_10.mean()),
             **judged[name]._asdict(),
         )
-        for name, candidate in candidates.items()
+        for name, student in students.items()
     )
-    return Family(members=tuple(members), ships=smallest(candidates, judged))
+    return Family(members=tuple(members), shipped=smallest(students, judged))
 
 
 def _export(
@@ -199,11 +222,13 @@ def _export(
     model: Recommender,
     data: Prepared,
     config: CompressionConfig,
-    student: Artifact,
-    calibration: Sequence[IntArray],
+    made_of: dict[str, str],
     prior: RecencyPrior | None,
 ) -> Parity:
-    """Write the served model: in int8, or in fp32 if rounding would make it rank worse."""
+    """Write the served model: in int8, or in fp32 if rounding would make it rank worse.
+
+    NDCG@10 of each user by what is served is kept in the scratch folder.
+    """
     active = data.items.filter("active")
     active = active[np.argsort(-cold_start_scores(active))]
     ids, rows = active["item_id"].to_list(), active["item_idx"].to_list()
@@ -212,8 +237,7 @@ def _export(
     for folder, precision in precisions.items():
         folder.mkdir(exist_ok=True)
         write_item_ids(folder, ids)
-        metadata = {
-            "student": student.key,
+        metadata = made_of | {
             "network": model.config.model_dump(),
             "precision": precision,
             "recency_prior": None if prior is None else prior.model_dump(),
@@ -221,6 +245,7 @@ def _export(
         write_json(folder / "config.json", _served_config(model, data, len(active), metadata))
     export_onnx(model, exact / "model.onnx", active=rows)
     quantize(exact / "model.onnx", rounded / "model.onnx")
+    calibration = _calibration_histories(data, config.calibration_users)
     of_exact, of_rounded = (
         graph_parity(
             model,
@@ -251,6 +276,7 @@ def _export(
             *(difference.mean, difference.low, difference.high, of_rounded.overlap_at_10),
         )
         shutil.copytree(exact, rounded, dirs_exist_ok=True)
+    _save_values(run.scratch, rounded_ndcg if is_good else ndcg)
     return Parity(
         **(of_rounded if is_good else of_exact).model_dump(),
         exact_max_abs_difference=of_exact.max_abs_difference,
@@ -258,6 +284,17 @@ def _export(
         ndcg_at_10=float(ndcg.mean()),
         rounded_ndcg_difference=difference,
     )
+
+
+_VALUES = "ndcg_at_10.parquet"
+
+
+def _save_values(folder: Path, values: Values) -> None:
+    pl.DataFrame({"ndcg_at_10": values}).write_parquet(folder / _VALUES)
+
+
+def _load_values(folder: Path) -> Values:
+    return pl.read_parquet(folder / _VALUES)["ndcg_at_10"].to_numpy()
 
 
 def _recover(

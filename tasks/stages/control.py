@@ -1,8 +1,8 @@
 """Train the control: the student's size and budget, without a teacher.
 
 The difference between the student and the control is the effect of distillation and of what the
-student begins with. What ships is trained again after pruning, so the control gets those epochs
-too.
+student begins with. Where what ships was pruned, it was trained again, so the control gets those
+epochs too.
 """
 
 from recsys_core.artifacts import Artifact
@@ -30,7 +30,7 @@ def control(
     Args:
         run: Folders, device and progress.
         config: The student's network and training.
-        recovery_epochs: Epochs of the student's recovery after pruning.
+        recovery_epochs: Epochs of the student's recovery after pruning; 0 without pruning.
         prepared: Tonight's data.
     """
     epochs = config.training.epochs + recovery_epochs

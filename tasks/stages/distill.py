@@ -22,6 +22,7 @@ from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.network import (
     TRAINING_LIBRARIES,
     build_network,
+    finished_network,
     train_and_save,
     training_set_of,
 )
@@ -129,8 +130,8 @@ def distill(
     summaries: dict[str, NetworkSummary] = {}
     for number, (name, network) in enumerate(members.items()):
         member = size_run(run, name, number, len(members))
-        if (member.out / NetworkSummary.file_name).exists():
-            summaries[name] = NetworkSummary.load(member.out)
+        if (summary := finished_network(member.out)) is not None:
+            summaries[name] = summary
             continue
         model = build_network(data, network)
         if config.initialise == "teacher" and teacher is not None:

@@ -18,7 +18,7 @@ from recsys_core.evaluation.results import (
     EvaluationMetrics,
     ModelResult,
     SliceResult,
-    other_size,
+    other_student,
 )
 from recsys_core.evaluation.slices import case_slices
 from recsys_core.evaluation.statistics import summarise
@@ -81,12 +81,12 @@ def evaluate(
     data = Prepared(prepared)
     family = Family.load(compressed)
     taught = {
-        "student": size_folder(student.folder, family.ships),
+        "student": size_folder(student.folder, family.shipped),
         "control": control.folder,
     }
     trained = taught if teacher is None else {"teacher": teacher.folder, **taught}
     served = {
-        other_size(name): family.served_folder(compressed.folder, name) for name in family.others
+        other_student(name): family.served_folder(compressed.folder, name) for name in family.others
     }
     models = _networks(data, trained) | {
         name: _served(data, Scorer(folder), folder)

@@ -13,7 +13,7 @@ from recsys_core.evaluation.results import EvaluationMetrics, UserMean
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
 from tasks.contracts.family import Family, size_folder
-from tasks.contracts.network import Curve
+from tasks.contracts.network import Curve, network_in_words
 from tasks.contracts.registry import Registered
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.registry.card import model_card
@@ -79,7 +79,7 @@ def register(
         metrics=_flat_metrics(metrics),
         curves=_curve_metrics(
             {name: one.folder for name, one in trained.items()}
-            | {"student": size_folder(student.folder, Family.load(compressed).ships)}
+            | {"student": size_folder(student.folder, Family.load(compressed).shipped)}
         ),
         artifacts=[folder / EvaluationMetrics.file_name, folder / "model_card.md"],
     )
@@ -93,6 +93,7 @@ def register(
             "run_date": run_date.isoformat(),
             "trained_through": str(served["trained_through"]),
             **{f"made_of.{stage}": key for stage, key in lineage.items()},
+            **_student_tags(served["metadata"]),
             **{f"labels.{field}": str(value) for field, value in labels or ()},
         },
         description=card,
@@ -105,6 +106,16 @@ def register(
     )
     registered.save(run.out)
     return registered.model_dump()
+
+
+def _student_tags(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Which student ships: its name, its network, and the weights of its prior if it has one."""
+    prior = metadata["recency_prior"] or {}
+    return {
+        "student.size": metadata["size"],
+        "student.network": network_in_words(metadata["network"]),
+        **{f"recency_prior.{name}": str(prior[name]) for name in ("gamma", "delta") if prior},
+    }
 
 
 def _model_folder(scratch: Path, compressed: Artifact, evaluated: Artifact, card: str) -> Path:

@@ -24,7 +24,7 @@ from recsys_core.units import format_bytes
 from tasks.contracts.evaluation import Latencies, artefact_figures
 from tasks.contracts.family import Family, size_folder
 from tasks.contracts.ingest import IngestResult, total_reasons, total_rows
-from tasks.contracts.network import Curve
+from tasks.contracts.network import Curve, NetworkSummary
 from tasks.contracts.recipe import Recipe
 from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
@@ -47,7 +47,7 @@ MAX_FILES = 50
 DESCRIPTIONS: dict[str, str] = {
     "teacher": "the large model",
     "student": "trained on events and soft labels",
-    "control": "size and epochs of what ships, no teacher; its first item vectors are random",
+    "control": "no teacher; size before pruning and epochs of what ships, begun at random",
     "compressed": "pruned and quantized student: what ships",
     "champion": "what was serving before this night",
     "item_knn": "baseline: neighbours of the newest items",
@@ -107,7 +107,7 @@ def report(
         teacher: `curve.json`; None: external.
         teacher_check: `check.json`; None: external.
         soft_labels: `soft_labels.json`, and `label_origin.json` if the labels were made elsewhere.
-        student: `curve.json` of the student that ships.
+        student: `curve.json` and `summary.json` of the student that ships.
         control: `curve.json`.
         compressed: `family.json`, and the `config.json` of each student.
         evaluated: `metrics.json`, `latency.json`.
@@ -116,6 +116,7 @@ def report(
         promoted: Listed under provenance.
     """
     decided = Verdict.load(verdict)
+    shipped = size_folder(student.folder, Family.load(compressed).shipped)
     artifacts = [
         *(ingested, validated, prepared, recipe),
         *(one for one in (teacher_plan, teacher, teacher_check) if one is not None),
@@ -135,23 +136,11 @@ def report(
         ),
         "labels": LabelOrigin.of(soft_labels),
         "trains_teacher": teacher is not None,
-        "priors": list(
-            _priors(
-                {
-                    "teacher": teacher,
-                    "student": student,
-                    "control": control,
-                    "compressed": compressed,
-                }
-            )
-        ),
+        "priors": list(_priors(teacher, shipped, control, compressed)),
         "registered": _facts(Registered.load(registered).model_dump()),
         **_provenance(artifacts),
     }
-    taught = {
-        "student": size_folder(student.folder, Family.load(compressed).ships),
-        "control": control.folder,
-    }
+    taught = {"student": shipped, "control": control.folder}
     curves = _curves(taught if teacher is None else {"teacher": teacher.folder, **taught})
     context["plots"]["curves"] = Markup(curve_plot(curves)) if curves else ""  # noqa: S704
     page = render("stages/report.html.j2", context)
@@ -329,13 +318,19 @@ def _label_sentences(teacher_check: Artifact | None, labels_of: str, trust: Trus
     ]
 
 
-def _priors(networks: Mapping[str, Artifact | None]) -> Iterator[tuple[str, RecencyPrior]]:
+def _priors(
+    teacher: Artifact | None, student: Path, control: Artifact, compressed: Artifact
+) -> Iterator[tuple[str, RecencyPrior]]:
     """The recency priors of the networks that got one, with their labels."""
-    for name, artifact in networks.items():
-        chosen = None if artifact is None else artifact.summary.get("recency_prior")
-        for prior in chosen if isinstance(chosen, list) else [chosen]:
-            if prior is not None:
-                yield LOOKS[name].label, RecencyPrior.model_validate(prior)
+    priors = {
+        "teacher": None if teacher is None else teacher.summary.get("recency_prior"),
+        "student": NetworkSummary.load(student).recency_prior,
+        "control": control.summary.get("recency_prior"),
+        "compressed": compressed.summary.get("recency_prior"),
+    }
+    for name, prior in priors.items():
+        if prior is not None:
+            yield LOOKS[name].label, RecencyPrior.model_validate(prior)
 
 
 def _curves(networks: Mapping[str, Path]) -> dict[str, Curve]:

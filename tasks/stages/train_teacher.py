@@ -8,7 +8,12 @@ from safetensors import SafetensorError
 
 from recsys_core.artifacts import Artifact, is_finished
 from recsys_core.models.checkpoint import load_model, save_model
-from recsys_core.models.ensemble import load_recommender, member_folder
+from recsys_core.models.ensemble import (
+    Ensemble,
+    member_folder,
+    member_folders,
+    save_ensemble_bias,
+)
 from recsys_core.models.recommender import Recommender
 from recsys_core.settings import part
 from recsys_core.training.batching import Recent
@@ -21,6 +26,7 @@ from tasks.training.network import (
     TRAINING_LIBRARIES,
     NetworkConfig,
     build_network,
+    finished_network,
     n_parameters,
     save_curve,
     train_without_teacher,
@@ -46,7 +52,8 @@ def train_teacher(
     """Write `model.safetensors`, `model.json`, `curve.json`, `summary.json` and `lineage.json`.
 
     The first member of an ensemble is in the output's folder, the others are in `member-1/` and so
-    on. A rerun after a kill continues with the member that was being trained.
+    on; `ensemble.safetensors` holds its recency prior, if it has one. A rerun after a kill
+    continues with the member that was being trained.
 
     Args:
         run: Folders, device and progress.
@@ -65,11 +72,13 @@ def train_teacher(
     data = Prepared(prepared)
     parent = None if plan.parent is None else _parent(run, plan.parent, teacher_plan)
     members = config.members()
+    if is_ensemble := len(members) > 1:  # which gets its prior as a whole
+        members = [one.model_copy(update={"recency_prior": False}) for one in members]
     summaries: list[NetworkSummary] = []
     for number, member in enumerate(members):
         member_run = _member_run(run, number, len(members))
-        if (member_run.out / NetworkSummary.file_name).exists():
-            summaries.append(NetworkSummary.load(member_run.out))
+        if (summary := finished_network(member_run.out)) is not None:
+            summaries.append(summary)
         elif parent is None:
             model = _initial(member, data, config.transfer_from, number)
             summaries.append(train_without_teacher(member_run, member, data, model=model))
@@ -81,11 +90,12 @@ def train_teacher(
                 _warm_start(member_run, member, data, folder, config.retraining, plan.since)
             )
     _lineage(config, data, plan, parent).save(run.out)
-    if len(members) == 1:
-        return {"mode": plan.mode, **summaries[0].model_dump()}
-    validate = data.validator(config.training.validation_cases)
-    ndcg = validate(load_recommender(run.out))
-    return {"mode": plan.mode, **_ensemble_summary(summaries, ndcg)}
+    summary = (
+        _ensemble_summary(run, config, data, summaries)
+        if is_ensemble
+        else summaries[0].model_dump()
+    )
+    return {"mode": plan.mode, **summary}
 
 
 def _initial(
@@ -166,7 +176,8 @@ def _member_run(run: StageRun, number: int, n_parts: int) -> StageRun:
     """The run of one of several networks: its own folders and its part of the progress."""
     out = member_folder(run.out, number)
     out.mkdir(exist_ok=True)
-    progress = part(run.progress, number, n_parts, "network")
+    label = f"network {number + 1} of {n_parts}"
+    progress = part(run.progress, number, n_parts, label)
     return replace(run, out=out, scratch=run.scratch / f"member-{number}", progress=progress)
 
 
@@ -188,11 +199,18 @@ def _lineage(
     )
 
 
-def _ensemble_summary(members: Sequence[NetworkSummary], ndcg: float) -> Summary:
+def _ensemble_summary(
+    run: StageRun, config: TeacherConfig, data: Prepared, members: Sequence[NetworkSummary]
+) -> Summary:
+    """Fit and save the ensemble's prior."""
+    ensemble = Ensemble([load_model(folder) for folder in member_folders(run.out)]).eval()
+    validate = data.validator(config.training.validation_cases)
+    prior = fit_recency_prior(run, ensemble, data, validate) if config.recency_prior else None
+    save_ensemble_bias(run.out, ensemble)
     return {
         "parameters": sum(member.parameters for member in members),
         "epochs": sum(member.epochs for member in members),
         "members": [member.validation_ndcg_at_10 for member in members],
-        "validation_ndcg_at_10": ndcg,
-        "recency_prior": [member.model_dump()["recency_prior"] for member in members],
+        "validation_ndcg_at_10": validate(ensemble),
+        "recency_prior": None if prior is None else prior.model_dump(),
     }

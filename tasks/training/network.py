@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.models.checkpoint import save_model
+from recsys_core.models.checkpoint import SHAPE, WEIGHTS, save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
 from recsys_core.training.batching import Recent, TrainingSet, Trusted
@@ -182,6 +182,19 @@ def train_and_save(
     )
     summary.save(run.out)
     return summary
+
+
+def finished_network(folder: Path) -> NetworkSummary | None:
+    """The summary of a network that is complete in a folder, or None.
+
+    A stage deletes damaged files before it runs again. If any is gone, the network has to be made
+    again, so the summary is deleted too: it is written last, and must not vouch for a part of it.
+    """
+    files = (WEIGHTS, SHAPE, Curve.file_name, NetworkSummary.file_name)
+    if all((folder / name).exists() for name in files):
+        return NetworkSummary.load(folder)
+    (folder / NetworkSummary.file_name).unlink(missing_ok=True)
+    return None
 
 
 def save_curve(folder: Path, points: Sequence[CurvePoint]) -> None:

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.histories.cases import FloatArray
-from recsys_core.evaluation.popularity import cold_start_scores
+from recsys_core.evaluation.popularity import cold_start_by_item
 from recsys_core.models.content import HASHED_TEXT, content_features, embedding_features
 from recsys_core.models.fusion import Content
 from recsys_core.training.validation import Validator
@@ -62,7 +61,7 @@ class Prepared:
 
     def cold_start(self) -> FloatArray:
         """Scores after an empty history, `[n_items + 1]` by item_idx: recent popularity."""
-        return np.append(np.float32(0), cold_start_scores(self.items))
+        return cold_start_by_item(self.items)
 
     def validator(self, max_cases: int) -> Validator:
         """NDCG@10 on validation events."""

@@ -74,7 +74,8 @@ def size_run(run: StageRun, name: str, number: int, n_students: int) -> StageRun
     out, scratch = (size_folder(folder, name) for folder in (run.out, run.scratch))
     for created in (out, scratch):
         created.mkdir(parents=True, exist_ok=True)
-    progress = part(run.progress, number, n_students, f"{name}, student")
+    label = f"{name}, student {number + 1} of {n_students}"
+    progress = part(run.progress, number, n_students, label)
     return replace(run, out=out, scratch=scratch, progress=progress)
 
 

@@ -129,6 +129,28 @@ def test_a_family_is_a_table_of_differences(tmp_path: Path) -> None:
     assert chosen.student.members()["XS"].model.ffn_dim == 96
 
 
+def test_the_gate_says_how_large_the_student_that_ships_may_be() -> None:
+    assert NightlyConfig().max_shipped_bytes is None
+    bounds = [("compressed", 500_000), ("compressed", 400_000), ("teacher", 300)]
+    rules = [
+        {"name": f"{model} {most}", "model": model, "metric": "size_bytes", "at_most": most}
+        for model, most in bounds
+    ]
+    rules += [
+        {"name": "large", "metric": "size_bytes", "at_least": 100},
+        {"name": "fast", "metric": "latency_ms_p50", "at_most": 5},
+    ]
+    assert NightlyConfig.model_validate({"gate": {"rules": rules}}).max_shipped_bytes == 400_000
+
+
+def test_the_control_recovers_only_where_the_student_is_pruned() -> None:
+    def epochs(**compression: object) -> int:
+        return NightlyConfig.model_validate({"compression": compression}).recovery_epochs
+
+    assert epochs(ffn_keep_share=0.5) == NightlyConfig().compression.recovery.epochs == 2
+    assert epochs(ffn_keep_share=1.0) == 0
+
+
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no configuration file .*none\.toml"):
         load_config(tmp_path / "none.toml")

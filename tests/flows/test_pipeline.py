@@ -10,6 +10,7 @@ from recsys_core.artifacts import Artifact
 from recsys_core.settings import Settings
 from tasks.engine.night import Night
 from tasks.engine.stage import StageRun, Summary, stage
+from tasks.stages.control import control
 from tasks.stages.evaluate import evaluate
 from tasks.stages.gate import gate
 from tasks.stages.prepare import prepare
@@ -101,6 +102,15 @@ def test_a_plan_runs_nothing_and_stops_where_it_is_told(night: Night) -> None:
     assert [decision.stage for decision in decisions] == ["ingest", "validate", "prepare"]
     assert all(decision.runs for decision in decisions)
     assert not (night.workspace / "stages").exists()
+
+
+def test_the_plan_says_that_the_control_waits_for_the_student_that_ships(night: Night) -> None:
+    alone = NightlyConfig(workspace=night.workspace)
+    fields = alone.model_dump()
+    fields["student"]["sizes"] = {"S": {"encoder": "gru"}}
+    family = NightlyConfig.model_validate(fields)
+    reasons = [PIPELINE.plan(night, config).decisions[control].reason for config in (alone, family)]
+    assert reasons == ["never finished", "its settings depend on compress"]
 
 
 def test_facts_of_the_night_are_part_of_the_keys_that_use_them(

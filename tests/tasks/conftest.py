@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from recsys_core.artifacts import Artifact
+from recsys_core.data.histories.cases import read_cases
 from recsys_core.evaluation.results import (
     ChampionNote,
     EvaluationMetrics,
@@ -106,6 +109,28 @@ def teacher_check(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return Artifact("check_teacher", "check-key", folder)
 
 
+@pytest.fixture
+def shifted_world(obvious_world: Artifact, tmp_path: Path) -> Artifact:
+    """The obvious world where the items of the validation window have been popular lately."""
+    items = pl.read_parquet(obvious_world.file("items.parquet"))
+    targets = np.concatenate(
+        [
+            read_cases(bucket, items, "validation", exclude_seen=True).targets
+            for bucket in sorted(obvious_world.file("histories").glob("*.parquet"))
+        ]
+    )
+    counts = np.bincount(targets, minlength=items.height + 1)[1:]
+    folder = tmp_path / "shifted"
+    folder.mkdir()
+    for path in obvious_world.folder.iterdir():
+        if path.name != "items.parquet":
+            (folder / path.name).symlink_to(path)
+    items.with_columns(recent_count=pl.Series(10 * counts**2)).write_parquet(
+        folder / "items.parquet"
+    )
+    return Artifact("prepare", "shifted", folder)
+
+
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow takes seconds to make its tables: it does so once, and tests copy the file."""
@@ -136,9 +161,9 @@ def made(served_folder: Path, tmp_path: Path) -> Callable[[str], Artifact]:
         if stage == "compressed":
             shutil.copytree(served_folder, folder, dirs_exist_ok=True)
             only = FamilyMember(
-                name=MAIN, size_bytes=4096, ndcg_at_10=0.25, low=0.0, is_good_enough=True
+                name=MAIN, size_bytes=4096, ndcg_at_10=0.25, low=0.0, fits=True, is_good_enough=True
             )
-            Family(members=(only,), ships=MAIN).save(folder)
+            Family(members=(only,), shipped=MAIN).save(folder)
         elif stage == "evaluated":
             _metrics().save(folder)
         else:

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from recsys_core.compression.export import export_onnx
 from recsys_core.compression.parts import bytes_by_part
 from recsys_core.compression.quantization import quantize
-from recsys_core.models.recommender import Recommender
+from recsys_core.models.recommender import Encoder, ModelConfig, Recommender
 from recsys_core.serving.folder import served_bytes, write_item_ids
 from recsys_core.serving.scorer import FORMAT
 
@@ -38,3 +39,30 @@ def test_every_byte_has_a_part(
     assert parts["scales"] == (2 * n_scales if precision == "int8" else 0)
     assert parts["configuration"] == len('{"format": 2}')
     assert 0 < parts["structure"] < 20_000
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("encoder", ["attention", "gru", "pooling"])
+def test_the_weights_of_every_encoder_have_a_part(
+    encoder: Encoder, precision: str, tmp_path: Path
+) -> None:
+    """Only what is left over counts as the graph's structure: nodes and names."""
+    config = ModelConfig(encoder=encoder, embedding_dim=64, n_layers=2, ffn_dim=64, max_length=12)
+    model = Recommender(60, config).eval()
+    graph = tmp_path / "model.onnx"
+    export_onnx(model, graph, active=range(1, 61))
+    width = 4
+    if precision == "int8":
+        quantize(graph, graph)
+        width = 1
+    write_item_ids(tmp_path, ["1"])
+    (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT}))
+
+    parts = bytes_by_part(tmp_path)
+
+    mixing = {"attention": 6, "gru": 8, "pooling": 3}[encoder]
+    assert parts["linear layers"] == width * 2 * (mixing * 64 * 64 + 3 * 64 * 64)
+    if encoder == "gru":  # four norms in two blocks, the last one, and six biases a cell
+        assert parts["norms and biases"] >= 4 * 2 * 6 * 64
+    assert parts["structure"] < 20_000
+    assert sum(parts.values()) == served_bytes(tmp_path)

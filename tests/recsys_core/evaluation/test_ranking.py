@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_core.data.histories.cases import Cases
-from recsys_core.evaluation.ranking import rank_targets, rank_with_added
+from recsys_core.evaluation.ranking import rank_targets, rank_with_biases
 
 
 def cases_of(targets, histories):
@@ -33,18 +33,18 @@ def test_rank_counts_the_candidates_with_higher_scores():
     assert rank_one([0.1, 0.4, 0.3, 0.2], target=4) == 3
 
 
-def test_several_arrays_are_added_to_one_scoring():
+def test_several_biases_are_added_to_one_scoring():
     asked = []
 
     def ranker(histories):
         asked.append(len(histories))
         return np.array([[9.0, 0.1, 0.4, 0.3]], np.float32)
 
-    ranks = rank_with_added(
+    ranks = rank_with_biases(
         ranker,
         cases_of([3], [[1]]),
         np.array([False, True, True, True]),
-        added=(None, np.array([0, 0, 0, 0.2], np.float32), np.array([0, 1, 0, 0], np.float32)),
+        biases=(None, np.array([0, 0, 0, 0.2], np.float32), np.array([0, 1, 0, 0], np.float32)),
         exclude_seen=False,
     )
     assert ranks.tolist() == [[2], [1], [3]]
@@ -52,11 +52,11 @@ def test_several_arrays_are_added_to_one_scoring():
 
 
 def test_nothing_is_added_after_an_empty_history():
-    ranks = rank_with_added(
+    ranks = rank_with_biases(
         lambda histories: np.repeat(np.array([[9.0, 0.1, 0.4, 0.3]], np.float32), 2, axis=0),
         cases_of([3, 3], [[], [1]]),
         np.array([False, True, True, True]),
-        added=(np.array([0, 0, 0, 1], np.float32),),
+        biases=(np.array([0, 0, 0, 1], np.float32),),
         exclude_seen=True,
     )
     assert ranks.tolist() == [[2, 1]]

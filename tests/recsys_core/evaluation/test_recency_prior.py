@@ -8,7 +8,7 @@ from recsys_core.evaluation.recency_prior import (
     PriorWeights,
     choose_prior,
     log_shares,
-    prior_scores,
+    prior_bias,
 )
 
 RECENT = np.array([30, 0, 70, 0])
@@ -24,28 +24,28 @@ def test_the_shares_are_those_of_a_hand_computed_example() -> None:
 
 
 def test_the_prior_weighs_their_logarithms() -> None:
-    added = prior_scores(PriorWeights(2.0, 0.5), RECENT, TRAINED)
+    bias = prior_bias(PriorWeights(2.0, 0.5), RECENT, TRAINED)
     expected = [
         2 * np.log(0.245) - 0.5 * np.log(0.19),
         2 * np.log(0.05) - 0.5 * np.log(0.10),
         2 * np.log(0.70) - 0.5 * np.log(0.70),
         2 * np.log(0.005) - 0.5 * np.log(0.01),
     ]
-    assert added[0] == 0
-    np.testing.assert_allclose(added[1:], expected, rtol=1e-6)
+    assert bias[0] == 0
+    np.testing.assert_allclose(bias[1:], expected, rtol=1e-6)
 
 
 def test_equal_weights_add_nothing_where_shares_have_not_changed() -> None:
-    added = prior_scores(PriorWeights(1.0, 1.0), np.array([20, 10, 70]), np.array([199, 99, 699]))
-    np.testing.assert_allclose(added[1:], 0, atol=0.02)
+    bias = prior_bias(PriorWeights(1.0, 1.0), np.array([20, 10, 70]), np.array([199, 99, 699]))
+    np.testing.assert_allclose(bias[1:], 0, atol=0.02)
 
 
 def test_a_new_item_gets_the_mean_of_what_is_chosen_now() -> None:
     recent, trained = np.array([60, 0, 40]), np.array([597, 0, 398])
-    added = prior_scores(PriorWeights(2.0, 0.0), recent, trained)
+    bias = prior_bias(PriorWeights(2.0, 0.0), recent, trained)
     shares = np.exp(log_shares(recent, trained)[0])[[0, 2]]
-    assert added[2] == pytest.approx(np.average(added[[1, 3]], weights=shares), rel=1e-6)
-    assert added[3] < added[2] < added[1]
+    assert bias[2] == pytest.approx(np.average(bias[[1, 3]], weights=shares), rel=1e-6)
+    assert bias[3] < bias[2] < bias[1]
 
 
 def test_a_large_gamma_ranks_by_recent_popularity() -> None:
@@ -53,15 +53,15 @@ def test_a_large_gamma_ranks_by_recent_popularity() -> None:
     recent = random.permutation(200)
     trained = recent + random.integers(1, 50, 200)
     scores = random.normal(size=200) * 0.1
-    scores += prior_scores(max(PRIOR_WEIGHTS), recent, trained)[1:]
+    scores += prior_bias(max(PRIOR_WEIGHTS), recent, trained)[1:]
     agreement = np.corrcoef(np.argsort(np.argsort(scores)), recent)[0, 1]
     assert agreement > 0.999
 
 
 def test_no_recent_event_leaves_finite_scores() -> None:
     for weights in PRIOR_WEIGHTS:
-        added = prior_scores(weights, np.zeros(3, np.int64), np.array([5, 0, 1]))
-        assert np.isfinite(added).all()
+        bias = prior_bias(weights, np.zeros(3, np.int64), np.array([5, 0, 1]))
+        assert np.isfinite(bias).all()
 
 
 FIRST, SECOND = PRIOR_WEIGHTS[:2]
@@ -88,11 +88,12 @@ def test_nothing_is_chosen_that_chance_can_explain() -> None:
     assert choose_prior(without, {FIRST: without, SECOND: without - 0.1}) is None
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_chosen_prior_is_never_worse_on_its_cases(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    without = random.random(40)
-    with_prior = {weights: without + random.normal(0, 0.2, 40) for weights in PRIOR_WEIGHTS}
-    chosen = choose_prior(without, with_prior)
-    if chosen is not None:
-        assert with_prior[chosen[0]].mean() > without.mean()
+def test_of_nine_priors_that_gain_nothing_one_is_seldom_chosen() -> None:
+    """At 95 % for the best alone, noise would be chosen in about a third of the cases."""
+    random = np.random.default_rng(0)
+    without = np.full(60, 0.25)
+    chosen = [
+        choose_prior(without, {one: without + random.normal(0, 0.2, 60) for one in PRIOR_WEIGHTS})
+        for _ in range(200)
+    ]
+    assert sum(prior is not None for prior in chosen) <= 0.15 * len(chosen)

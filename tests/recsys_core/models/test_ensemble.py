@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from recsys_core.models.checkpoint import save_model
-from recsys_core.models.ensemble import Ensemble, load_recommender, member_folder
+from recsys_core.models.ensemble import (
+    Ensemble,
+    load_recommender,
+    member_folder,
+    save_ensemble_bias,
+)
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
 
@@ -45,15 +50,18 @@ def test_logits_are_the_mean_of_the_members() -> None:
     assert (ensemble.width, ensemble.max_length, ensemble.n_items) == (36, 7, 10)
 
 
-def test_what_is_added_to_scores_is_the_mean_too() -> None:
+def test_it_adds_its_own_bias_to_scores_not_that_of_its_members() -> None:
     members = _members()
     ensemble = Ensemble(members)
-    assert ensemble.item_bias is None
-    members[0].item_bias = torch.arange(11, dtype=torch.float32)
-    members[2].item_bias = torch.full((11,), 6.0)
     histories = [np.array([3, 1, 4], np.int32)]
-    mean = np.mean([model_ranker(member)(histories) for member in members], axis=0)
-    np.testing.assert_allclose(model_ranker(ensemble)(histories), mean, rtol=1e-5, atol=1e-5)
+    without = model_ranker(ensemble)(histories)
+    members[0].item_bias = torch.full((11,), 6.0)
+    np.testing.assert_array_equal(model_ranker(ensemble)(histories), without)
+    ensemble.item_bias = torch.arange(11, dtype=torch.float32)
+    np.testing.assert_allclose(
+        model_ranker(ensemble)(histories), without + np.arange(11), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(model_ranker(ensemble, with_bias=False)(histories), without)
 
 
 def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:
@@ -64,6 +72,12 @@ def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:
     loaded = load_recommender(tmp_path)
     assert isinstance(loaded, Ensemble)
     assert not loaded.training
+    assert loaded.item_bias is None
+    loaded.item_bias = torch.arange(11, dtype=torch.float32)
+    save_ensemble_bias(tmp_path, loaded)
+    bias = load_recommender(tmp_path).item_bias
+    assert bias is not None
+    assert torch.equal(bias, loaded.item_bias)
     torch.testing.assert_close(_logits(loaded), _logits(Ensemble(members)))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
-from recsys_core.evaluation.popularity import cold_start_scores
+from recsys_core.evaluation.popularity import cold_start_by_item
 from recsys_core.models.context import Context
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.training.validation import Validator
@@ -64,15 +64,15 @@ def test_a_new_user_gets_recent_popularity_with_any_model(
     validator = Validator(buckets, items, exclude_seen=True, max_cases=1000)
     torch.manual_seed(0)
     model = Recommender(16, SIZE, None).eval()
-    added = np.linspace(0, 3, 17, dtype=np.float32)
-    without, with_added = validator.with_added(validator.ranker(model), [None, added])
-    popular = np.append(0, cold_start_scores(items)).astype(np.float32)
+    bias = np.linspace(0, 3, 17, dtype=np.float32)
+    without, with_bias = validator.with_biases(validator.ranker(model), [None, bias])
+    popular = cold_start_by_item(items)
     popularity = validator.by_user(lambda h: np.broadcast_to(popular, (len(h), 17)))
     np.testing.assert_array_equal(without[:2], popularity[:2])
-    np.testing.assert_array_equal(with_added[:2], popularity[:2])
-    assert not np.array_equal(with_added, without)
-    model.item_bias = torch.from_numpy(added)
-    np.testing.assert_array_equal(validator.by_user(validator.ranker(model)), with_added)
+    np.testing.assert_array_equal(with_bias[:2], popularity[:2])
+    assert not np.array_equal(with_bias, without)
+    model.item_bias = torch.from_numpy(bias)
+    np.testing.assert_array_equal(validator.by_user(validator.ranker(model)), with_bias)
 
 
 def test_reading_stops_when_there_are_enough_cases(

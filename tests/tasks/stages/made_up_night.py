@@ -13,6 +13,7 @@ from recsys_core.data.histories.targets import TargetConfig
 from recsys_core.data.soft_labels.description import FORMAT_VERSION, SoftLabelDescription
 from recsys_core.evaluation.gate import evaluate_rules
 from recsys_core.evaluation.gate_config import GateConfig, GateRule
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.results import (
     ChampionNote,
     EvaluationMetrics,
@@ -26,7 +27,7 @@ from recsys_core.training.recipe import Choice
 from tasks.contracts.evaluation import Latencies, Latency
 from tasks.contracts.family import Family, FamilyMember
 from tasks.contracts.ingest import FileResult, IngestResult, total_reasons
-from tasks.contracts.network import Curve, Epoch
+from tasks.contracts.network import Curve, Epoch, NetworkSummary
 from tasks.contracts.recipe import Recipe
 from tasks.contracts.registry import Registered
 from tasks.contracts.split import Split
@@ -67,10 +68,15 @@ RECIPE = Recipe(
 ALONE = Family(
     members=(
         FamilyMember(
-            name="main", size_bytes=311_840, ndcg_at_10=0.15, low=0.0, is_good_enough=True
+            name="main",
+            size_bytes=311_840,
+            ndcg_at_10=0.15,
+            low=0.0,
+            fits=True,
+            is_good_enough=True,
         ),
     ),
-    ships="main",
+    shipped="main",
 )
 
 
@@ -90,7 +96,10 @@ class World:
             "train_teacher": {Curve.file_name: curve(40, 0.17)},
             "check_teacher": {"check.json": made_up_check()},
             "write_soft_labels": {"soft_labels.json": soft_labels()},
-            "distill": {Curve.file_name: curve(30, 0.155)},
+            "distill": {
+                Curve.file_name: curve(30, 0.155),
+                NetworkSummary.file_name: summary(),
+            },
             "control": {Curve.file_name: curve(30, 0.135)},
             "compress": {"model.onnx": "x", "config.json": {}, Family.file_name: ALONE},
             "evaluate": {"metrics.json": METRICS, "latency.json": latencies()},
@@ -234,6 +243,16 @@ def verdict(*extra_rules: GateRule) -> Verdict:
     figures = {"compressed": {"size_bytes": 311_840}}
     config = GateConfig(rules=rules)
     return evaluate_rules(config, METRICS, RANKS, figures, champion_exists=True)
+
+
+def summary(prior: RecencyPrior | None = None) -> NetworkSummary:
+    return NetworkSummary(
+        parameters=300_000,
+        epochs=30,
+        best_epoch=28,
+        validation_ndcg_at_10=0.155,
+        recency_prior=prior,
+    )
 
 
 def curve(epochs: int, best: float) -> Curve:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact, write_json
+from recsys_core.evaluation.recency_prior import PriorWeights, prior_bias
 from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import ModelConfig, Recommender
@@ -25,6 +26,7 @@ from tasks.stages.check_teacher import (
     check_teacher,
     widened,
 )
+from tasks.training.prepared import Prepared
 
 Check = Callable[..., TeacherCheck]
 
@@ -176,7 +178,54 @@ def test_a_good_teacher_is_worse_nowhere(check: Check, trained_teacher: Artifact
     checked = check(trained_teacher, min_slice_users=1)
     assert {comparison.slice for comparison in checked.slices} >= {"cold_users", "head", "mid"}
     assert not any(comparison.worse for comparison in checked.slices)
-    assert checked.ndcg_at_10.keys() == {"teacher", "popularity", "item_knn"}
+    assert checked.ndcg_at_10.keys() == {
+        "teacher",
+        "teacher without prior",
+        "popularity",
+        "item_knn",
+    }
+    assert checked.ndcg_at_10["teacher"] == checked.ndcg_at_10["teacher without prior"]
+
+
+def _with_prior(teacher: Artifact, prepared: Artifact, name: str) -> Artifact:
+    """The teacher, which ranks by recent popularity alone where its prior counts."""
+    data = Prepared(prepared)
+    folder = teacher.folder.with_name(name)
+    shutil.copytree(teacher.folder, folder)
+    model = load_model(folder)
+    counts = (data.items[column].to_numpy() for column in ("recent_count", "train_count"))
+    model.item_bias = torch.from_numpy(1000 * prior_bias(PriorWeights(1.0, 0.0), *counts))
+    save_model(folder, model)
+    return Artifact("train_teacher", name, folder)
+
+
+def test_the_prior_counts_against_popularity_but_not_against_item_knn(
+    check: Check, untrained: Artifact, shifted_world: Artifact
+) -> None:
+    """Popularity knows what is recent, item-kNN does not."""
+    teacher = _with_prior(untrained, shifted_world, "popular")
+    changes = {"prepared": shifted_world, "min_slice_users": 1, "enabled": False}
+    plain, checked = check(untrained, **changes), check(teacher, **changes)
+    figures = checked.ndcg_at_10
+    assert figures["teacher"] == pytest.approx(figures["popularity"], abs=0.02)
+    assert figures["teacher without prior"] == plain.ndcg_at_10["teacher"] < figures["teacher"]
+    for before, after in zip(plain.slices, checked.slices, strict=True):
+        if after.baseline == "item_knn":
+            assert after == before
+        else:
+            assert after.teacher_ndcg_at_10 > before.teacher_ndcg_at_10
+
+
+def test_teachers_of_two_nights_are_compared_without_their_priors(
+    check: Check, untrained: Artifact, shifted_world: Artifact
+) -> None:
+    """The last night's prior knows nothing of this one's counts."""
+    tonight = _with_prior(untrained, shifted_world, "tonight")
+    last = _beside(tonight, untrained)
+    figures = check(tonight, last, prepared=shifted_world, enabled=False).ndcg_at_10
+    assert figures["last teacher"] == figures["teacher without prior"] < figures["teacher"]
+    figures = check(last, _beside(last, tonight), prepared=shifted_world, enabled=False).ndcg_at_10
+    assert figures["last teacher"] == figures["teacher"]
 
 
 def test_a_teacher_that_is_worse_than_the_last_one_stops_the_night(

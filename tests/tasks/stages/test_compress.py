@@ -59,6 +59,8 @@ def compress_in(
             run,
             config,
             distillation=DistillationConfig(),
+            recency_prior=True,
+            max_bytes=None,
             prepared=obvious_world,
             student=trained_teacher,
             teacher_check=check,
@@ -106,6 +108,7 @@ def test_it_writes_a_served_model_and_how_it_was_made(
     assert scorer.config["exclude_seen"] is True
     assert scorer.config["metadata"] == {
         "student": "teacher-key",
+        "size": "main",
         "network": network.model_dump() | {"ffn_dim": 12},
         "precision": "int8",
         "recency_prior": None,

@@ -1,5 +1,6 @@
 """Several students of one night: what the stages write, choose and evaluate, and after a kill."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from recsys_core.training.loop import TrainingConfig
 from tasks.contracts.family import Family
 from tasks.engine.stage import StageRun
 from tasks.registry.store import RegistryConfig
+from tasks.stages import compress as compress_stage
 from tasks.stages.compress import CompressionConfig, compress
 from tasks.stages.distill import DistillationConfig, distill
 from tasks.stages.evaluate import EvaluationConfig, evaluate
@@ -60,7 +62,12 @@ def make(
         bare.out.mkdir(exist_ok=True)
         return replace(bare, progress=progress)
 
-    def make_in(folder: Path, distilling: Progress = silent, pressing: Progress = silent):
+    def make_in(
+        folder: Path,
+        distilling: Progress = silent,
+        pressing: Progress = silent,
+        max_bytes: float | None = None,
+    ) -> Students:
         distilled = Artifact("distill", "student-key", folder / "distill")
         summary = distill.body(
             run(folder, "distill", distilling),
@@ -75,6 +82,8 @@ def make(
             run(folder, "compress", pressing),
             compression,
             distillation=distillation,
+            recency_prior=True,
+            max_bytes=max_bytes,
             prepared=obvious_world,
             student=distilled,
             teacher_check=None,
@@ -117,8 +126,8 @@ def test_the_smallest_that_is_good_enough_ships(students: Students) -> None:
     assert list(members) == ["main", "Mean", "Poor"]
     assert members["Poor"].size_bytes < members["Mean"].size_bytes < members["main"].size_bytes
     assert [member.is_good_enough for member in family.members] == [True, True, False]
-    assert family.ships == "Mean"
-    assert students.summaries[1]["ships"] == "Mean"
+    assert family.shipped == "Mean"
+    assert students.summaries[1]["shipped"] == "Mean"
     assert students.summaries[1]["bytes"] == members["Mean"].size_bytes
     served, recovered = [*SERVED_FILES, "parity.json"], ["", "sizes/main/"]
     expected = [f"{folder}{file}" for folder in (*recovered, "sizes/Poor/") for file in served]
@@ -127,6 +136,29 @@ def test_the_smallest_that_is_good_enough_ships(students: Students) -> None:
     for name, encoder in (("main", "attention"), ("Mean", "pooling")):
         folder = family.served_folder(students.compressed.folder, name)
         assert Scorer(folder).config["metadata"]["network"]["encoder"] == encoder
+
+
+def test_students_that_the_gate_refuses_for_their_size_do_not_compete(
+    students: Students, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed compression chooses from what it has kept, without ranking again."""
+
+    def choose(name: str, max_bytes: float) -> Family:
+        folder = tmp_path / name
+        shutil.copytree(students.student.folder.parent, folder)
+        shutil.rmtree(folder / "compress")
+        return Family.load(make(folder, max_bytes=max_bytes).compressed)
+
+    monkeypatch.delattr(compress_stage, "scorer_ranker")
+    before = Family.load(students.compressed)
+    main, mean, poor = before.members
+    assert choose("same", main.size_bytes) == before
+    only_poor = choose("poor", mean.size_bytes - 1)
+    assert only_poor.shipped == "Poor"
+    assert [member.fits for member in only_poor.members] == [False, False, True]
+    none = choose("none", poor.size_bytes - 1)
+    assert none.shipped == "Poor", "the gate refuses it and says why"
+    assert not any(member.fits for member in none.members)
 
 
 def test_all_students_are_evaluated(

@@ -103,6 +103,29 @@ def test_the_version_says_what_it_was_made_of(
     assert card == version.description
     assert "| compressed | 0.2500 | 0.1250 to 0.5000 | 0.2500 |" in card
     assert "1,234 events of 7 users (test)" in card
+    assert "- Student: `main`, attention, 1 layers, width 16, 16 channels" in card
+    assert "- No recent popularity is added to scores" in card
+    assert version.tags["student.size"] == "main"
+    assert version.tags["student.network"] == "attention, 1 layers, width 16, 16 channels"
+    assert not [name for name in version.tags if name.startswith("recency_prior.")]
+
+
+def test_the_version_says_which_student_ships_and_its_prior(
+    run: StageRun, made: Made, registry: Registry
+) -> None:
+    compressed = made("compressed")
+    served = read_json(compressed.file("config.json"))
+    prior = {"gamma": 2.0, "delta": 0.5, "ndcg_without": 0.1, "ndcg_at_10": 0.125}
+    served["metadata"] |= {"size": "XS", "recency_prior": prior}
+    write_json(compressed.file("config.json"), served)
+    register_body(run, made, compressed=compressed)
+    version = registry.client.get_model_version("test-student", "1")
+    assert version.tags["student.size"] == "XS"
+    assert version.tags["recency_prior.gamma"] == "2.0"
+    assert version.tags["recency_prior.delta"] == "0.5"
+    card = version.description or ""
+    assert "- Student: `XS`, attention" in card
+    assert "- Recent popularity is added to scores: γ=2, δ=0.5: " in card
 
 
 def test_the_version_says_which_labels_taught_it(

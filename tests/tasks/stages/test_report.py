@@ -8,10 +8,11 @@ import pytest
 from recsys_core.artifacts import digest
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.evaluation.gate_config import GateRule
+from recsys_core.evaluation.recency_prior import RecencyPrior
 from recsys_core.evaluation.results import MODELS, EvaluationMetrics
 from tasks.contracts.evaluation import Latencies
 from tasks.contracts.family import Family, FamilyMember
-from tasks.contracts.network import Curve
+from tasks.contracts.network import Curve, NetworkSummary
 from tasks.stages.report import DESCRIPTIONS
 from tests.html_page import HtmlPage, words
 from tests.tasks.stages.made_up_night import (
@@ -24,10 +25,13 @@ from tests.tasks.stages.made_up_night import (
     registered,
     soft_labels,
     split,
+    summary,
     validation_report,
     verdict,
 )
 from tests.teacher_check import made_up_check
+
+NETWORK = {"encoder": "gru", "n_layers": 1, "n_repeats": 2, "embedding_dim": 64, "ffn_dim": 96}
 
 
 @pytest.fixture
@@ -43,17 +47,45 @@ def test_the_recipe_is_shown_with_its_reasons(world: World) -> None:
 
 def test_it_says_what_is_added_to_scores(world: World) -> None:
     assert "Recent popularity is added" not in world.render()[1]
-    prior = {"gamma": 2.0, "delta": 0.0, "ndcg_without": 0.0729, "ndcg_at_10": 0.129}
+    prior = RecencyPrior(gamma=2.0, delta=0.0, ndcg_without=0.0729, ndcg_at_10=0.129)
     world.summaries = {
-        "train_teacher": {"recency_prior": [None, prior]},  # of an ensemble
-        "distill": {"recency_prior": prior | {"gamma": 0.25}},
+        "train_teacher": {"recency_prior": prior.model_dump()},
         "control": {"recency_prior": None},
     }
+    of_student = prior.model_copy(update={"gamma": 0.25})
+    world.files["distill"][NetworkSummary.file_name] = summary(of_student)
     page = words(HtmlPage(world.render()[1]))
     assert page.count("Recent popularity is added") == 2
     assert "Teacher: Recent popularity is added to scores: γ=2, δ=0: " in page
     assert "Student: Recent popularity is added to scores: γ=0.25, δ=0: " in page
     assert "validation NDCG@10 0.0729 → 0.1290." in page
+
+
+def test_curve_and_prior_are_those_of_the_student_that_ships(world: World) -> None:
+    small = ALONE.members[0].model_copy(update={"name": "S"})
+    config = {"metadata": {"network": NETWORK}}
+    world.files["compress"] |= {
+        Family.file_name: Family(members=(*ALONE.members, small), shipped="S"),
+        "config.json": config,
+        "sizes/main/config.json": config,
+    }
+    models = METRICS.models | {"size_main": METRICS.models["popularity"]}
+    metrics = METRICS.model_copy(update={"models": models})
+    world.files["evaluate"][EvaluationMetrics.file_name] = metrics
+    prior = RecencyPrior(gamma=4.0, delta=0.0, ndcg_without=0.07, ndcg_at_10=0.13)
+    of_small = prior.model_copy(update={"gamma": 0.5})
+    for stage in ("train_teacher", "control"):
+        world.files[stage] = {Curve.file_name: Curve(epochs=[])}
+    world.files["distill"][NetworkSummary.file_name] = summary(prior)
+    world.files["distill"] |= {
+        f"sizes/S/{NetworkSummary.file_name}": summary(of_small).model_dump(mode="json"),
+        f"sizes/S/{Curve.file_name}": [],
+    }
+    world.summaries = {"distill": {"recency_prior": prior.model_dump()}}
+    text = _text(world)
+    assert "Student: Recent popularity is added to scores: γ=0.5, δ=0: " in text
+    assert "γ=4" not in text
+    assert "Learning" not in text, "only the main student, which does not ship, has a curve"
 
 
 def test_the_report_tells_the_whole_night(world: World) -> None:
@@ -77,11 +109,10 @@ def test_the_report_tells_the_whole_night(world: World) -> None:
 
 def test_the_students_of_a_family_are_compared(world: World) -> None:
     other = FamilyMember(
-        name="XS", size_bytes=90_000, ndcg_at_10=0.1, low=-0.06, is_good_enough=False
+        name="XS", size_bytes=90_000, ndcg_at_10=0.1, low=-0.06, fits=True, is_good_enough=False
     )
-    family = Family(members=(*ALONE.members, other), ships="main")
-    network = {"encoder": "gru", "n_layers": 1, "n_repeats": 2, "embedding_dim": 64, "ffn_dim": 96}
-    config = {"metadata": {"network": network}}
+    family = Family(members=(*ALONE.members, other), shipped="main")
+    config = {"metadata": {"network": NETWORK}}
     world.files["compress"] |= {
         Family.file_name: family,
         "config.json": config,
@@ -94,8 +125,21 @@ def test_the_students_of_a_family_are_compared(world: World) -> None:
     text = words(HtmlPage(html))
     assert "XSgru, 1 × 2 layers, width 64, 96 channels 0.1000 -0.0600 no" in text
     assert "main, ships" in text
+    assert "too large" not in text
     assert "90 kB" in text
     assert "main, ships" not in World(world.folder / "alone").render()[1]
+    large = family.members[0].model_copy(update={"fits": False, "is_good_enough": False})
+    world.files["compress"][Family.file_name] = Family(members=(large, other), shipped="XS")
+    world.files["compress"]["sizes/main/config.json"] = config
+    world.files["distill"] |= {
+        f"sizes/XS/{NetworkSummary.file_name}": summary().model_dump(mode="json"),
+        f"sizes/XS/{Curve.file_name}": [],
+    }
+    models = METRICS.models | {"size_main": METRICS.models["popularity"]}
+    world.files["evaluate"][EvaluationMetrics.file_name] = METRICS.model_copy(
+        update={"models": models}
+    )
+    assert "0.1500 0.0000 too large" in _text(world)
 
 
 def test_a_refused_night_says_why(world: World) -> None:
@@ -168,7 +212,7 @@ def test_a_first_night_with_little_to_show(world: World) -> None:
     world.files["validate"]["validation.json"] = validation_report(())
     world.files["ingest"]["ingest.json"] = ingest_result([])
     for stage in ("train_teacher", "distill", "control"):
-        world.files[stage] = {Curve.file_name: Curve(epochs=[])}
+        world.files[stage] |= {Curve.file_name: Curve(epochs=[])}
     text = words(HtmlPage(world.render()[1]))
     assert "Nothing was new this night" in text
     assert "No row was quarantined" in text

@@ -144,6 +144,24 @@ def test_a_kill_changes_no_byte(
     assert again == summary
 
 
+@pytest.mark.parametrize("stage", ["train_teacher", "distill"])
+def test_a_network_whose_weights_were_deleted_is_trained_again(
+    train: Callable[..., tuple[StageRun, dict[str, Any]]],
+    tiny_network: NetworkConfig,
+    stage: str,
+) -> None:
+    """So does the engine with damaged files; the summary alone is no network."""
+    short = tiny_network.training.model_copy(update={"epochs": 1})
+    network = tiny_network.model_copy(update={"training": short})
+    run, summary = train(stage, network=network)
+    whole = _bytes(run)
+    (run.out / "model.safetensors").unlink()
+    shutil.rmtree(run.scratch)  # the engine has deleted it, with the checkpoint
+    _, again = train(stage, network=network)
+    assert again == summary
+    assert _bytes(run) == whole
+
+
 def test_weights_begin_with_the_seed(obvious_world: Artifact, tiny_network: NetworkConfig) -> None:
     data = Prepared(obvious_world)
     first, same = build_network(data, tiny_network), build_network(data, tiny_network)

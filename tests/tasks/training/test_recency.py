@@ -6,53 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
+import torch
 
 from recsys_core.artifacts import Artifact, read_json, write_json
 from recsys_core.compression.export import export_onnx
 from recsys_core.compression.quantization import quantize
-from recsys_core.data.histories.cases import read_cases
 from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.models.checkpoint import load_model
+from recsys_core.models.ensemble import load_recommender, member_folders
 from recsys_core.models.ranker import model_ranker
 from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import Scorer
 from tasks.contracts.network import NetworkSummary
+from tasks.contracts.teacher import TeacherPlan
 from tasks.engine.stage import StageRun
 from tasks.stages.compress import CompressionConfig, compress
 from tasks.stages.control import control
 from tasks.stages.distill import DistillationConfig
+from tasks.stages.train_teacher import train_teacher
 from tasks.training.network import NetworkConfig, build_network
 from tasks.training.prepared import Prepared
 from tasks.training.recency import fit_recency_prior
-
-
-def _with_recent_counts(world: Artifact, folder: Path, recent: pl.Series) -> Artifact:
-    """The world with other recent counts."""
-    folder.mkdir()
-    for path in world.folder.iterdir():
-        if path.name != "items.parquet":
-            (folder / path.name).symlink_to(path)
-    items = pl.read_parquet(world.file("items.parquet"))
-    items.with_columns(recent_count=recent).write_parquet(folder / "items.parquet")
-    return Artifact("prepare", "shifted", folder)
-
-
-@pytest.fixture
-def shifted_world(obvious_world: Artifact, tmp_path: Path) -> Artifact:
-    """The obvious world where the items of the validation window have been popular lately."""
-    items = pl.read_parquet(obvious_world.file("items.parquet"))
-    targets = np.concatenate(
-        [
-            read_cases(bucket, items, "validation", exclude_seen=True).targets
-            for bucket in Prepared(obvious_world).buckets
-        ]
-    )
-    counts = np.bincount(targets, minlength=items.height + 1)[1:]
-    return _with_recent_counts(obvious_world, tmp_path / "shifted", pl.Series(10 * counts**2))
+from tasks.training.teacher import TeacherConfig
 
 
 @pytest.fixture
@@ -127,13 +105,12 @@ def _barely_trained(network: NetworkConfig, **changes: Any) -> NetworkConfig:
     return network.model_copy(update={"training": training, **changes})
 
 
-def test_each_network_of_a_night_fits_its_own(
+def test_a_trained_network_fits_its_own(
     shifted_world: Artifact,
-    soft_labels: Artifact,
     tiny_network: NetworkConfig,
     make_run: Callable[[str], StageRun],
 ) -> None:
-    """What is saved ranks as its summary says; the compressed student is fitted after recovery."""
+    """What is saved ranks as its summary says."""
     run, data = make_run("control"), Prepared(shifted_world)
     network = _barely_trained(tiny_network)
     summary = control.body(run, network, recovery_epochs=0, prepared=shifted_world)
@@ -143,21 +120,115 @@ def test_each_network_of_a_night_fits_its_own(
     assert data.validator(1000)(load_model(run.out)) == saved.validation_ndcg_at_10
     assert saved.validation_ndcg_at_10 == saved.recency_prior.ndcg_at_10
 
-    compressing = make_run("compress")
-    recovery = tiny_network.training.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
-    summary = compress.body(
-        compressing,
-        CompressionConfig(recovery=recovery, min_overlap_at_10=0.0),
-        distillation=DistillationConfig(),
-        prepared=shifted_world,
-        student=Artifact("distill", "student", run.out),
-        teacher_check=None,
-        soft_labels=soft_labels,
+
+Press = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def press(
+    make_run: Callable[[str], StageRun],
+    shifted_world: Artifact,
+    soft_labels: Artifact,
+) -> Press:
+    """Export and round a student, unpruned."""
+
+    def run_stage(name: str, student: Path, *, recency_prior: bool) -> dict[str, Any]:
+        return compress.body(
+            make_run(name),
+            CompressionConfig(ffn_keep_share=1.0, min_overlap_at_10=0.0),
+            distillation=DistillationConfig(),
+            recency_prior=recency_prior,
+            max_bytes=None,
+            prepared=shifted_world,
+            student=Artifact("distill", "student", student),
+            teacher_check=None,
+            soft_labels=soft_labels,
+        )
+
+    return run_stage
+
+
+def test_the_compressed_student_fits_its_own_by_the_setting_alone(
+    press: Press,
+    shifted_world: Artifact,
+    tiny_network: NetworkConfig,
+    make_run: Callable[[str], StageRun],
+) -> None:
+    """Whether the student had one before its compression does not matter."""
+    data, students = Prepared(shifted_world), {}
+    for name in ("with", "without"):
+        network = _barely_trained(tiny_network, recency_prior=name == "with")
+        run = make_run(name)
+        control.body(run, network, recovery_epochs=0, prepared=shifted_world)
+        students[name] = run.out
+    of_one, of_other = (
+        press(f"press {name}", folder, recency_prior=True)["recency_prior"]
+        for name, folder in students.items()
     )
+    assert of_one == of_other
+    assert of_one["ndcg_at_10"] > of_one["ndcg_without"]
+    ids = data.items["item_id"].to_list()
+
+    def reached(name: str) -> float:
+        served = scorer_ranker(Scorer(make_run(name).out), ids)
+        return float(data.validator(1000).by_user(served).mean())
+
+    assert reached("press without") == pytest.approx(of_one["ndcg_at_10"], abs=0.05)
+    assert press("press off", students["with"], recency_prior=False)["recency_prior"] is None
+    assert reached("press off") == pytest.approx(of_one["ndcg_without"], abs=0.05)
+
+
+@pytest.fixture
+def train_teacher_in(
+    make_run: Callable[[str], StageRun], tiny_network: NetworkConfig, tmp_path: Path
+) -> Callable[..., tuple[StageRun, dict[str, Any]]]:
+    """Train or reuse a teacher that knows next to nothing."""
+    config = TeacherConfig.model_validate(_barely_trained(tiny_network).model_dump())
+
+    def run_stage(
+        name: str, world: Artifact, plan: TeacherPlan, **changes: Any
+    ) -> tuple[StageRun, dict[str, Any]]:
+        run = make_run(name)
+        planned = Artifact("plan_teacher", name, tmp_path / f"plan {name}")
+        plan.save(planned.folder)
+        changed = config.model_copy(update=changes)
+        return run, train_teacher.body(run, config=changed, prepared=world, teacher_plan=planned)
+
+    return run_stage
+
+
+def test_a_reused_teacher_fits_its_prior_to_tonights_counts(
+    train_teacher_in: Callable[..., tuple[StageRun, dict[str, Any]]],
+    obvious_world: Artifact,
+    shifted_world: Artifact,
+    full_training: TeacherPlan,
+) -> None:
+    last, summary = train_teacher_in("last", obvious_world, full_training)
+    assert summary["recency_prior"] is None
+    write_json(last.out / "manifest.json", {"files": {}})
+    reuse = full_training.model_copy(update={"mode": "reuse", "parent": last.out.name, "since": 0})
+    tonight, summary = train_teacher_in("tonight", shifted_world, reuse)
+    assert summary["epochs"] == 0
     assert summary["recency_prior"]["ndcg_at_10"] > summary["recency_prior"]["ndcg_without"]
-    served = scorer_ranker(Scorer(compressing.out), data.items["item_id"].to_list())
-    reached = data.validator(1000).by_user(served).mean()
-    assert reached == pytest.approx(summary["recency_prior"]["ndcg_at_10"], abs=0.05)
+    before, after = (load_model(run.out) for run in (last, tonight))
+    assert torch.equal(before.id_embedding, after.id_embedding)
+    assert after.item_bias is not None
+    assert summary["validation_ndcg_at_10"] == Prepared(shifted_world).validator(1000)(after)
+
+
+def test_an_ensemble_fits_one_prior_as_a_whole(
+    train_teacher_in: Callable[..., tuple[StageRun, dict[str, Any]]],
+    shifted_world: Artifact,
+    full_training: TeacherPlan,
+) -> None:
+    run, summary = train_teacher_in("two", shifted_world, full_training, n_seeds=2)
+    assert [load_model(folder).item_bias for folder in member_folders(run.out)] == [None, None]
+    validate = Prepared(shifted_world).validator(1000)
+    ensemble = load_recommender(run.out)
+    assert validate(ensemble) == summary["validation_ndcg_at_10"]
+    assert summary["validation_ndcg_at_10"] == summary["recency_prior"]["ndcg_at_10"]
+    ensemble.item_bias = None
+    assert validate(ensemble) == summary["recency_prior"]["ndcg_without"]
 
 
 def test_it_can_be_switched_off(
