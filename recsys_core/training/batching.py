@@ -337,7 +337,7 @@ def make_batch(
         None if are_equal else torch.from_numpy(weights),
         event_context(histories, inside) if with_context else None,
         _earlier_items(histories, starts) if exclude_seen else None,
-        sparse_batch(labels, events[is_target], is_trusted)
+        sparse_batch(labels, events[is_target])
         if isinstance(labels, SparseLabels)
         else None,
     )

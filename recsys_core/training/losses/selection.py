@@ -63,6 +63,7 @@ def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
             return next_item_cross_entropy(
                 states, item_vectors, targets, weights=weights, seen=seen
             )
+        assert seen is None or isinstance(seen, SeenNegatives)
         negatives = restricted.negatives.to(device)
         if config.loss == "gbce":
             return gbce(

@@ -65,7 +65,7 @@ def _reference(soft: problem.SoftReference, weight: float) -> problem.Loss:
 
 def _drawn(n: int) -> torch.Tensor:
     torch.manual_seed(SEED)
-    return torch.randint(1, problem.KNOWN + 1, (problem.POSITIONS, n))
+    return torch.randint(1, problem.ITEMS + 1, (problem.POSITIONS, n))
 
 
 def test_the_ranking_weight_adds_ranking_distillation() -> None:
@@ -87,7 +87,7 @@ def test_the_divergence_weight_adds_the_divergence() -> None:
         student: torch.Tensor, teacher: torch.Tensor, columns: list[int], position: int
     ) -> torch.Tensor:
         del position
-        of_student = student[: problem.KNOWN][columns].log_softmax(0)
+        of_student = student[columns].log_softmax(0)
         return F.kl_div(of_student, teacher[columns].softmax(0), reduction="sum")
 
     problem.assert_same_value_and_gradients(

@@ -321,30 +321,6 @@ def test_a_label_is_left_out_by_the_whole_history_and_by_its_target(
     assert min(n_counted, n_left_out) > 20
 
 
-def test_a_sparse_label_is_left_out_too(tmp_path: Path, buckets: list[Path]) -> None:
-    def label(histories: ResidentHistories, events: np.ndarray, rows: SparseRows) -> SparseRows:
-        ids = histories.items[events][:, None]
-        return rows._replace(top_ids=ids, top_logits=np.ones(ids.shape, np.float32))
-
-    shape = SparseShape(1, with_logits=True, with_normalizer=False)
-    store = write_sparse_store(tmp_path, buckets, shape, label, n_items=1500)
-    training_set = TrainingSet(
-        buckets, max_length=MAX_LENGTH, batch_size=3, labels=store, trusted=_newest_or_third
-    )
-    n_counted = n_left_out = 0
-    for batch in training_set.epoch(0, 1):
-        assert batch.sparse_labels is not None
-        assert batch.sparse_labels.top_logits is not None
-        has_target = batch.targets > 0
-        counts = _counts(batch.targets[has_target])
-        expected = torch.where(counts, batch.history[has_target], 0)
-        assert torch.equal(batch.sparse_labels.top_ids[:, 0], expected)
-        assert torch.equal(batch.sparse_labels.top_logits[:, 0], counts.float())
-        n_counted += int(counts.sum())
-        n_left_out += int((~counts).sum())
-    assert min(n_counted, n_left_out) > 5
-
-
 def _only_even_items_are_targets(paths: list[Path]) -> None:
     even = pl.col("item_idx").list.eval((pl.element() % 2 == 0).cast(pl.Float32))
     for path in paths:

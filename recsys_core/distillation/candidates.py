@@ -1,4 +1,4 @@
-"""What the logits of a distilling step are over: the catalogue, or candidates that stand for it."""
+"""What a distilling step compares: the whole catalogue, or candidates that stand for it."""
 
 from typing import NamedTuple
 
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_core.training.loop import TrainingConfig
-from recsys_core.training.losses.own_and_drawn import OwnAndDrawn
+from recsys_core.training.losses.sampled_candidates import SampledCandidates
 from recsys_core.training.losses.seen import Seen, SeenNegatives
 from recsys_core.training.losses.selection import candidate_set_of, seen_items
 from recsys_core.training.negative_sampling import CandidateSet, RestrictedBatch
 
 
-class Columns(NamedTuple):
-    """The columns of the logits at the positions that have a target.
+class BatchCandidates(NamedTuple):
+    """The columns of the logits at the positions that have a target, counted from 1.
 
     Attributes:
-        targets: Column of each target, from 1.
-        listed: Column of each item that a sparse label lists, from 1; 0: none. None without such
-            labels.
-        seen: The items that don't compete at each position; None: all compete, or `candidates` say
+        targets: Column of each target.
+        listed: Column of each item that a label lists; 0 is padding, -1 an item that is no
+            candidate. None without lists.
+        seen: The items that don't compete at each position; None: all compete, or `sampled` says
             it.
-        candidates: The items of the columns; None: those of the catalogue.
+        sampled: The items of the columns; None: all items, column c is row c.
     """
 
     targets: Int[Tensor, " positions"]
     listed: Int[Tensor, "positions k"] | None
     seen: Seen | None
-    candidates: OwnAndDrawn | None
+    sampled: SampledCandidates | None
 
 
 def distillation_candidates(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
@@ -47,31 +47,33 @@ def distillation_candidates(counts: NDArray[np.int64], config: TrainingConfig) -
     return candidate_set_of(counts, config)
 
 
-def columns_of(
+def candidates_of(
     restricted: RestrictedBatch,
     n_rows: int,
     device: torch.device,
     listed: Int[Tensor, "positions k"] | None = None,
-) -> Columns:
-    """The columns of a batch. A position's own candidates are its target and what its label lists.
+) -> BatchCandidates:
+    """The candidates of a batch. A position's positives are its target and what its label lists.
 
     Args:
         restricted: The batch.
         n_rows: Number of item vectors, the padding included.
         device: Where the loss is computed.
-        listed: Rows of the items that a sparse label lists, distinct, from 1; 0: none.
+        listed: Rows of the items that a label lists, distinct, from 1; 0 is padding, -1 an item
+            that is no candidate.
     """
     targets = restricted.batch.targets[restricted.batch.targets > 0].to(device)
     seen = seen_items(restricted, n_rows, device)
     if restricted.negatives is None or restricted.log_expected is None:
-        return Columns(targets, listed, seen, None)
-    own, columns = targets[:, None], None
+        return BatchCandidates(targets, listed, seen, None)
+    positives, columns = targets[:, None], None
     if listed is not None:
-        is_target = listed == own
+        is_target = listed == positives
         after_target = torch.arange(2, 2 + listed.shape[1], device=device)
-        columns = torch.where(is_target, 1, after_target).masked_fill_(listed == 0, 0)
-        own = torch.cat([own, listed.masked_fill(is_target, 0)], dim=1)
-    assert seen is None or isinstance(seen, SeenNegatives)  # there are drawn items
-    drawn, log_expected = restricted.negatives.to(device), restricted.log_expected.to(device)
-    candidates = OwnAndDrawn(own, drawn, log_expected, seen)
-    return Columns(torch.ones_like(targets), columns, None, candidates)
+        columns = torch.where(listed > 0, torch.where(is_target, 1, after_target), listed)
+        others = listed.masked_fill(is_target, 0).clamp(min=0)
+        positives = torch.cat([positives, others], dim=1)
+    assert seen is None or isinstance(seen, SeenNegatives)
+    negatives, log_expected = restricted.negatives.to(device), restricted.log_expected.to(device)
+    sampled = SampledCandidates(positives, negatives, log_expected, seen)
+    return BatchCandidates(torch.ones_like(targets), columns, None, sampled)
