@@ -8,7 +8,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.loop import LossName, TrainingConfig
 from recsys_core.training.losses.sampled_candidates import SampledCandidates
 from recsys_core.training.losses.seen import Seen, SeenNegatives
 from recsys_core.training.losses.selection import candidate_set_of, seen_items
@@ -33,18 +33,23 @@ class BatchCandidates(NamedTuple):
     sampled: SampledCandidates | None
 
 
-def distillation_candidates(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
-    """The candidates of a student: as without a teacher, but for a softmax in any case.
+def comparable_loss(loss: LossName) -> LossName:
+    """The loss beside which a student is distilled.
 
     gBCE has no distribution that could be compared with the teacher's, so it counts as `auto`.
+    """
+    return "auto" if loss == "gbce" else loss
+
+
+def distillation_candidates(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
+    """The candidates of a student: as without a teacher, but for a softmax in any case.
 
     Args:
         counts: `[n_items + 1]` training events by item_idx.
         config: Its `loss` and `n_negatives`.
     """
-    if config.loss == "gbce":
-        config = config.model_copy(update={"loss": "auto"})
-    return candidate_set_of(counts, config)
+    loss = comparable_loss(config.loss)
+    return candidate_set_of(counts, config.model_copy(update={"loss": loss}))
 
 
 def candidates_of(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 
 _SMOOTHING = 0.75
 

@@ -31,7 +31,7 @@ from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.distillation.columns import distillation_candidates
+from recsys_core.distillation.candidates import distillation_candidates
 from recsys_core.evaluation.family import Candidate, judge, smallest
 from recsys_core.evaluation.popularity import cold_start_scores
 from recsys_core.evaluation.recency_prior import RecencyPrior
@@ -43,8 +43,7 @@ from recsys_core.serving.folder import served_bytes, write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
-from recsys_core.training.batching import Trusted
-from recsys_core.training.loop import TrainingConfig, fit
+from recsys_core.training.loop import LoopConfig, TrainingConfig, fit
 from tasks.contracts.family import Family, FamilyMember, size_folder, size_names
 from tasks.contracts.network import NetworkSummary
 from tasks.engine.stage import StageRun, Summary, stage
@@ -53,7 +52,7 @@ from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_
 from tasks.training.prepared import Prepared
 from tasks.training.recency import fit_recency_prior
 from tasks.training.student import size_run
-from tasks.training.trust import trusted_labels
+from tasks.training.trust import Trusted, trusted_labels
 
 
 class CompressionConfig(Settings):
@@ -62,9 +61,10 @@ class CompressionConfig(Settings):
     ffn_keep_share: float = Field(
         default=0.75, gt=0, le=1, description="Share of the SwiGLU channels to keep"
     )
-    recovery: TrainingConfig = Field(
-        default=TrainingConfig(epochs=2, validate_every=1, learning_rate=2e-4),
-        description="Training after pruning, with the distillation loss",
+    recovery: LoopConfig = Field(
+        default=LoopConfig(epochs=2, validate_every=1, learning_rate=2e-4),
+        description="Training after pruning, with the distillation loss over the student's "
+        "candidates",
     )
     calibration_users: int = Field(
         default=256, ge=1, le=100_000, description="Histories for channel importance and parity"
@@ -107,6 +107,7 @@ def compress(
     config: CompressionConfig,
     *,
     distillation: DistillationConfig,
+    training: TrainingConfig,
     prepared: Artifact,
     student: Artifact,
     teacher_check: Artifact | None,
@@ -116,6 +117,16 @@ def compress(
 
     Students that don't ship have the same files in `sizes/NAME`. A rerun after a kill continues
     with the student that was being compressed.
+
+    Args:
+        run: Folders, device and progress.
+        config: How the student is made smaller.
+        distillation: The loss of the recovery after pruning.
+        training: The student's training; the recovery has the same candidates.
+        prepared: Tonight's data.
+        student: The networks to compress.
+        teacher_check: Says where the teacher's labels don't count; None: external, all count.
+        soft_labels: What the recovery learns from beside the events.
     """
     data = Prepared(prepared)
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
@@ -126,7 +137,7 @@ def compress(
         member = size_run(served, name, number, len(names))
         if not (member.out / Parity.file_name).exists():
             taught = Artifact(student.stage, student.key, size_folder(student.folder, name))
-            _compress(member, config, distillation, data, taught, labels, trusted)
+            _compress(member, config, distillation, training, data, taught, labels, trusted)
     folders = {name: size_folder(served.out, name) for name in names}
     family = _family(folders, data, config)
     for name, folder in folders.items():
@@ -152,10 +163,11 @@ def _compress(
     run: StageRun,
     config: CompressionConfig,
     distillation: DistillationConfig,
+    training: TrainingConfig,
     data: Prepared,
     student: Artifact,
     labels: SoftLabels,
-    trusted: Trusted | None,
+    trusted: Trusted,
 ) -> None:
     """Write one student's served model, the recovery's curve and, last, `parity.json`."""
     model = load_model(student.folder)
@@ -164,7 +176,7 @@ def _compress(
     if keep < model.config.ffn_dim:
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
-        _recover(run, model, data, config.recovery, distillation, labels, trusted)
+        _recover(run, model, data, config.recovery, distillation, training, labels, trusted)
     prior = None
     if NetworkSummary.load(student).recency_prior is not None:
         prior = fit_recency_prior(run, model, data, data.validator(config.validation_cases))
@@ -264,22 +276,26 @@ def _recover(
     run: StageRun,
     model: Recommender,
     data: Prepared,
-    config: TrainingConfig,
+    config: LoopConfig,
     distillation: DistillationConfig,
+    training: TrainingConfig,
     labels: SoftLabels,
-    trusted: Trusted | None,
+    trusted: Trusted,
 ) -> None:
-    training_set = training_set_of(data, model.max_length, config, labels=labels, trusted=trusted)
+    training_set = training_set_of(
+        data, model.max_length, config, labels=labels, trusted=trusted.positions
+    )
     if model.content is not None:  # so that the vectors of cold items, content only, stay
         model.content.requires_grad_(False)
     counts = training_set.item_counts(len(data.items))
-    candidates = distillation_candidates(counts, config)
+    candidates = distillation_candidates(counts, training)
+    loss = loss_of(distillation, labels, candidates, run.device, trusted.distrusted_items)
     curve = fit(
         model.to(run.device),
         training_set,
         config,
         candidates=candidates,
-        loss=loss_of(distillation, labels, candidates, run.device),
+        loss=loss,
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,

@@ -91,6 +91,7 @@ def soft_labels(
         _run(folder),
         SoftLabelConfig(),
         max_length=8,
+        loss="auto",
         prepared=obvious_world,
         teacher=trained_teacher,
     )

@@ -9,7 +9,7 @@ import torch
 from recsys_core.distillation.candidates import candidates_of, distillation_candidates
 from recsys_core.distillation.factorized_selection import SoftWeights, factorized_distillation
 from recsys_core.distillation.sparse_selection import sparse_distillation
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses.selection import FULL_SOFTMAX_ITEMS

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from recsys_core.distillation.factorized_selection import SoftWeights, factorized_distillation
 from recsys_core.distillation.losses.divergences import (
     Divergence,
     forward_kl,
@@ -15,7 +17,10 @@ from recsys_core.distillation.losses.divergences import (
     reverse_kl,
 )
 from recsys_core.distillation.losses.soft_targets import distillation_loss
+from recsys_core.training.batch import Batch
 from recsys_core.training.losses.sampled_candidates import SampledCandidates
+from recsys_core.training.negative_sampling import SampledNegatives
+from recsys_core.training.sparse_batch import SparseBatch
 from tests.recsys_core.distillation.losses.problem import (
     ITEMS,
     STATES,
@@ -180,3 +185,41 @@ def test_the_bias_of_the_gradient_falls_with_the_number_of_draws(name: str) -> N
     assert biases[0] < 0.005, "of the gradient's length"
     for larger, smaller in pairwise(biases):
         assert larger / smaller == pytest.approx(2, rel=0.05), "twice the draws, half the bias"
+
+
+@pytest.mark.usefixtures("production_checks")
+def test_the_teachers_top_items_are_taught_whatever_was_drawn() -> None:
+    """50 draws of 2,000 items: an item by itself is drawn in 2.5 % of the steps.
+
+    The teacher gives ten items 90 % of its probability, and the student scores all alike.
+    """
+    n_items, n_draws, likely = 2000, 50, torch.arange(100, 110)
+    taught = torch.zeros(n_items + 1)
+    taught[likely] = math.log(0.9 / 10) - math.log(0.1 / (n_items - 10))
+    loss, hard = (
+        factorized_distillation(
+            taught[:, None].numpy(),
+            SoftWeights(divergence=weight),
+            divergence="forward_kl",
+            temperature=1.0,
+            on_device=None,
+        )
+        for weight in (1.0, 0.0)
+    )
+    listed = SparseBatch(torch.cat([likely, torch.arange(1, 23)])[None])
+    batch = Batch(torch.tensor([[1]]), torch.tensor([[50]]), torch.ones(1, 1), sparse_labels=listed)
+    candidates = SampledNegatives(np.ones(n_items + 1, np.int64), n_negatives=n_draws, uniform=True)
+    every_item = F.pad(torch.eye(n_items), (0, 0, 1, 0))  # the states are the scores
+
+    def gradient(seed: int) -> torch.Tensor:
+        restricted = candidates.restrict(batch, (seed,))
+        assert restricted.items is not None
+        states, vectors = torch.zeros(1, n_items, requires_grad=True), every_item[restricted.items]
+        value = loss(states, vectors, restricted) - hard(states, vectors, restricted)
+        (found,) = torch.autograd.grad(value, states)
+        return found[0, likely - 1]
+
+    mean = torch.stack([gradient(seed) for seed in range(30)]).mean(dim=0)
+    exact = 1 / n_items - 0.9 / 10
+    assert mean.min() > 1.1 * exact
+    assert mean.max() < 0.5 * exact

@@ -17,7 +17,7 @@ from recsys_core.distillation.factorized_selection import (
 )
 from recsys_core.distillation.losses.soft_targets import distillation_loss
 from recsys_core.distillation.selection import distilling_loss
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import (
     CandidateSet,
     FullCatalogue,

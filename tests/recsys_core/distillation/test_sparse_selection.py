@@ -13,7 +13,7 @@ from recsys_core.distillation.losses.sampled_kl import sampled_kl
 from recsys_core.distillation.losses.top_k_kl import top_k_kl
 from recsys_core.distillation.losses.within_list_kl import within_list_kl
 from recsys_core.distillation.sparse_selection import sparse_distillation
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch
 from recsys_core.training.sparse_batch import SparseBatch
 from tests.recsys_core.distillation.sparse_problem import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch, SampledNegatives
 from recsys_core.training.sparse_batch import SparseBatch
 

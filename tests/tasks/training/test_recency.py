@@ -149,6 +149,7 @@ def test_each_network_of_a_night_fits_its_own(
         compressing,
         CompressionConfig(recovery=recovery, min_overlap_at_10=0.0),
         distillation=DistillationConfig(),
+        training=tiny_network.training,
         prepared=shifted_world,
         student=Artifact("distill", "student", run.out),
         teacher_check=None,
