@@ -14,12 +14,8 @@ from recsys_core.data.histories.read import ResidentHistories, read_training_his
 from recsys_core.data.soft_labels.description import LABELS, SoftLabelError
 from recsys_core.data.soft_labels.label_file import ROW
 from recsys_core.data.soft_labels.matching import prefix_hashes
-from recsys_core.data.soft_labels.sparse import (
-    SparseRows,
-    SparseShape,
-    describe_sparse,
-    write_sparse_labels,
-)
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse, write_sparse_labels
 from recsys_core.json_file import JsonFile
 
 UNKNOWN_USERS = "of users without a history"

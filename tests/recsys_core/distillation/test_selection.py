@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from recsys_core.data.soft_labels.factorized import describe
-from recsys_core.data.soft_labels.sparse import SparseShape, describe_sparse
+from recsys_core.data.soft_labels.sparse import SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.factorized_selection import (
     DivergenceName,
