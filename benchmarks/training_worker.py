@@ -19,7 +19,8 @@ import torch
 
 from benchmarks.harness import peak_bytes
 from recsys_core.models.recommender import ModelConfig, Recommender
-from recsys_core.training.batching import Batch, TrainingSet
+from recsys_core.training.batch import Batch
+from recsys_core.training.batching import TrainingSet
 from recsys_core.training.loop import TrainingConfig, fit
 from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 

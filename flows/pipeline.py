@@ -210,7 +210,12 @@ PIPELINE = Pipeline(
     Step(plan_teacher, unless=_has_external_teacher, config="teacher"),
     Step(train_teacher, unless=_has_external_teacher, config="teacher"),
     Step(check_teacher, unless=_has_external_teacher, config="teacher_check", registry="registry"),
-    Step(write_soft_labels, config="soft_labels", max_length="student.model.max_length"),
+    Step(
+        write_soft_labels,
+        config="soft_labels",
+        max_length="student.model.max_length",
+        loss="student.training.loss",
+    ),
     Step(distill, config="distillation", student="student"),
     Step(
         compress,
@@ -218,6 +223,7 @@ PIPELINE = Pipeline(
         config="compression",
         distillation="distillation",
         recency_prior="student.recency_prior",
+        training="student.training",
         max_bytes="max_shipped_bytes",
     ),
     Step(

@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.soft_labels.matching import prefix_hashes
-from recsys_core.data.soft_labels.sparse import (
-    SparseRows,
-    SparseShape,
-    describe_sparse,
-    write_sparse_labels,
-)
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse, write_sparse_labels
 from recsys_core.data.soft_labels.store import SoftLabels
 
 Label = Callable[[ResidentHistories, NDArray[np.int64], SparseRows], SparseRows]

@@ -38,7 +38,6 @@ def _comparison(name: PositionSlice, *, worse: bool) -> SliceComparison:
         teacher_ndcg_at_10=mine,
         baseline_ndcg_at_10=other,
         difference=mine - other,
-        low=mine - other - 0.005,
         high=mine - other + 0.005,
         worse=worse,
         sentence=f"On {name} the teacher has {mine}, its baseline {other}.",

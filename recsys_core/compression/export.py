@@ -41,6 +41,7 @@ from recsys_core.models.recommender import Recommender
 
 OPSET = 23
 TABLE = "item_table"
+ITEM_BIAS = "item_bias"
 POSITIONS = "newest_state.model.position_embedding"
 INPUTS = ("history", "exclude", "k")
 OUTPUTS = ("top_rows", "top_scores", "scores")

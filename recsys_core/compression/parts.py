@@ -14,6 +14,7 @@ from recsys_core.serving.folder import served_files
 
 _READ_BY = {
     "item table": {("GatherBlockQuantized", 0), ("MatMulNBits", 1), ("Gather", 0), ("Gemm", 1)},
+    "recency prior": {("Add to scores", 1)},
     "scales": {("Cast", 0), ("DequantizeLinear", 1)},
     "linear layers": {("MatMul", 1), ("GRU", 1), ("GRU", 2)},
     "positions": {("Slice", 0)},
@@ -59,12 +60,14 @@ def _bytes_of_constants(graph: GraphProto) -> dict[str, int]:
 def _uses(graph: GraphProto) -> dict[str, set[tuple[str, int]]]:
     """Who reads a value: operators and the places among their inputs.
 
-    A value that is only restored from 8 bits has the uses of what it is restored to.
+    A value that is only restored from 8 or 16 bits has the uses of what it is restored to.
     """
     uses: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    scores = {node.output[0] for node in graph.node if node.op_type in ("Gemm", "MatMulNBits")}
     for node in reversed(graph.node):
+        adds_to_scores = node.op_type == "Add" and node.input[0] in scores
         for place, name in enumerate(node.input):
-            uses[name].add((node.op_type, place))
-        if node.op_type == "DequantizeLinear":
+            uses[name].add(("Add to scores" if adds_to_scores else node.op_type, place))
+        if node.op_type in ("DequantizeLinear", "Cast"):
             uses[node.input[0]] |= uses[node.output[0]]
     return uses

@@ -5,8 +5,10 @@
 - Linear layers and GRUs have a scale per output channel, positions one per position; all are read
   through `DequantizeLinear`.
 
-Scales have 16 bits. Values are rounded to multiples of the scale that is stored, so they are as
-close to the network's as with a scale of 32 bits.
+Scales have 16 bits, and so has the recency prior. Values are rounded to multiples of the scale that
+is stored, so they are as close to the network's as with a scale of 32 bits. The exceptions are
+blocks, rows and channels whose largest value is below .008: there the steps of 16-bit numbers grow
+relative to the scale, which is rounded up.
 
 Activations are rounded per row, so a user's scores do not depend on the other users of the batch.
 (ONNX Runtime's `quantize_dynamic` takes one scale for a whole batch, padding included, which
@@ -24,7 +26,7 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from recsys_core.compression.export import POSITIONS, TABLE
+from recsys_core.compression.export import ITEM_BIAS, POSITIONS, TABLE
 from recsys_core.compression.short_names import shorten
 
 _DOMAIN = "com.microsoft"
@@ -67,7 +69,11 @@ def quantize(source: Path, target: Path) -> None:
         _quantize_axis(model, floats[name], axis=0)
     for name in sorted(matrices):
         _quantize_axis(model, floats[name], axis=1)
-    _drop(model, {TABLE, *positions, *matrices})
+    biases = {ITEM_BIAS} & floats.keys()  # none without a recency prior
+    for name in biases:
+        widen = _add_short(model, name, numpy_helper.to_array(floats[name]))
+        _set_nodes(model, [widen, *model.graph.node])
+    _drop(model, {TABLE, *positions, *matrices, *biases})
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     left = [tensor.name for tensor in model.graph.initializer if _is_matrix(tensor)]
     if left:
@@ -84,7 +90,7 @@ def _quantize_table(model: ModelProto, table: FloatMatrix) -> None:
     blocks = table.reshape(n_items, dim // block, block)
     scales = _scales(blocks, axis=2)
     _add(model, f"{TABLE}_data", (np.rint(blocks / scales) + _ZERO_POINT).astype(np.uint8))
-    nodes = [_add_scales(model, f"{TABLE}_scales", scales[:, :, 0])]
+    nodes = [_add_short(model, f"{TABLE}_scales", scales[:, :, 0])]
     _add(model, f"{TABLE}_scales_shape", np.array([n_items, dim // block, 1], dtype=np.int64))
     _add(model, f"{TABLE}_row_shape", np.array([0, 0, dim], dtype=np.int64))
     for node in model.graph.node:
@@ -146,7 +152,7 @@ def _quantize_axis(model: ModelProto, tensor: TensorProto, axis: int) -> None:
     others = tuple(other for other in range(matrix.ndim) if other != axis)
     scales = _scales(matrix, axis=others)
     _add(model, f"{tensor.name}_data", np.rint(matrix / scales).astype(np.int8))
-    widen = _add_scales(model, f"{tensor.name}_scales", scales.ravel())
+    widen = _add_short(model, f"{tensor.name}_scales", scales.ravel())
     restore = helper.make_node(
         "DequantizeLinear",
         [f"{tensor.name}_data", f"{tensor.name}_scales"],
@@ -170,9 +176,9 @@ def _scales(values: FloatMatrix, axis: int | tuple[int, ...]) -> FloatMatrix:
     )
 
 
-def _add_scales(model: ModelProto, name: str, scales: FloatMatrix) -> NodeProto:
-    """Add step sizes in 16 bits, and the node that widens them when the graph is loaded."""
-    _add(model, f"{name}_short", scales.astype(np.float16))
+def _add_short(model: ModelProto, name: str, values: FloatMatrix) -> NodeProto:
+    """Add numbers in 16 bits, and the node that widens them when the graph is loaded."""
+    _add(model, f"{name}_short", values.astype(np.float16))
     return helper.make_node("Cast", [f"{name}_short"], [name], name, to=TensorProto.FLOAT)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.distillation.columns import columns_of
+from recsys_core.distillation.candidates import candidates_of
 from recsys_core.distillation.losses.divergences import (
     Divergence,
     forward_kl,
@@ -60,8 +60,11 @@ def factorized_distillation(
     divergence: DivergenceName,
     temperature: float,
     on_device: str | None,
+    distrusted: NDArray[np.bool_] | None = None,
 ) -> Loss:
-    """The loss for labels that are the teacher's states.
+    """The loss for labels that are the teacher's states, perhaps with its top items.
+
+    Where negatives are drawn, the top items are positives of their position.
 
     Args:
         item_vectors: The teacher's, `[n_items + 1, dim]` by item_idx.
@@ -70,8 +73,11 @@ def factorized_distillation(
         temperature: Divides the logits on both sides of the divergence.
         on_device: Where the teacher's item vectors are kept; None: in the memory of the computer,
             and only those of a step's candidates are moved to the device of the loss.
+        distrusted: `[n_items + 1]`, the items that count on neither side of losses on logits; None:
+            none.
     """
     teacher_item_vectors = torch.from_numpy(item_vectors).to(on_device or "cpu")
+    is_distrusted = None if distrusted is None else torch.from_numpy(distrusted)
 
     def loss(
         states: Float[Tensor, "positions dim"],
@@ -82,14 +88,17 @@ def factorized_distillation(
         assert batch.teacher_states is not None  # the training set has labels
         teacher_states = batch.teacher_states.to(device)
         of_position = None if batch.weights is None else batch.weights.to(device)
-        rows = teacher_item_vectors
+        rows, left_out = teacher_item_vectors, is_distrusted
         if items is not None:
             rows = rows[items.to(rows.device)].to(device)
-        columns = columns_of(restricted, len(item_vectors), device)
+            left_out = None if left_out is None else left_out[items]
+        lists = batch.sparse_labels
+        listed = None if lists is None else lists.top_ids.to(device)
+        candidates = candidates_of(restricted, len(item_vectors), device, listed)
         value = distillation_loss(
             states,
             item_vectors,
-            columns.targets,
+            candidates.targets,
             teacher_states=teacher_states,
             teacher_item_vectors=rows,
             kd_weight=weights.divergence,
@@ -97,8 +106,9 @@ def factorized_distillation(
             divergence=_DIVERGENCES[divergence],
             others=list(_ranking_terms(weights, len(states), len(rows), device)),
             weights=of_position,
-            seen=columns.seen,
-            candidates=columns.candidates,
+            seen=candidates.seen,
+            distrusted=None if left_out is None else left_out.to(device),
+            candidates=candidates.sampled,
         )
         if weights.hidden:
             projection = fitted_projection(states, teacher_states, weights=of_position)

@@ -1,5 +1,8 @@
 """The loss of a student, from what its settings name and what its labels hold."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.factorized_selection import (
     DivergenceName,
@@ -19,6 +22,7 @@ def distilling_loss(
     divergence: DivergenceName,
     temperature: float,
     device: str,
+    distrusted: NDArray[np.bool_] | None = None,
 ) -> Loss:
     """Cross-entropy on the observed items plus the losses against the teacher.
 
@@ -29,6 +33,8 @@ def distilling_loss(
         divergence: Of the two distributions.
         temperature: Divides the logits on both sides of the divergence.
         device: Where the loss is computed.
+        distrusted: `[n_items + 1]`, the items of which the teacher is not believed; None: none.
+            Lists are always believed: they are of another teacher than the one that was compared.
 
     Raises:
         ValueError: The labels cannot feed a loss that the settings name, or the catalogue is too
@@ -55,6 +61,7 @@ def distilling_loss(
         divergence=divergence,
         temperature=temperature,
         on_device=None if candidates.sampled else device,
+        distrusted=distrusted,
     )
 
 

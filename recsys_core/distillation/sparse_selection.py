@@ -5,13 +5,12 @@ from collections.abc import Collection
 from jaxtyping import Float
 from torch import Tensor
 
-from recsys_core.distillation.columns import columns_of
-from recsys_core.distillation.losses.ranked_list import ranked_list_loss
-from recsys_core.distillation.losses.sparse_kl import (
-    sampled_kl_loss,
-    top_k_kl_loss,
-    within_list_kl_loss,
-)
+from recsys_core.distillation.candidates import candidates_of
+from recsys_core.distillation.losses.listed import ListTerm, listed_loss
+from recsys_core.distillation.losses.ranked_list import ranked_list
+from recsys_core.distillation.losses.sampled_kl import sampled_kl
+from recsys_core.distillation.losses.top_k_kl import top_k_kl
+from recsys_core.distillation.losses.within_list_kl import within_list_kl
 from recsys_core.training.gradients import Loss
 from recsys_core.training.negative_sampling import RestrictedBatch
 from recsys_core.training.sparse_batch import SparseBatch
@@ -48,71 +47,30 @@ def sparse_distillation(columns: Collection[str], *, kd_weight: float, temperatu
     ) -> Float[Tensor, ""]:
         device, batch = states.device, restricted.batch
         assert batch.sparse_labels is not None  # the training set has labels
-        return _loss_of(
-            batch.sparse_labels.each(lambda part: part.to(device)),
+        labels = batch.sparse_labels.each(lambda part: part.to(device))
+        ids = labels.top_ids if labels.sample_ids is None else labels.sample_ids
+        candidates = candidates_of(restricted, len(item_vectors), device, ids)
+        assert candidates.listed is not None
+        return listed_loss(
             states,
             item_vectors,
-            restricted,
+            candidates.targets,
+            _term_of(labels, temperature),
+            ids=candidates.listed,
             kd_weight=kd_weight,
-            temperature=temperature,
+            weights=None if batch.weights is None else batch.weights.to(device),
+            seen=candidates.seen,
+            candidates=candidates.sampled,
         )
 
     return loss
 
 
-def _loss_of(
-    labels: SparseBatch,
-    states: Tensor,
-    item_vectors: Tensor,
-    restricted: RestrictedBatch,
-    *,
-    kd_weight: float,
-    temperature: float,
-) -> Tensor:
-    device, batch = states.device, restricted.batch
-    weights = None if batch.weights is None else batch.weights.to(device)
-    ids = labels.top_ids if labels.sample_ids is None else labels.sample_ids
-    columns = columns_of(restricted, len(item_vectors), device, ids)
-    assert columns.listed is not None
-    given, listed = (states, item_vectors, columns.targets), columns.listed
-    seen, candidates = columns.seen, columns.candidates
+def _term_of(labels: SparseBatch, temperature: float) -> ListTerm:
     if labels.sample_counts is not None:
-        return sampled_kl_loss(
-            *given,
-            sample_ids=listed,
-            sample_counts=labels.sample_counts,
-            kd_weight=kd_weight,
-            weights=weights,
-            seen=seen,
-            candidates=candidates,
-        )
+        return sampled_kl(labels.sample_counts)
     if labels.top_logits is None:
-        return ranked_list_loss(
-            *given,
-            top_ids=listed,
-            kd_weight=kd_weight,
-            weights=weights,
-            seen=seen,
-            candidates=candidates,
-        )
+        return ranked_list()
     if labels.log_normalizer is None:
-        return within_list_kl_loss(
-            *given,
-            top_ids=listed,
-            top_logits=labels.top_logits,
-            kd_weight=kd_weight,
-            temperature=temperature,
-            weights=weights,
-            seen=seen,
-            candidates=candidates,
-        )
-    return top_k_kl_loss(
-        *given,
-        top_ids=listed,
-        top_logits=labels.top_logits,
-        log_normalizer=labels.log_normalizer,
-        kd_weight=kd_weight,
-        weights=weights,
-        seen=seen,
-        candidates=candidates,
-    )
+        return within_list_kl(labels.top_logits, temperature=temperature)
+    return top_k_kl(labels.top_logits, labels.log_normalizer)

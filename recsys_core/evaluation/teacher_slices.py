@@ -1,17 +1,17 @@
-"""Slices on which a teacher ranks worse than a baseline: its labels should not count there.
+"""Slices on which a teacher ranks worse than a baseline: it should not be believed there.
 
-Training positions and validation cases have the same slices, of two kinds:
+The slices of validation cases are of two kinds:
 
 - By history length. Both sides rank the same catalogue for the same users, so recent popularity is
-  a fair baseline.
+  a fair baseline. Where the teacher is worse, its labels of positions with such a history don't
+  count.
 - By popularity of the target, which is selection by the outcome. A ranking that prefers popular
   items wins on head and loses on tail, whatever its merits, and popularity can never win on tail.
-  So the baseline is item-kNN, and only tail decides: its labels are about a tenth of all. Head and
-  mid are shown only.
+  So the baseline is item-kNN, and only tail decides. Head and mid are shown only. Where the teacher
+  is worse, what it says of tail items counts at no position: both distributions are over the other
+  items.
 
-Leaving out labels by their target does not bias what is learned. The divergence from the teacher
-does not depend on the target, so after a history it only gets weaker, by the probability that a
-tail item comes next. The cross-entropy, which depends on the target, keeps its weight everywhere.
+The cross-entropy, over all items, keeps its weight everywhere.
 
 Source: Cui et al. 2024, "Distillation Matters" (DLLM2Rec), arXiv:2405.00338: in more than
 30 % of the cases the teacher ranks worse than its student.
@@ -43,7 +43,7 @@ BASELINES: Mapping[PositionSlice, Baseline] = MappingProxyType(
     }
 )
 DECIDING: frozenset[PositionSlice] = frozenset({"cold_users", "warm_users", "tail"})
-"""The slices whose labels may be left out."""
+"""The slices on which the teacher may be left out."""
 
 _TITLES: Mapping[PositionSlice, str] = MappingProxyType(
     {
@@ -115,8 +115,7 @@ class SliceComparison(BaseModel):
         teacher_ndcg_at_10: Mean over users.
         baseline_ndcg_at_10: The same of the baseline.
         difference: Teacher minus baseline.
-        low: Lower confidence bound of the difference.
-        high: Upper confidence bound.
+        high: Upper confidence bound of the difference.
         worse: Whether the slice decides, has enough users, and `high` is below 0.
         sentence: The comparison in words.
     """
@@ -130,7 +129,6 @@ class SliceComparison(BaseModel):
     teacher_ndcg_at_10: float
     baseline_ndcg_at_10: float
     difference: float
-    low: float
     high: float
     worse: bool
     sentence: str
@@ -170,9 +168,7 @@ def compare_slices(
             mean_per_user(ndcg[ranker][mask], users[mask]) for ranker in ("teacher", baseline)
         )
         confidence = 1 - (1 - CONFIDENCE) / len(DECIDING)
-        mean, low, high = paired_difference(
-            mine, other, confidence=confidence, n_resamples=n_resamples
-        )
+        difference = paired_difference(mine, other, confidence=confidence, n_resamples=n_resamples)
         yield SliceComparison(
             slice=name,
             baseline=baseline,
@@ -180,11 +176,10 @@ def compare_slices(
             n_users=len(mine),
             teacher_ndcg_at_10=float(mine.mean()),
             baseline_ndcg_at_10=float(other.mean()),
-            difference=mean,
-            low=low,
-            high=high,
-            worse=name in DECIDING and len(mine) >= min_users and high < 0,
+            difference=difference.mean,
+            high=difference.high,
+            worse=name in DECIDING and len(mine) >= min_users and difference.high < 0,
             sentence=f"{slices.title(name)}: the teacher's NDCG@10 is {mine.mean():.4f}, that of "
-            f"{_BASELINE_TITLES[baseline]} {other.mean():.4f} (difference {mean:+.4f}, interval "
-            f"{low:+.4f} to {high:+.4f}, {len(mine):,} users).",
+            f"{_BASELINE_TITLES[baseline]} {other.mean():.4f} (difference {difference.mean:+.4f}, "
+            f"upper bound {difference.high:+.4f}, {len(mine):,} users).",
         )

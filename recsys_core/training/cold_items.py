@@ -23,7 +23,7 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.settings import Progress, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.gradients import Loss, gradient_step
-from recsys_core.training.loop import TrainingConfig, TrainingError, schedule
+from recsys_core.training.loop import LoopConfig, TrainingError, schedule
 from recsys_core.training.negative_sampling import CandidateSet
 from recsys_core.training.parallel import Shard
 
@@ -40,7 +40,7 @@ def fit_cold_items(
     model: Recommender,
     cold_items: NDArray[np.int32],
     training_set: TrainingSet,
-    config: TrainingConfig,
+    config: LoopConfig,
     *,
     candidates: CandidateSet,
     loss: Loss,

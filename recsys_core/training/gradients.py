@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recsys_core.models.recommender import CPU_POSITIONS, Recommender
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import RestrictedBatch
 from recsys_core.training.parallel import Shard, share_of
 

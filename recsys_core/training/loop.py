@@ -24,9 +24,11 @@ Validate = Callable[[Recommender], float]
 
 Clock = Callable[[], float]
 
+LossName = Literal["auto", "softmax", "sampled_softmax", "gbce"]
 
-class TrainingConfig(Settings):
-    """How a model is trained."""
+
+class LoopConfig(Settings):
+    """How long a model is trained, in which steps, and which of its weights are kept."""
 
     epochs: int = Field(
         default=40, ge=1, le=1000, description="Most epochs; early stopping may end training before"
@@ -51,23 +53,6 @@ class TrainingConfig(Settings):
         ge=0,
         le=1,
         description="Share of all steps in which the learning rate rises to its peak",
-    )
-    loss: Literal["auto", "softmax", "sampled_softmax", "gbce"] = Field(
-        default="auto",
-        description="softmax: over all items; sampled_softmax and gbce: over negatives drawn for "
-        "each batch; auto: softmax up to 50,000 items, sampled_softmax above",
-    )
-    n_negatives: int = Field(
-        default=2048,
-        ge=1,
-        le=1_000_000,
-        description="Negatives drawn per batch; unused with softmax",
-    )
-    fused_loss: bool = Field(
-        default=False,
-        description="Use Liger's fused kernel for the full softmax, on a GPU, if all positions "
-        "have the same weight and repeats are allowed (prepare.exclude_seen is off). Needs "
-        "pip install 'recdistill[gpu]'",
     )
     clip_norm: float = Field(
         default=1.0, gt=0, description="Larger gradients are scaled down to this norm"
@@ -105,6 +90,28 @@ class TrainingConfig(Settings):
     )
 
 
+class TrainingConfig(LoopConfig):
+    """How a model is trained: the loop, and the loss on the events that came next."""
+
+    loss: LossName = Field(
+        default="auto",
+        description="softmax: over all items; sampled_softmax and gbce: over negatives drawn for "
+        "each batch; auto: softmax up to 50,000 items, sampled_softmax above",
+    )
+    n_negatives: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="Negatives drawn per batch; unused with softmax",
+    )
+    fused_loss: bool = Field(
+        default=False,
+        description="Use Liger's fused kernel for the full softmax, on a GPU, if all positions "
+        "have the same weight and repeats are allowed (prepare.exclude_seen is off). Needs "
+        "pip install 'recdistill[gpu]'",
+    )
+
+
 class TrainingError(RuntimeError):
     """The loss or its gradient is not finite."""
 
@@ -112,7 +119,7 @@ class TrainingError(RuntimeError):
 def fit(
     model: Recommender,
     training_set: TrainingSet,
-    config: TrainingConfig,
+    config: LoopConfig,
     *,
     candidates: CandidateSet,
     loss: Loss,
@@ -190,7 +197,7 @@ def fit(
     return state.curve
 
 
-def _not_finite(step: int, config: TrainingConfig, checkpoint: Path) -> str:
+def _not_finite(step: int, config: LoopConfig, checkpoint: Path) -> str:
     return (
         f"The training loss or its gradient is not finite at step {step}. Lower learning_rate (now "
         f"{config.learning_rate}) or set precision to fp32. The last good checkpoint, if "
@@ -213,7 +220,7 @@ def schedule(step: int, n_steps: int, warmup_share: float) -> float:
 
 
 def make_optimizers(
-    model: Recommender, config: TrainingConfig, *, sparse: bool
+    model: Recommender, config: LoopConfig, *, sparse: bool
 ) -> list[torch.optim.Optimizer]:
     """AdamW, and SparseAdam for the id embedding if its gradients are sparse.
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 
 _SMOOTHING = 0.75
 
@@ -24,7 +24,7 @@ class RestrictedBatch(NamedTuple):
 
     Attributes:
         batch: `history`, `targets`, `earlier` and the items of sparse labels are rows of `items`,
-            from 1; 0 is padding, and in `earlier` and labels also an item without a row.
+            from 1; 0 is padding. An item without a row is 0 in `earlier` and -1 in labels.
         items: item_idx of each row, ascending; row 0 is padding. None: row r is item_idx r.
         negatives: Rows drawn as negatives; None: every row is a candidate.
         log_expected: log(number of draws × probability of the row) for each drawn row.

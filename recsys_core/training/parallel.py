@@ -15,7 +15,7 @@ from torch import Tensor, distributed
 
 from recsys_core.models.context import Context
 from recsys_core.models.recommender import Recommender
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from recsys_core.data.soft_labels.sparse import SparseLabels
 class SparseBatch(NamedTuple):
     """What a teacher says at the positions with a target, in row-major order.
 
-    A position without a label has item 0 everywhere, and so has the padding of a short list.
+    A position without a label has item 0 everywhere, and so has the padding of a short list. After
+    renumbering, an item that is no candidate is −1: its probability counts as no other item's.
 
     Attributes:
         top_ids: The items that the teacher ranks first, best first: item_idx, or rows of the
@@ -41,9 +42,18 @@ class SparseBatch(NamedTuple):
         return SparseBatch(change(top_ids), *changed)
 
     def renumbered(self, rows_of: Callable[[Tensor], Tensor]) -> "SparseBatch":
-        """The same labels with other numbers for items; 0 for an item that is no candidate."""
-        drawn = None if self.sample_ids is None else rows_of(self.sample_ids)
-        return self._replace(top_ids=rows_of(self.top_ids), sample_ids=drawn)
+        """The same labels with other numbers for items.
+
+        Args:
+            rows_of: The number of each item; 0 if it is no candidate.
+        """
+
+        def renumber(ids: Tensor) -> Tensor:
+            rows = rows_of(ids)
+            return rows.masked_fill((ids > 0) & (rows == 0), -1)
+
+        drawn = None if self.sample_ids is None else renumber(self.sample_ids)
+        return self._replace(top_ids=renumber(self.top_ids), sample_ids=drawn)
 
     def items(self) -> NDArray[np.int64]:
         """The distinct items of all labels."""
@@ -51,20 +61,15 @@ class SparseBatch(NamedTuple):
         return np.unique(np.concatenate([part.numpy().ravel() for part in ids]))
 
 
-def sparse_batch(
-    labels: SparseLabels, events: NDArray[np.int64], trusted: NDArray[np.bool_] | None = None
-) -> SparseBatch:
+def sparse_batch(labels: SparseLabels, events: NDArray[np.int64]) -> SparseBatch:
     """The labels of some events.
 
     Args:
         labels: Of the resident histories.
         events: The event up to which the history is read, for each position with a target.
-        trusted: Which of these labels count; the others are left out. None: all.
     """
     rows = labels.rows[events]
     known = rows >= 0
-    if trusted is not None:
-        known &= trusted
 
     def at_events(values: NDArray[np.generic] | None, dtype: type[np.generic]) -> Tensor | None:
         if values is None:

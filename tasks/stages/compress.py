@@ -32,7 +32,7 @@ from recsys_core.compression.quantization import quantize
 from recsys_core.data.histories.cases import IntArray
 from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.distillation.columns import distillation_candidates
+from recsys_core.distillation.candidates import distillation_candidates
 from recsys_core.evaluation.family import Student, judge, smallest
 from recsys_core.evaluation.metrics import Values
 from recsys_core.evaluation.popularity import cold_start_scores
@@ -45,8 +45,7 @@ from recsys_core.serving.folder import served_bytes, write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import FORMAT, Scorer
 from recsys_core.settings import Settings
-from recsys_core.training.batching import Trusted
-from recsys_core.training.loop import TrainingConfig, fit
+from recsys_core.training.loop import LoopConfig, TrainingConfig, fit
 from tasks.contracts.family import Family, FamilyMember, size_folder, size_names
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.stages.distill import DistillationConfig, loss_of
@@ -54,7 +53,7 @@ from tasks.training.network import TRAINING_LIBRARIES, save_curve, training_set_
 from tasks.training.prepared import Prepared
 from tasks.training.recency import fit_recency_prior
 from tasks.training.student import size_run
-from tasks.training.trust import trusted_labels
+from tasks.training.trust import Trusted, trusted_labels
 
 
 class CompressionConfig(Settings):
@@ -63,9 +62,10 @@ class CompressionConfig(Settings):
     ffn_keep_share: float = Field(
         default=0.75, gt=0, le=1, description="Share of the SwiGLU channels to keep"
     )
-    recovery: TrainingConfig = Field(
-        default=TrainingConfig(epochs=2, validate_every=1, learning_rate=2e-4),
-        description="Training after pruning, with the distillation loss",
+    recovery: LoopConfig = Field(
+        default=LoopConfig(epochs=2, validate_every=1, learning_rate=2e-4),
+        description="Training after pruning, with the distillation loss over the student's "
+        "candidates",
     )
     calibration_users: int = Field(
         default=256, ge=1, le=100_000, description="Histories for channel importance and parity"
@@ -116,6 +116,7 @@ def compress(
     config: CompressionConfig,
     *,
     distillation: DistillationConfig,
+    training: TrainingConfig,
     recency_prior: bool,
     max_bytes: float | None,
     prepared: Artifact,
@@ -132,6 +133,7 @@ def compress(
         run: Folders, device and progress.
         config: How students are compressed, and which of them ships.
         distillation: The loss of the recovery.
+        training: The student's training; the recovery has the same candidates.
         recency_prior: Whether the compressed students may get a recency prior.
         max_bytes: What the gate allows the model that ships; None: any size.
         prepared: Tonight's data.
@@ -148,7 +150,7 @@ def compress(
         member = size_run(served, name, number, len(names))
         if not (member.out / Parity.file_name).exists():
             model = load_model(size_folder(student.folder, name))
-            model = _pruned(member, model, config, distillation, data, labels, trusted)
+            model = _pruned(member, model, config, distillation, training, data, labels, trusted)
             validator = data.validator(config.validation_cases)
             prior = fit_recency_prior(run, model, data, validator) if recency_prior else None
             made_of = {"student": student.key, "size": name}
@@ -178,9 +180,10 @@ def _pruned(
     model: Recommender,
     config: CompressionConfig,
     distillation: DistillationConfig,
+    training: TrainingConfig,
     data: Prepared,
     labels: SoftLabels,
-    trusted: Trusted | None,
+    trusted: Trusted,
 ) -> Recommender:
     """The student, pruned and recovered, without its recency prior; writes the recovery's curve."""
     model.item_bias = None
@@ -189,7 +192,7 @@ def _pruned(
         calibration = _calibration_histories(data, config.calibration_users)
         padded, _ = pad_histories(calibration, model.config.max_length)
         model = prune_ffn(model, keep, ffn_importance(model, torch.from_numpy(padded)))
-        _recover(run, model, data, config.recovery, distillation, labels, trusted)
+        _recover(run, model, data, config.recovery, distillation, training, labels, trusted)
     return model
 
 
@@ -301,22 +304,26 @@ def _recover(
     run: StageRun,
     model: Recommender,
     data: Prepared,
-    config: TrainingConfig,
+    config: LoopConfig,
     distillation: DistillationConfig,
+    training: TrainingConfig,
     labels: SoftLabels,
-    trusted: Trusted | None,
+    trusted: Trusted,
 ) -> None:
-    training_set = training_set_of(data, model.max_length, config, labels=labels, trusted=trusted)
+    training_set = training_set_of(
+        data, model.max_length, config, labels=labels, trusted=trusted.positions
+    )
     if model.content is not None:  # so that the vectors of cold items, content only, stay
         model.content.requires_grad_(False)
     counts = training_set.item_counts(len(data.items))
-    candidates = distillation_candidates(counts, config)
+    candidates = distillation_candidates(counts, training)
+    loss = loss_of(distillation, labels, candidates, run.device, trusted.distrusted_items)
     curve = fit(
         model.to(run.device),
         training_set,
         config,
         candidates=candidates,
-        loss=loss_of(distillation, labels, candidates, run.device),
+        loss=loss,
         validate=data.validator(config.validation_cases),
         checkpoint=run.scratch / "checkpoint",
         clock=time.monotonic,

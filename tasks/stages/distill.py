@@ -2,12 +2,14 @@
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact
 from recsys_core.compression.structure import initialise_from_teacher
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.distillation.columns import distillation_candidates
+from recsys_core.distillation.candidates import distillation_candidates
 from recsys_core.distillation.factorized_selection import DivergenceName, SoftWeights
 from recsys_core.distillation.selection import distilling_loss
 from recsys_core.models.ensemble import load_recommender
@@ -82,9 +84,9 @@ class DistillationConfig(Settings):
     )
     trust: Trust = Field(
         default="by_slice",
-        description="by_slice: soft labels don't count for cold users, warm users or tail items if "
-        "the teacher ranks validation events of these worse than popularity, or than item-kNN in "
-        "the tail; everywhere: all labels count",
+        description="by_slice: soft labels don't count for cold or warm users, and say nothing of "
+        "tail items, if the teacher ranks validation events of these worse than popularity, or "
+        "than item-kNN in the tail; everywhere: all labels count",
     )
 
 
@@ -115,17 +117,18 @@ def distill(
     """
     data = Prepared(prepared)
     labels = SoftLabels(soft_labels.folder, item_index_sha256=data.split.item_index_sha256)
+    trusted = trusted_labels(data, teacher_check, labels, config.trust)
     training_set = training_set_of(
         data,
         student.model.max_length,
         student.training,
         labels=labels,
-        trusted=trusted_labels(data, teacher_check, labels, config.trust),
+        trusted=trusted.positions,
     )
     candidates = distillation_candidates(
         training_set.item_counts(len(data.items)), student.training
     )
-    loss = loss_of(config, labels, candidates, run.device)
+    loss = loss_of(config, labels, candidates, run.device, trusted.distrusted_items)
     members = student.members()
     summaries: dict[str, NetworkSummary] = {}
     for number, (name, network) in enumerate(members.items()):
@@ -152,7 +155,11 @@ def distill(
 
 
 def loss_of(
-    config: DistillationConfig, labels: SoftLabels, candidates: CandidateSet, device: str
+    config: DistillationConfig,
+    labels: SoftLabels,
+    candidates: CandidateSet,
+    device: str,
+    distrusted: NDArray[np.bool_] | None = None,
 ) -> Loss:
     """The loss that the settings name; see `distilling_loss`."""
     return distilling_loss(
@@ -167,4 +174,5 @@ def loss_of(
         divergence=config.divergence,
         temperature=config.temperature,
         device=device,
+        distrusted=distrusted,
     )

@@ -6,6 +6,7 @@ The labels may also come from a store of another teacher, see `soft_labels.store
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
 from recsys_core.artifacts import Artifact
@@ -19,9 +20,12 @@ from recsys_core.data.soft_labels.factorized import describe
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.data.soft_labels.taking_over import take_over
-from recsys_core.distillation.labelling import label_bucket
+from recsys_core.distillation.candidates import comparable_loss
+from recsys_core.distillation.labelling import TopItems, label_bucket
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
+from recsys_core.training.loop import LossName
+from recsys_core.training.losses.selection import draws_negatives
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.prepared import Prepared
 
@@ -47,6 +51,14 @@ class SoftLabelConfig(Settings):
         description="Label only as many windows of each user as hold this many newest positions; "
         "empty: all",
     )
+    top_items: int = Field(
+        default=32,
+        ge=0,
+        le=1000,
+        description="Where the student's training draws its candidates: how many of the teacher's "
+        "top items are stored with each label, and so are among the candidates of its position. "
+        "4 bytes each, before compression; finding them costs a product with all item vectors",
+    )
     batch_size: int = Field(
         default=128, ge=1, le=65536, description="Windows that the teacher reads at once"
     )
@@ -58,6 +70,7 @@ def write_soft_labels(
     config: SoftLabelConfig,
     *,
     max_length: int,
+    loss: LossName,
     label_store: str | None,
     prepared: Artifact,
     teacher: Artifact | None,
@@ -71,6 +84,7 @@ def write_soft_labels(
         run: Folders, device and progress.
         config: Which positions are labelled.
         max_length: Longest window of the student, in events.
+        loss: The loss of its training, which says whether it draws candidates.
         label_store: Checksum of the `soft_labels.json` in `config.store` when the night began.
         prepared: Tonight's data.
         teacher: Reads the same windows as the student; None: external, the labels are the store's.
@@ -93,6 +107,7 @@ def write_soft_labels(
         return taken.model_dump(include={"layout", "teacher", "rows", "top_k", "bytes"})
     assert teacher is not None, "the configuration asks for a store with an external teacher"
     model = load_recommender(teacher.folder).to(run.device)
+    top = _top_items(config, loss, data)
     for i, bucket in enumerate(data.buckets):
         path = run.out / "labels" / bucket.name
         if not path.exists():
@@ -103,6 +118,7 @@ def write_soft_labels(
                 max_length=max_length,
                 newest=config.newest,
                 batch_size=config.batch_size,
+                top=top,
             )
         run.progress((i + 1) / len(data.buckets), f"bucket {i + 1} of {len(data.buckets)}")
     description = describe(
@@ -111,8 +127,17 @@ def write_soft_labels(
         item_index_sha256=data.split.item_index_sha256,
         trained_through=data.split.trained_through,
         item_vectors=model.item_vectors().detach().cpu().numpy(),
+        top_k=top and top.k,
     )
-    return description.model_dump(include={"layout", "rows", "dim", "bytes"})
+    return description.model_dump(include={"layout", "rows", "dim", "top_k", "bytes"})
+
+
+def _top_items(config: SoftLabelConfig, loss: LossName, data: Prepared) -> TopItems | None:
+    """The items beside each state; None where the student compares all items anyway."""
+    occurs = data.items["train_count"].to_numpy() > 0
+    if not config.top_items or not draws_negatives(comparable_loss(loss), int(occurs.sum())):
+        return None
+    return TopItems(config.top_items, np.append(False, occurs), data.exclude_seen)
 
 
 def _labels_of_store(folder: Path, out: Path, data: Prepared) -> SoftLabelDescription:

@@ -14,11 +14,12 @@ from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.models.checkpoint import SHAPE, WEIGHTS, save_model
 from recsys_core.models.recommender import ModelConfig, Recommender
 from recsys_core.settings import Settings
-from recsys_core.training.batching import Recent, TrainingSet, Trusted
+from recsys_core.training.batch import TrustedPositions
+from recsys_core.training.batching import Recent, TrainingSet
 from recsys_core.training.checkpoint import CurvePoint
 from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.gradients import Loss
-from recsys_core.training.loop import TrainingConfig, fit
+from recsys_core.training.loop import LoopConfig, TrainingConfig, fit
 from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
 from recsys_core.training.negative_sampling import CandidateSet
 from tasks.contracts.network import Curve, Epoch, NetworkSummary
@@ -105,10 +106,10 @@ def train_without_teacher(
 def training_set_of(
     data: Prepared,
     max_length: int,
-    config: TrainingConfig,
+    config: LoopConfig,
     *,
     labels: SoftLabels | None = None,
-    trusted: Trusted | None = None,
+    trusted: TrustedPositions | None = None,
     recent: Recent | None = None,
     with_context: bool = False,
 ) -> TrainingSet:

@@ -1,20 +1,35 @@
-"""Which soft labels count: not those of slices on which the teacher is worse than a baseline."""
+"""Where soft labels count: not on slices on which the teacher is worse than a baseline."""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.evaluation.teacher_slices import PositionSlices
-from recsys_core.training.batching import Trusted
+from recsys_core.evaluation.slices import popularity_groups
+from recsys_core.training.batch import TrustedPositions
 from tasks.contracts.teacher import TeacherCheck, Trust
 from tasks.training.prepared import Prepared
 
 
+class Trusted(NamedTuple):
+    """Where the teacher is believed.
+
+    Attributes:
+        positions: Which labels count, by history length; None: all.
+        distrusted_items: `[n_items + 1]`, the items of which the teacher is not believed at any
+            position; None: it is believed of all.
+    """
+
+    positions: TrustedPositions | None = None
+    distrusted_items: NDArray[np.bool_] | None = None
+
+
 def trusted_labels(
     data: Prepared, teacher_check: Artifact | None, labels: SoftLabels, trust: Trust
-) -> Trusted | None:
-    """Which labels count, by history length and target; None: all.
+) -> Trusted:
+    """Where the labels count.
 
     Args:
         data: Holds the training interactions of the items.
@@ -23,17 +38,16 @@ def trusted_labels(
         trust: The setting `distillation.trust`.
     """
     if teacher_check is None:
-        return None
+        return Trusted()
     check = TeacherCheck.load(teacher_check)
     left_out = {part.slice for part in check.left_out(trust, labels.description.teacher)}
-    if not left_out:
-        return None
-    slices = PositionSlices(
-        data.items["train_count"].to_numpy(), cold_user_events=check.cold_user_events
+    believes_cold, believes_warm = "cold_users" not in left_out, "warm_users" not in left_out
+    tail = popularity_groups(data.items["train_count"].to_numpy()).tail
+
+    def trusted(lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.where(lengths <= check.cold_user_events, believes_cold, believes_warm)
+
+    return Trusted(
+        None if believes_cold and believes_warm else trusted,
+        tail if "tail" in left_out else None,
     )
-
-    def trusted(lengths: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        masks = slices.of(lengths, targets).items()
-        return ~np.logical_or.reduce([mask for name, mask in masks if name in left_out])
-
-    return trusted

@@ -95,6 +95,7 @@ def soft_labels(
         SoftLabelConfig(),
         max_length=8,
         label_store=None,
+        loss="auto",
         prepared=obvious_world,
         teacher=trained_teacher,
     )

@@ -31,7 +31,7 @@ class SoftLabelDescription(JsonFile):
         trained_through: The teacher's training events were before this, ISO 8601; None: unknown.
         columns: The columns of a label, without those that say where it belongs.
         dim: Width of states and item vectors; None if sparse.
-        top_k: Items in a list; None if factorized.
+        top_k: Items in a list; None if a label has none.
         n_samples: Draws from the teacher's distribution for each label; 0: none.
         rows: Number of labels; a position that lies in two windows has two.
         bytes: Size of the files in `labels/`.

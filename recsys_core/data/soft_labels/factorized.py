@@ -8,7 +8,7 @@ teacher read.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,12 +37,15 @@ class StateLabels(NamedTuple):
         rows: Row of each window's first position in `states`; its other positions follow.
         states: `[rows, dim]`, to be multiplied by `scales`.
         scales: `[rows]`.
+        top_ids: `[rows, k]`, the items that the teacher ranks first, see `LabelRows`; None if they
+            are not stored.
     """
 
     windows: Windows
     rows: NDArray[np.int64]
     states: NDArray[np.int8]
     scales: NDArray[np.float32]
+    top_ids: NDArray[np.int32] | None = None
 
 
 class LabelRows(NamedTuple):
@@ -55,6 +58,8 @@ class LabelRows(NamedTuple):
             each other from its first.
         hashes: `[rows]`, hash of the history up to and including the position.
         states: `[rows, dim]`, the teacher's final states.
+        top_ids: `[rows, k]`, item_idx of the items that the teacher ranks first, best first, of
+            those that compete; 0 pads a shorter list. None: not stored.
     """
 
     user_ids: pl.Series
@@ -62,6 +67,7 @@ class LabelRows(NamedTuple):
     positions: NDArray[np.int32]
     hashes: NDArray[np.uint64]
     states: NDArray[np.float32]
+    top_ids: NDArray[np.int32] | None = None
 
 
 def state_labels(labels: pl.DataFrame, histories: ResidentHistories, folder: Path) -> StateLabels:
@@ -95,16 +101,20 @@ def state_labels(labels: pl.DataFrame, histories: ResidentHistories, folder: Pat
         rows[order],
         labels["state"].to_numpy(),
         labels["scale"].to_numpy(),
+        labels["top_ids"].to_numpy() if "top_ids" in labels.columns else None,
     )
 
 
-def write_labels(path: Path, dim: int, parts: Iterable[LabelRows]) -> int:
+def write_labels(
+    path: Path, dim: int, parts: Iterable[LabelRows], *, top_k: int | None = None
+) -> int:
     """Write the labels of one bucket, part by part; a kill leaves no half-written file.
 
     Args:
         path: `labels/<name of the histories' bucket file>`.
         dim: Width of the states.
         parts: Whole windows; memory is that of one part.
+        top_k: Items beside each state; None: none.
 
     Returns:
         The number of labels.
@@ -117,16 +127,27 @@ def write_labels(path: Path, dim: int, parts: Iterable[LabelRows]) -> int:
         "state": pl.Array(pl.Int8, dim),
         "scale": pl.Float32,
     }
+    encoding: dict[str, Any] = {}
+    if top_k is not None:  # the high bytes of ids repeat
+        encoding = {
+            "use_dictionary": list(schema),
+            "use_byte_stream_split": ["top_ids.list.element"],
+        }
+        schema["top_ids"] = pl.Array(pl.Int32, top_k)
     arrow_schema = pl.DataFrame(schema=schema).to_arrow().schema
     n_labels = 0
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as draft, ParquetWriter(draft, arrow_schema, compression="zstd") as writer:
-        for user_ids, window_starts, positions, hashes, states in parts:
-            quantized, scales = quantize_rows(states)
-            columns = (user_ids, window_starts, positions, hashes, quantized, scales)
+    with (
+        replacing(path) as draft,
+        ParquetWriter(draft, arrow_schema, compression="zstd", **encoding) as writer,
+    ):
+        for part in parts:
+            columns = (*part[:4], *quantize_rows(part.states))
+            if part.top_ids is not None:
+                columns = (*columns, part.top_ids)
             table = pl.DataFrame(dict(zip(schema, columns, strict=True)), schema)
             writer.write_table(table.to_arrow())
-            n_labels += len(states)
+            n_labels += len(part.states)
     return n_labels
 
 
@@ -137,8 +158,17 @@ def describe(
     item_index_sha256: str,
     trained_through: str | None,
     item_vectors: NDArray[np.float32],
+    top_k: int | None = None,
 ) -> SoftLabelDescription:
     """Finish a store: write the item vectors `[n_items + 1, dim]` and the description.
+
+    Args:
+        folder: The store's; its labels are in `labels/`.
+        teacher: Its key.
+        item_index_sha256: Hash of the item ids that the item_idx belong to.
+        trained_through: The teacher's training events were before this, ISO 8601; None: unknown.
+        item_vectors: The teacher's.
+        top_k: Items beside each state; None: none.
 
     Raises:
         SoftLabelError: A vector holds NaN or infinity, so the teacher is broken.
@@ -158,8 +188,9 @@ def describe(
         item_index_sha256=item_index_sha256,
         n_items=len(item_vectors) - 1,
         trained_through=trained_through,
-        columns=("state", "scale"),
+        columns=("state", "scale") if top_k is None else ("state", "scale", "top_ids"),
         dim=dim,
+        top_k=top_k,
     )
 
 

@@ -7,18 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys_core.artifacts import sha256_file
 from recsys_core.data.histories.read import ResidentHistories, read_training_histories
 from recsys_core.data.soft_labels.description import LABELS, SoftLabelError
 from recsys_core.data.soft_labels.label_file import ROW
 from recsys_core.data.soft_labels.matching import prefix_hashes
-from recsys_core.data.soft_labels.sparse import (
-    SparseRows,
-    SparseShape,
-    describe_sparse,
-    write_sparse_labels,
-)
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse, write_sparse_labels
 from recsys_core.json_file import JsonFile
 
 UNKNOWN_USERS = "of users without a history"
@@ -163,7 +160,7 @@ def _bucket_rows(
         logits = np.zeros(top_ids.shape, np.float32)
         logits[at] = lists["scores"].to_numpy()
     if shape.with_normalizer:
-        normalizer = kept["log_normalizer"].to_numpy().astype(np.float32)
+        normalizer = _of_catalogue(kept, index)
     return SparseRows(
         kept["user_id"],
         kept["position"].to_numpy().astype(np.int32),
@@ -185,6 +182,19 @@ def _agreeing(
     )
     read = pl.Series(histories.items[rows["event"].to_numpy()], dtype=pl.Int32)
     return rows.filter(named["item_idx"].eq_missing(read))
+
+
+def _of_catalogue(rows: pl.DataFrame, index: pl.DataFrame) -> NDArray[np.float32]:
+    """The normalisers without the items of a list that the catalogue lacks."""
+    entries = rows.select(ROW, "log_normalizer", "item_ids", "scores").explode("item_ids", "scores")
+    distinct = entries.unique([ROW, "item_ids"], keep="first")
+    share = (pl.col("scores") - pl.col("log_normalizer")).exp()
+    is_known = pl.col("item_ids").is_in(index["item_id"].implode())
+    known, unknown = share.filter(is_known).sum(), share.filter(~is_known).sum()
+    # Rounding may leave less than the known items have.
+    left = distinct.group_by(ROW).agg(pl.max_horizontal(1 - unknown, known).log().alias("left"))
+    both = rows.select(ROW, "log_normalizer").join(left, on=ROW, maintain_order="left")
+    return (both["log_normalizer"] + both["left"]).to_numpy().astype(np.float32)
 
 
 def _lists(

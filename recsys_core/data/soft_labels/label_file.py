@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 import polars as pl
 
 from recsys_core.data.soft_labels.description import SoftLabelError
-from recsys_core.data.soft_labels.sparse import MAX_ROUNDING
+from recsys_core.data.soft_labels.sparse_writing import MAX_ROUNDING
 
 
 class Field(NamedTuple):

@@ -15,12 +15,8 @@ from recsys_core.data.soft_labels.coverage import coverage
 from recsys_core.data.soft_labels.description import LABELS, SoftLabelDescription, SoftLabelError
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.matching import fitting
-from recsys_core.data.soft_labels.sparse import (
-    SparseRows,
-    SparseShape,
-    describe_sparse,
-    write_sparse_labels,
-)
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse, write_sparse_labels
 from recsys_core.data.soft_labels.store import SoftLabels
 
 

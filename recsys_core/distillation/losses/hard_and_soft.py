@@ -3,18 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recsys_core.training.losses.chunked import check_targets
 from recsys_core.training.losses.full_softmax import cross_entropy_to_gradient
-from recsys_core.training.losses.own_and_drawn import OwnAndDrawn, catalogue_loss
+from recsys_core.training.losses.sampled_candidates import SampledCandidates, candidate_loss
 from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 
 SoftLoss = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
-"""Given the student's and the teacher's logits over the teacher's items, `[chunk, items]`, and
-which positions they are, return the loss of each position and, as a new tensor, its gradient by the
-student's logits. Items that don't compete have the logit `NO_CANDIDATE` on both sides."""
+"""Given the student's and the teacher's logits, `[chunk, items]`, and which positions they are,
+return the loss of each position and, as a new tensor, its gradient by the student's logits. Items
+that don't compete have the logit `NO_CANDIDATE` on both sides."""
 
 
 class SoftTerm(NamedTuple):
@@ -39,10 +39,11 @@ def hard_and_soft_loss(
     terms: Sequence[SoftTerm],
     *,
     teacher_states: Float[Tensor, "positions teacher_dim"],
-    teacher_item_vectors: Float[Tensor, "teacher_items_and_padding teacher_dim"],
+    teacher_item_vectors: Float[Tensor, "items_and_padding teacher_dim"],
     weights: Float[Tensor, " positions"] | None = None,
     seen: Seen | None = None,
-    candidates: OwnAndDrawn | None = None,
+    distrusted: Bool[Tensor, " items_and_padding"] | None = None,
+    candidates: SampledCandidates | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Hard cross-entropy + Σ weight × temperature² × a loss against the teacher's logits.
@@ -58,10 +59,12 @@ def hard_and_soft_loss(
         terms: The losses against the teacher.
         teacher_states: The teacher's states at the same positions. A row of NaN marks a position
             without a label; only its hard target counts.
-        teacher_item_vectors: The teacher's vectors of the same rows, perhaps of fewer.
+        teacher_item_vectors: The teacher's vectors of the same rows.
         weights: Weight of each position; None: all weights are equal.
         seen: The items that don't compete at each position, neither for the teacher nor for the
             student; None: all compete.
+        distrusted: The rows of which the teacher is not believed: they compete in the cross-entropy
+            and on neither side of `terms`. None: it is believed of all.
         candidates: The columns, where the catalogue is too large; None: all rows.
         chunk_positions: Positions whose logits are held at once; None: a default for the device.
 
@@ -73,40 +76,37 @@ def hard_and_soft_loss(
     """
     check_targets(targets, states)
     for term in terms:
-        _check_temperature(term.temperature)
-    _check_teacher(teacher_states, teacher_item_vectors, states, item_vectors, candidates)
+        check_temperature(term.temperature)
+    _check_teacher(teacher_states, teacher_item_vectors, states, item_vectors)
     labelled = ~teacher_states.isnan().any(dim=1)
     teacher_states = teacher_states.nan_to_num(0.0)
-    n_known = len(teacher_item_vectors) - 1 if candidates is None else len(candidates.correction)
 
-    def softened(logits: Tensor, erased: Tensor | None, temperature: float) -> Tensor:
+    def softened(logits: Tensor, is_masked: Tensor | None, temperature: float) -> Tensor:
         logits = logits / temperature
         if candidates is not None and temperature != 1:
             logits += candidates.correction * (1 - 1 / temperature)
-        return logits if erased is None else logits.masked_fill_(erased, NO_CANDIDATE)
+        return logits if is_masked is None else logits.masked_fill_(is_masked, NO_CANDIDATE)
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
-        of_known, erased = logits[:, :n_known], None
         if candidates is None:
             of_teacher = teacher_states[rows] @ teacher_item_vectors[1:].T
         else:
             of_teacher = candidates.logits(teacher_states[rows], teacher_item_vectors, rows)
-        if seen is not None or candidates is not None:
-            erased = of_known == NO_CANDIDATE
+        is_masked = _masked(logits, rows, seen, distrusted, candidates)
         losses = logits.new_zeros(len(logits))
         gradients: list[Tensor] = []
         for loss, weight, temperature in terms:
-            student = softened(of_known, erased, temperature)
-            soft, gradient = loss(student, softened(of_teacher, erased, temperature), rows)
+            student = softened(logits, is_masked, temperature)
+            soft, gradient = loss(student, softened(of_teacher, is_masked, temperature), rows)
             scale = labelled[rows, None] * (weight * temperature)
             losses += soft * scale[:, 0] * temperature
             gradients.append(gradient.mul_(scale))
         losses += cross_entropy_to_gradient(logits, targets[rows] - 1)
         for gradient in gradients:
-            of_known += gradient
+            logits += gradient
         return losses
 
-    return catalogue_loss(
+    return candidate_loss(
         states,
         item_vectors,
         loss_and_gradient,
@@ -117,27 +117,44 @@ def hard_and_soft_loss(
     )
 
 
-def _check_temperature(temperature: float) -> None:
+def _masked(
+    logits: Tensor,
+    rows: slice,
+    seen: Seen | None,
+    distrusted: Tensor | None,
+    candidates: SampledCandidates | None,
+) -> Tensor | None:
+    """The columns that count on neither side; None: all count."""
+    no_candidates = None
+    if seen is not None or candidates is not None:
+        no_candidates = logits == NO_CANDIDATE
+    if distrusted is None:
+        return no_candidates
+    others = distrusted[1:] if candidates is None else candidates.columns_of(distrusted, rows)
+    return others if no_candidates is None else no_candidates | others
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature by which logits cannot be divided.
+
+    Raises:
+        ValueError: It is not positive and finite.
+    """
     if not 0 < temperature < float("inf"):
         msg = f"temperature must be positive and finite, found {temperature}."
         raise ValueError(msg)
 
 
 def _check_teacher(
-    teacher_states: Tensor,
-    teacher_item_vectors: Tensor,
-    states: Tensor,
-    item_vectors: Tensor,
-    candidates: OwnAndDrawn | None,
+    teacher_states: Tensor, teacher_item_vectors: Tensor, states: Tensor, item_vectors: Tensor
 ) -> None:
     n_known, n_rows = len(teacher_item_vectors), len(item_vectors)
-    too_few = candidates is not None and n_known < n_rows
-    if len(teacher_states) != len(states) or n_known > n_rows or too_few:
+    if len(teacher_states) != len(states) or n_known != n_rows:
         msg = (
             f"Teacher labels for {len(teacher_states)} positions over {n_known} items do not fit "
             f"{len(states)} positions over {n_rows} items."
         )
         raise ValueError(msg)
     if n_known < 3:  # with the padding
-        msg = f"Distillation needs a teacher that knows two or more items, found {n_known - 1}."
+        msg = f"Distillation needs two or more items, found {n_known - 1}."
         raise ValueError(msg)

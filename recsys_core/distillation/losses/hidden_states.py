@@ -71,13 +71,13 @@ def fitted_projection(
     weights: Float[Tensor, " positions"] | None = None,
     ridge: float = 1e-3,
 ) -> Float[Tensor, "dim teacher_dim"]:
-    """The projection that brings the student's states closest to the teacher's, of length 1.
+    """The projection that brings the student's states closest to the teacher's, scaled to length 1.
 
     It is the minimum of a weighted ridge regression over the given positions: those of a batch, or
-    of the part of it that is computed at once. A projection
-    that is learned with the student approaches such a minimum over many batches, but it would be
-    a parameter outside of the model: in the optimizer, in every checkpoint and in every process,
-    and dropped at the end. This one has no state, so a resumed training needs nothing of it.
+    of the part of it that is computed at once. A projection that is learned with the student
+    approaches such a minimum over many batches. But it would be a parameter outside of the model:
+    in the optimizer, in every checkpoint and in every process, and dropped at the end. This one has
+    no state, so a resumed training needs nothing of it.
 
     Args:
         states: The student's states.

@@ -49,18 +49,15 @@ def ranking_distillation(
 
     def soft_loss(student: Tensor, teacher: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         drawn = drawn_at(uninteresting, rows, len(student)) - 1
-        n_known = student.shape[1]
         top, competing = top_items(teacher, n_top)
         is_top = torch.zeros_like(student, dtype=torch.bool).scatter_(1, top, value=True)
-        columns = drawn.clamp(max=n_known - 1)
-        left_out = is_top.gather(1, columns) | (drawn >= n_known)
         losses, by_top, by_drawn = _plackett_luce(
             student.gather(1, top),
             competing,
-            student.gather(1, columns).masked_fill_(left_out, NO_CANDIDATE),
+            student.gather(1, drawn).masked_fill_(is_top.gather(1, drawn), NO_CANDIDATE),
         )
         gradient = torch.zeros_like(student).scatter_(1, top, by_top)
-        return losses, gradient.scatter_add_(1, columns, by_drawn)
+        return losses, gradient.scatter_add_(1, drawn, by_drawn)
 
     return soft_loss
 

@@ -32,8 +32,8 @@ def rce_closure(
     both rankings; here the caller draws them.
 
     Args:
-        sampled: Rows of items drawn for each position, from 1. One that is seen or that the teacher
-            does not know is left out. One that was drawn twice counts once.
+        sampled: Rows of items drawn for each position, from 1. One that does not compete is
+            left out. One that was drawn twice counts once.
         n_top: K, the size of S and of T; all that compete, if there are fewer.
         overlap_decay: β, 0 or more; 0 leaves CE(U).
 
@@ -60,23 +60,19 @@ def rce_closure(
         raise ValueError(msg)
 
     def soft_loss(student: Tensor, teacher: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        n_known = student.shape[1]
-        drawn = (drawn_at(sampled, rows, len(student)) - 1).clamp(max=n_known)
+        drawn = drawn_at(sampled, rows, len(student)) - 1
         own, _ = top_items(student, n_top)
         taught, competing = top_items(teacher, n_top)
-        # One more column, for all drawn items that the teacher does not know.
-        is_own = student.new_zeros((len(student), n_known + 1), dtype=torch.bool)
-        is_own.scatter_(1, own, value=True)
+        is_own = torch.zeros_like(student, dtype=torch.bool).scatter_(1, own, value=True)
         new = competing & ~is_own.gather(1, taught)
         overlap = 1 - new.sum(dim=1) / competing.sum(dim=1).clamp(min=1)
         gamma = torch.exp(-overlap_decay * overlap)
 
         is_other = torch.zeros_like(is_own).scatter_(1, taught, new).scatter_(1, drawn, value=True)
         others, _ = torch.cat([taught, drawn], dim=1).sort(dim=1)
-        kept = is_other.gather(1, others) & (others < n_known)
+        kept = is_other.gather(1, others)
         # Equal columns are neighbours; an item counts once.
         kept[:, 1:] &= others[:, 1:] != others[:, :-1]
-        others = others.clamp_(max=n_known - 1)
 
         every = torch.ones_like(own, dtype=torch.bool)
         on_own, by_own = _cross_entropy_on(own, every, student, teacher)

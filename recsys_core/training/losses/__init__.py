@@ -1,4 +1,5 @@
 """Losses of the next item: one file for each loss, and `selection` for the setting that picks one.
 
-`chunked` and `negatives` compute losses and their gradients a few positions at a time.
+`chunked`, `sampled_candidates` and `negatives` compute losses and their gradients a few positions
+at a time.
 """

@@ -15,7 +15,7 @@ from torch import Tensor
 from recsys_core.training.losses.seen import Seen
 
 _CHUNK_POSITIONS = 512  # on a CPU: logits over some thousand items just fit into its cache
-_GPU_CHUNK_LOGITS = 2**27  # half a gigabyte: a GPU is fast on few large products
+_GPU_CHUNK_NUMBERS = 2**27  # half a gigabyte: a GPU is fast on few large products
 
 LossAndGradient = Callable[[Tensor, slice], Tensor]
 """Given the logits of some positions and which positions they are, return the loss of each position
@@ -71,7 +71,7 @@ class _ChunkedLoss(torch.autograd.Function):
         for rows, logits in chunks(states, len(item_vectors), chunk_positions):
             torch.mm(states[rows], item_vectors.T, out=logits)
             if seen is not None:
-                seen.erase(logits, rows)
+                seen.mask(logits, rows)
             losses = loss_and_gradient(logits, rows)
             if weights is not None:
                 losses = losses * weights[rows]
@@ -91,7 +91,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def chunks(
-    states: Float[Tensor, "positions dim"], n_items: int, size: int | None
+    states: Float[Tensor, "positions dim"], n_items: int, size: int | None, *, n_others: int = 0
 ) -> Iterator[tuple[slice, Float[Tensor, "chunk items"]]]:
     """Slices that cover all positions, each with the same buffer for its logits.
 
@@ -99,10 +99,12 @@ def chunks(
         states: Its length is the number of positions; the buffer is on its device.
         n_items: Width of the logits.
         size: Positions in a slice; None: a default for the device.
+        n_others: Numbers that the caller holds for each position of a slice beside its logits.
     """
     if size is None:
+        fitting = _GPU_CHUNK_NUMBERS // (n_items + n_others)
         on_cpu = states.device.type == "cpu"
-        size = _CHUNK_POSITIONS if on_cpu else max(_CHUNK_POSITIONS, _GPU_CHUNK_LOGITS // n_items)
+        size = _CHUNK_POSITIONS if on_cpu else max(_CHUNK_POSITIONS, fitting)
     buffer = states.new_empty(min(size, len(states)), n_items)
     for start in range(0, len(states), size):
         rows = slice(start, min(start + size, len(states)))

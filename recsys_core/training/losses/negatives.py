@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from recsys_core.training.losses.accidental_hits import AccidentalHits
 from recsys_core.training.losses.chunked import (
     check_positions,
     check_targets,
     chunks,
     total_weight,
 )
-from recsys_core.training.losses.hits import Hits
 from recsys_core.training.losses.seen import Seen
 
 PairLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -64,7 +64,7 @@ def negatives_loss(
             target_logits,
             item_vectors[negatives],
             pair_loss,
-            Hits(targets[:, None], negatives),
+            AccidentalHits(targets[:, None], negatives),
             shift,
             weights,
             seen,
@@ -81,7 +81,7 @@ class _NegativesLoss(torch.autograd.Function):
         target_logits: Tensor,
         negatives: Tensor,
         pair_loss: PairLoss,
-        hits: Hits,
+        hits: AccidentalHits,
         shift: Tensor,
         weights: Tensor | None,
         seen: Seen | None,
@@ -93,9 +93,9 @@ class _NegativesLoss(torch.autograd.Function):
         negatives_gradient = torch.zeros_like(negatives)
         for rows, logits in chunks(states, len(negatives), chunk_positions):
             torch.addmm(shift, states[rows], negatives.T, out=logits)
-            hits.erase(logits, rows)
+            hits.mask(logits, rows)
             if seen is not None:
-                seen.erase(logits, rows)
+                seen.mask(logits, rows)
             losses, by_target, factor = pair_loss(logits, target_logits[rows].detach())
             if weights is not None:
                 losses, by_target, factor = (x * weights[rows] for x in (losses, by_target, factor))

@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recsys_core.training.losses.negatives import negatives_loss
-from recsys_core.training.losses.seen import Seen
+from recsys_core.training.losses.chunked import check_targets
+from recsys_core.training.losses.full_softmax import cross_entropy_to_gradient
+from recsys_core.training.losses.sampled_candidates import SampledCandidates, candidate_loss
+from recsys_core.training.losses.seen import SeenNegatives
 
 
 def sampled_softmax(
@@ -16,7 +18,7 @@ def sampled_softmax(
     negatives: Int[Tensor, " negatives"],
     log_expected: Float[Tensor, " negatives"],
     weights: Float[Tensor, " positions"] | None = None,
-    seen: Seen | None = None,
+    seen: SeenNegatives | None = None,
     chunk_positions: int | None = None,
 ) -> Float[Tensor, ""]:
     """Softmax cross-entropy with a normaliser estimated from drawn negatives (logQ correction).
@@ -56,23 +58,17 @@ def sampled_softmax(
     Source: Bengio and Senécal 2008; the uncorrected target: Khrylchenko et al. 2025,
     arXiv:2507.09331.
     """
+    check_targets(targets, states)
 
-    def pair_loss(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        largest = logits.amax(dim=1)
-        torch.softmax(logits, dim=1, out=logits)
-        of_negatives = largest - logits.amax(dim=1).log()
-        normalizers = torch.logaddexp(of_negatives, target_logits)
-        losses = normalizers - target_logits
-        return losses, torch.expm1(-losses), torch.exp(of_negatives - normalizers)
+    def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
+        return cross_entropy_to_gradient(logits, torch.zeros_like(targets[rows]))
 
-    return negatives_loss(
+    return candidate_loss(
         states,
         item_vectors,
-        targets,
-        negatives,
-        pair_loss,
-        shift=-log_expected,
+        loss_and_gradient,
+        candidates=SampledCandidates(targets[:, None], negatives, log_expected, seen),
         weights=weights,
-        seen=seen,
+        seen=None,
         chunk_positions=chunk_positions,
     )

@@ -24,7 +24,7 @@ _NEVER = torch.iinfo(torch.int16).max
 class Seen(Protocol):
     """Which candidates are in the history, at each position that has a target."""
 
-    def erase(self, logits: Tensor, rows: slice) -> None:
+    def mask(self, logits: Tensor, rows: slice) -> None:
         """Set the logits of seen candidates to `NO_CANDIDATE`.
 
         Args:
@@ -57,7 +57,7 @@ class SeenItems:
         self._ends: list[int] = ends.tolist()
         self._all_places = torch.arange(history.shape[1], device=history.device)
 
-    def erase(self, logits: Tensor, rows: slice) -> None:
+    def mask(self, logits: Tensor, rows: slice) -> None:
         """See `Seen`."""
         windows, places = self._windows[rows], self._places[rows, None]
         columns = self._columns[windows]
@@ -101,11 +101,11 @@ class SeenNegatives:
         self._windows, places = (targets > 0).nonzero(as_tuple=True)
         self._places = places.to(torch.int16)
 
-    def erase(self, logits: Tensor, rows: slice) -> None:
+    def mask(self, logits: Tensor, rows: slice) -> None:
         """See `Seen`."""
         first = self._first[self._windows[rows]]
         logits.masked_fill_(first <= self._places[rows, None], NO_CANDIDATE)
 
-    def among(self, rows: Int[Tensor, "positions own"]) -> Bool[Tensor, "positions own"]:
-        """Which rows are seen, for rows that each position has of its own."""
+    def among(self, rows: Int[Tensor, "positions k"]) -> Bool[Tensor, "positions k"]:
+        """Which rows are seen, for the rows of each position."""
         return self._first_of_row[self._windows[:, None], rows] <= self._places[:, None]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_core.training.gradients import Loss
-from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.loop import LossName, TrainingConfig
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from recsys_core.training.losses.fused_softmax import check_fused_loss, fused_cross_entropy
 from recsys_core.training.losses.gbce import gbce
@@ -24,6 +24,16 @@ FULL_SOFTMAX_ITEMS = 50_000
 """Up to this many items `auto` is the full softmax; above, negatives are drawn."""
 
 
+def draws_negatives(loss: LossName, n_items: int) -> bool:
+    """Whether negatives are drawn, rather than all items compared.
+
+    Args:
+        loss: The setting `training.loss`.
+        n_items: Items that occur in training.
+    """
+    return loss != "softmax" and (loss != "auto" or n_items > FULL_SOFTMAX_ITEMS)
+
+
 def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:
     """The candidates for the loss that `config.loss` names.
 
@@ -32,7 +42,7 @@ def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> Candi
         config: Its `loss` and `n_negatives`.
     """
     full = FullCatalogue(counts)
-    if config.loss == "softmax" or (config.loss == "auto" and full.n_items <= FULL_SOFTMAX_ITEMS):
+    if not draws_negatives(config.loss, full.n_items):
         return full
     uniform = config.loss == "gbce"
     return SampledNegatives(counts, n_negatives=config.n_negatives, uniform=uniform)
@@ -63,6 +73,7 @@ def next_item_loss(config: TrainingConfig, candidates: CandidateSet) -> Loss:
             return next_item_cross_entropy(
                 states, item_vectors, targets, weights=weights, seen=seen
             )
+        assert seen is None or isinstance(seen, SeenNegatives)
         negatives = restricted.negatives.to(device)
         if config.loss == "gbce":
             return gbce(

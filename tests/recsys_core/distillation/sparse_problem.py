@@ -31,7 +31,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class SeenRows:
     """Seen items, listed by position."""
 
-    def erase(self, logits: torch.Tensor, rows: slice) -> None:
+    def mask(self, logits: torch.Tensor, rows: slice) -> None:
         for row, seen in zip(logits, SEEN[rows], strict=True):
             row[[item - 1 for item in seen]] = NO_CANDIDATE
 

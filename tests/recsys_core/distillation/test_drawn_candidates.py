@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from recsys_core.distillation.factorized_selection import SoftWeights, factorized_distillation
 from recsys_core.distillation.losses.divergences import (
     Divergence,
     forward_kl,
@@ -15,9 +17,11 @@ from recsys_core.distillation.losses.divergences import (
     reverse_kl,
 )
 from recsys_core.distillation.losses.soft_targets import distillation_loss
-from recsys_core.training.losses.own_and_drawn import OwnAndDrawn
+from recsys_core.training.batch import Batch
+from recsys_core.training.losses.sampled_candidates import SampledCandidates
+from recsys_core.training.negative_sampling import SampledNegatives
+from recsys_core.training.sparse_batch import SparseBatch
 from tests.recsys_core.distillation.losses.problem import (
-    DIM,
     ITEMS,
     STATES,
     TARGETS,
@@ -30,8 +34,10 @@ from tests.recsys_core.distillation.losses.problem import (
 DRAWN = torch.tensor([3, 1, 3, 9, 12, 5, 13, 1])
 """Repeated items, and targets of some positions."""
 LOG_EXPECTED = torch.tensor([0.3, -1.2, 0.3, -0.7, 0.1, -2.0, 0.8, -1.2])
-OWN = torch.cat([TARGETS[:, None], (TARGETS[:, None] + torch.tensor([4, 7])) % ITEMS + 1], dim=1)
-OWN[[2, 5], 1] = 0
+POSITIVES = torch.cat(
+    [TARGETS[:, None], (TARGETS[:, None] + torch.tensor([4, 7])) % ITEMS + 1], dim=1
+)
+POSITIVES[[2, 5], 1] = 0
 TEACHER_VECTORS = 1.5 * torch.randn(
     ITEMS + 1, TEACHER_DIM, generator=torch.Generator().manual_seed(4)
 )
@@ -55,13 +61,13 @@ def _divergence(name: str, student: torch.Tensor, teacher: torch.Tensor) -> torc
 
 
 def _reference(name: str, states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Position by position: own items as they are, draws of other items corrected."""
+    """Position by position: positives as they are, draws of other items corrected."""
     losses: list[torch.Tensor] = []
     for position, state in enumerate(states):
-        own = [row for row in OWN[position].tolist() if row]
-        is_other = torch.tensor([row not in own for row in DRAWN.tolist()])
-        rows = torch.cat([torch.tensor(own), DRAWN[is_other]])
-        expected = torch.cat([torch.zeros(len(own)), LOG_EXPECTED[is_other]]).double()
+        positives = [row for row in POSITIVES[position].tolist() if row]
+        is_other = torch.tensor([row not in positives for row in DRAWN.tolist()])
+        rows = torch.cat([torch.tensor(positives), DRAWN[is_other]])
+        expected = torch.cat([torch.zeros(len(positives)), LOG_EXPECTED[is_other]]).double()
         scores = vectors[rows] @ state
         losses.append(-(scores - expected).log_softmax(0)[0])
         if not TEACHER_STATES[position].isnan().any():
@@ -90,7 +96,7 @@ def test_value_and_gradient_are_those_of_the_corrected_logits(
         temperature=TEMPERATURE,
         divergence=DIVERGENCES[name],
         weights=WEIGHTS,
-        candidates=OwnAndDrawn(OWN, DRAWN, LOG_EXPECTED),
+        candidates=SampledCandidates(POSITIVES, DRAWN, LOG_EXPECTED),
         chunk_positions=chunk_positions,
     )
     loss.backward()
@@ -120,7 +126,7 @@ def test_a_student_that_equals_its_teacher_is_left_alone(name: str, temperature:
             kd_weight=kd_weight,
             temperature=temperature,
             divergence=DIVERGENCES[name],
-            candidates=OwnAndDrawn(TARGETS[:, None], DRAWN, LOG_EXPECTED),
+            candidates=SampledCandidates(TARGETS[:, None], DRAWN, LOG_EXPECTED),
         ).backward()
         assert states.grad is not None
         return states.grad
@@ -165,7 +171,7 @@ def test_the_bias_of_the_gradient_falls_with_the_number_of_draws(name: str) -> N
                 kd_weight=1.0,
                 temperature=1.0,
                 divergence=DIVERGENCES[name],
-                candidates=OwnAndDrawn(
+                candidates=SampledCandidates(
                     torch.tensor([[2]]), drawn + 1, (n_draws * PROPOSAL[drawn]).log()
                 ),
             ).backward()
@@ -181,15 +187,39 @@ def test_the_bias_of_the_gradient_falls_with_the_number_of_draws(name: str) -> N
         assert larger / smaller == pytest.approx(2, rel=0.05), "twice the draws, half the bias"
 
 
-def test_what_the_teacher_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="over 8 items do not fit 8 positions over 14 items"):
-        distillation_loss(
-            STATES,
-            VECTORS,
-            torch.ones_like(TARGETS),
-            teacher_states=torch.zeros(len(STATES), DIM),
-            teacher_item_vectors=torch.zeros(8, DIM),
-            kd_weight=1.0,
+@pytest.mark.usefixtures("production_checks")
+def test_the_teachers_top_items_are_taught_whatever_was_drawn() -> None:
+    """50 draws of 2,000 items: an item by itself is drawn in 2.5 % of the steps.
+
+    The teacher gives ten items 90 % of its probability, and the student scores all alike.
+    """
+    n_items, n_draws, likely = 2000, 50, torch.arange(100, 110)
+    taught = torch.zeros(n_items + 1)
+    taught[likely] = math.log(0.9 / 10) - math.log(0.1 / (n_items - 10))
+    loss, hard = (
+        factorized_distillation(
+            taught[:, None].numpy(),
+            SoftWeights(divergence=weight),
+            divergence="forward_kl",
             temperature=1.0,
-            candidates=OwnAndDrawn(OWN, DRAWN, LOG_EXPECTED),
+            on_device=None,
         )
+        for weight in (1.0, 0.0)
+    )
+    listed = SparseBatch(torch.cat([likely, torch.arange(1, 23)])[None])
+    batch = Batch(torch.tensor([[1]]), torch.tensor([[50]]), torch.ones(1, 1), sparse_labels=listed)
+    candidates = SampledNegatives(np.ones(n_items + 1, np.int64), n_negatives=n_draws, uniform=True)
+    every_item = F.pad(torch.eye(n_items), (0, 0, 1, 0))  # the states are the scores
+
+    def gradient(seed: int) -> torch.Tensor:
+        restricted = candidates.restrict(batch, (seed,))
+        assert restricted.items is not None
+        states, vectors = torch.zeros(1, n_items, requires_grad=True), every_item[restricted.items]
+        value = loss(states, vectors, restricted) - hard(states, vectors, restricted)
+        (found,) = torch.autograd.grad(value, states)
+        return found[0, likely - 1]
+
+    mean = torch.stack([gradient(seed) for seed in range(30)]).mean(dim=0)
+    exact = 1 / n_items - 0.9 / 10
+    assert mean.min() > 1.1 * exact
+    assert mean.max() < 0.5 * exact

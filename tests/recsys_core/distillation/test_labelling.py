@@ -15,8 +15,9 @@ from recsys_core.data.histories.read import read_training_histories
 from recsys_core.data.soft_labels.factorized import StateLabels, describe
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation import labelling
-from recsys_core.distillation.labelling import label_bucket
+from recsys_core.distillation.labelling import TopItems, label_bucket
 from recsys_core.models.recommender import ModelConfig, Recommender
+from recsys_core.training.batching import TrainingSet
 
 N_ITEMS = 300
 CONFIG = ModelConfig(embedding_dim=32, n_layers=2, n_heads=2, ffn_dim=32, max_length=8)
@@ -78,6 +79,57 @@ def test_the_newest_are_labelled_as_all_are(
     assert chosen["state"].null_count() == 0
     error = chosen["state"].to_numpy().astype(int) - chosen["state_right"].to_numpy().astype(int)
     assert np.abs(error).max() <= 1
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_the_top_items_are_those_that_compete_with_the_highest_scores(
+    tmp_path: Path, bucket: Path, teacher: Recommender, exclude_seen: bool
+) -> None:
+    occurs = np.ones(N_ITEMS + 1, np.bool_)
+    occurs[::3] = False
+    path = tmp_path / "labels" / bucket.name
+    label_bucket(teacher, bucket, path, batch_size=3, top=TopItems(5, occurs, exclude_seen))
+    vectors = teacher.item_vectors().detach()
+    histories = dict(pl.read_parquet(bucket).select("user_id", "item_idx").rows())
+    table = pl.read_parquet(path)
+    for user, start, position, top_ids in table.select(
+        "user_id", "window_start", "position", "top_ids"
+    ).rows():
+        with torch.no_grad():
+            window = torch.tensor([histories[user][start : position + 1]])
+            scores = vectors @ teacher.encode(window, vectors)[0, -1]
+        scores[torch.from_numpy(~occurs)] = -torch.inf
+        if exclude_seen:
+            scores[histories[user][: position + 1]] = -torch.inf
+        scores[0] = -torch.inf
+        assert top_ids == scores.topk(5).indices.tolist()
+
+
+def test_a_batch_has_the_top_items_of_each_position(
+    tmp_path: Path, bucket: Path, teacher: Recommender
+) -> None:
+    """Four items can be a top item, so the fifth place is empty."""
+    occurs = np.isin(np.arange(N_ITEMS + 1), [3, 4, 5, 6])
+    path = tmp_path / "labels" / bucket.name
+    label_bucket(teacher, bucket, path, top=TopItems(5, occurs, exclude_seen=False))
+    vectors = teacher.item_vectors().detach()
+    describe(
+        tmp_path,
+        teacher="t",
+        item_index_sha256="i",
+        trained_through=None,
+        item_vectors=vectors.numpy(),
+        top_k=5,
+    )
+    store = SoftLabels(tmp_path, item_index_sha256="i")
+    assert store.description.columns == ("state", "scale", "top_ids")
+    assert store.description.value_bytes == 32 + 4 + 5 * 4
+    training_set = TrainingSet([bucket], max_length=8, batch_size=3, labels=store)
+    for batch in training_set.epoch(0, 1):
+        assert batch.teacher_states is not None
+        assert batch.sparse_labels is not None
+        ranked = 3 + (batch.teacher_states @ vectors[3:7].T).argsort(dim=1, descending=True)
+        assert torch.equal(batch.sparse_labels.top_ids, F.pad(ranked, (0, 1)))
 
 
 def test_a_teacher_that_reads_less_than_its_student_is_refused(

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from recsys_core.data.soft_labels.factorized import describe
-from recsys_core.data.soft_labels.sparse import SparseShape, describe_sparse
+from recsys_core.data.soft_labels.sparse import SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.distillation.factorized_selection import (
     DivergenceName,
@@ -17,7 +18,7 @@ from recsys_core.distillation.factorized_selection import (
 )
 from recsys_core.distillation.losses.soft_targets import distillation_loss
 from recsys_core.distillation.selection import distilling_loss
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import (
     CandidateSet,
     FullCatalogue,
@@ -65,7 +66,7 @@ def _reference(soft: problem.SoftReference, weight: float) -> problem.Loss:
 
 def _drawn(n: int) -> torch.Tensor:
     torch.manual_seed(SEED)
-    return torch.randint(1, problem.KNOWN + 1, (problem.POSITIONS, n))
+    return torch.randint(1, problem.ITEMS + 1, (problem.POSITIONS, n))
 
 
 def test_the_ranking_weight_adds_ranking_distillation() -> None:
@@ -87,7 +88,7 @@ def test_the_divergence_weight_adds_the_divergence() -> None:
         student: torch.Tensor, teacher: torch.Tensor, columns: list[int], position: int
     ) -> torch.Tensor:
         del position
-        of_student = student[: problem.KNOWN][columns].log_softmax(0)
+        of_student = student[columns].log_softmax(0)
         return F.kl_div(of_student, teacher[columns].softmax(0), reduction="sum")
 
     problem.assert_same_value_and_gradients(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recsys_core.models.recommender import ModelConfig, Recommender
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.gradients import backward, clip_gradients
 from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses.selection import candidate_set_of, next_item_loss

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import FullCatalogue, RestrictedBatch, SampledNegatives
 from recsys_core.training.sparse_batch import SparseBatch
 
@@ -78,10 +78,13 @@ def test_items_of_sparse_labels_are_renumbered_too(
     assert found is not None
     assert found.sample_ids is not None
     # Items 2 and 5 never occur in training, so they are no candidates.
-    listed = [[4, 6, 0], [0, 7, 0], [0, 0, 0], [1, 0, 0], [3, 4, 6]]
-    assert restricted.items[found.top_ids].tolist() == listed
-    drawn = [[6, 0], [7, 0], [0, 0], [0, 1], [3, 0]]
-    assert restricted.items[found.sample_ids].tolist() == drawn
+    no_candidate = torch.tensor(-1)
+    listed, drawn = (
+        torch.where(ids < 0, no_candidate, restricted.items[ids])
+        for ids in (found.top_ids, found.sample_ids)
+    )
+    assert listed.tolist() == [[4, 6, 0], [-1, 7, -1], [0, 0, 0], [1, 0, 0], [3, 4, 6]]
+    assert drawn.tolist() == [[6, -1], [7, 0], [0, 0], [-1, 1], [3, 0]]
     assert found.top_logits is labels.top_logits
     assert found.sample_counts is labels.sample_counts
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recsys_core.artifacts import Artifact
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.parallel import Shard, share_of
 from recsys_core.training.sparse_batch import SparseBatch
 

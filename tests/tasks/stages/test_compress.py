@@ -19,7 +19,8 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Progress, silent
-from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.loop import LoopConfig, TrainingConfig
+from recsys_core.training.losses import selection
 from tasks.engine.stage import StageRun
 from tasks.stages import compress as compress_stage
 from tasks.stages.compress import CompressionConfig, compress
@@ -29,9 +30,11 @@ from tests.teacher_check import made_up_check
 
 CONFIG = CompressionConfig(
     ffn_keep_share=0.75,
-    recovery=TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1),
+    recovery=LoopConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1),
     min_overlap_at_10=0.5,
 )
+
+DISTILLATION, TRAINING = DistillationConfig(), TrainingConfig()
 
 Compress = Callable[..., dict[str, Any]]
 """Runs the stage's body in a folder."""
@@ -51,6 +54,8 @@ def compress_in(
         config: CompressionConfig = CONFIG,
         progress: Progress = silent,
         check: Artifact = teacher_check,
+        distillation: DistillationConfig = DISTILLATION,
+        training: TrainingConfig = TRAINING,
     ) -> dict[str, Any]:
         run = replace(StageRun.bare(folder, folder / "out"), progress=progress)
         for path in (run.out, run.scratch):
@@ -58,7 +63,8 @@ def compress_in(
         return compress.body(
             run,
             config,
-            distillation=DistillationConfig(),
+            distillation=distillation,
+            training=training,
             recency_prior=True,
             max_bytes=None,
             prepared=obvious_world,
@@ -155,6 +161,19 @@ def test_recovery_leaves_out_labels_that_do_not_count(
         for folder in (tmp_path, compressed[0])
     ]
     assert losses[0][0] < losses[1][0]
+
+
+def test_recovery_compares_what_the_students_training_compared(
+    compress_in: Compress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss on the top of the catalogue, which a training on drawn candidates refuses."""
+    monkeypatch.setattr(selection, "FULL_SOFTMAX_ITEMS", 1)
+    closure = DistillationConfig(closure_weight=1.0)
+    full, drawn = (TrainingConfig.model_validate({"loss": loss}) for loss in ("softmax", "auto"))
+    compress_in(tmp_path, distillation=closure, training=full)
+    (tmp_path / "drawn").mkdir()
+    with pytest.raises(ValueError, match=r"closure_weight is 1, .* drawn candidates"):
+        compress_in(tmp_path / "drawn", distillation=closure, training=drawn)
 
 
 def test_recovery_keeps_the_vectors_of_cold_items(

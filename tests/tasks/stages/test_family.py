@@ -15,7 +15,7 @@ from recsys_core.models.checkpoint import load_model
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Progress, silent
-from recsys_core.training.loop import TrainingConfig
+from recsys_core.training.loop import LoopConfig
 from tasks.contracts.family import Family
 from tasks.engine.stage import StageRun
 from tasks.registry.store import RegistryConfig
@@ -53,7 +53,7 @@ def make(
 ) -> Make:
     """Distil and compress the family in a folder; the same folder again is a rerun."""
     student = StudentConfig.model_validate(tiny_network.model_dump() | {"sizes": SIZES})
-    recovery = TrainingConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
+    recovery = LoopConfig(epochs=2, batch_size=16, learning_rate=1e-2, validate_every=1)
     compression = CompressionConfig(recovery=recovery, min_overlap_at_10=0.5, max_size_loss=0.05)
     distillation = DistillationConfig(initialise="random")
 
@@ -84,6 +84,7 @@ def make(
             distillation=distillation,
             recency_prior=True,
             max_bytes=max_bytes,
+            training=student.training,
             prepared=obvious_world,
             student=distilled,
             teacher_check=None,

@@ -24,6 +24,7 @@ from recsys_core.data.soft_labels.description import (
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.data.soft_labels.store import SoftLabels
+from recsys_core.training.losses import selection
 from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
 from tasks.stages.distill import DistillationConfig, distill
@@ -45,6 +46,7 @@ def write(
             config,
             max_length=8,
             label_store=None,
+            loss="auto",
             prepared=obvious_world,
             teacher=trained_teacher,
         )
@@ -65,6 +67,7 @@ def write_external(obvious_world: Artifact) -> Write:
             run,
             config,
             max_length=8,
+            loss="auto",
             label_store=store_sha256(config.store),
             prepared=obvious_world,
             teacher=None,
@@ -77,6 +80,23 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(("top_items", "top_k"), [(5, 5), (0, None)])
+def test_top_items_are_stored_where_the_student_draws_its_candidates(
+    make_run: Callable[[str], StageRun],
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    top_items: int,
+    top_k: int | None,
+) -> None:
+    monkeypatch.setattr(selection, "FULL_SOFTMAX_ITEMS", 15)
+    run = make_run("labels")
+    assert write(run, SoftLabelConfig(top_items=top_items))["top_k"] == top_k
+    labels = pl.read_parquet(run.out / "labels" / "*.parquet")
+    assert ("top_ids" in labels.columns) == (top_k is not None)
+    monkeypatch.setattr(selection, "FULL_SOFTMAX_ITEMS", 16)
+    assert write(make_run("full"), SoftLabelConfig(top_items=top_items))["top_k"] is None
+
+
 def test_every_training_window_is_labelled(
     make_run: Callable[[str], StageRun], write: Write, obvious_world: Artifact
 ) -> None:
@@ -86,6 +106,7 @@ def test_every_training_window_is_labelled(
     windows = training_windows(read_training_histories(buckets), 8)
     assert summary["rows"] == windows.lengths.sum()
     assert (summary["layout"], summary["dim"]) == ("factorized", 16)
+    assert summary["top_k"] is None
     assert sorted(_bytes(run.out)) == [
         *(bucket.name for bucket in buckets),
         "item_vectors.parquet",
@@ -283,6 +304,7 @@ def test_a_store_that_does_not_fit_is_refused(
             SoftLabelConfig(store=store),
             max_length=8,
             label_store=store_sha256(store),
+            loss="auto",
             prepared=prepared,
             teacher=trained_teacher,
         )

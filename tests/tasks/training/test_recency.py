@@ -20,6 +20,7 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import write_item_ids
 from recsys_core.serving.ranker import scorer_ranker
 from recsys_core.serving.scorer import Scorer
+from recsys_core.training.loop import TrainingConfig
 from tasks.contracts.network import NetworkSummary
 from tasks.contracts.teacher import TeacherPlan
 from tasks.engine.stage import StageRun
@@ -137,6 +138,7 @@ def press(
             make_run(name),
             CompressionConfig(ffn_keep_share=1.0, min_overlap_at_10=0.0),
             distillation=DistillationConfig(),
+            training=TrainingConfig(),
             recency_prior=recency_prior,
             max_bytes=None,
             prepared=shifted_world,

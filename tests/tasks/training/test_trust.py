@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from recsys_core.artifacts import Artifact
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.evaluation.slices import popularity_groups
 from recsys_core.evaluation.teacher_slices import PositionSlice
 from recsys_core.models.recommender import Recommender
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.negative_sampling import FullCatalogue
 from tasks.contracts.teacher import Trust
 from tasks.stages.distill import DistillationConfig, loss_of
 from tasks.training.network import NetworkConfig, build_network, training_set_of
 from tasks.training.prepared import Prepared
-from tasks.training.trust import trusted_labels
+from tasks.training.trust import Trusted, trusted_labels
 from tests.teacher_check import made_up_check
 
 COLD_USER_EVENTS = 4
@@ -52,19 +53,39 @@ def test_all_labels_count(
     teacher: str,
 ) -> None:
     check = _check(tmp_path, *worse, teacher=teacher)
-    assert trusted_labels(Prepared(obvious_world), check, labels, trust) is None
+    assert trusted_labels(Prepared(obvious_world), check, labels, trust) == Trusted()
 
 
+@pytest.mark.parametrize(
+    ("worse", "counts"),
+    [
+        (("cold_users",), [False, True]),
+        (("warm_users",), [True, False]),
+        (("cold_users", "warm_users", "tail"), [False, False]),
+    ],
+)
 def test_labels_of_worse_slices_do_not_count(
+    obvious_world: Artifact,
+    labels: SoftLabels,
+    tmp_path: Path,
+    worse: tuple[PositionSlice, ...],
+    counts: list[bool],
+) -> None:
+    trusted = trusted_labels(Prepared(obvious_world), _check(tmp_path, *worse), labels, "by_slice")
+    assert trusted.positions is not None
+    assert trusted.positions(np.array([4, 5])).tolist() == counts
+
+
+def test_the_teacher_is_not_believed_of_a_worse_tail(
     obvious_world: Artifact, labels: SoftLabels, tmp_path: Path
 ) -> None:
     data = Prepared(obvious_world)
-    trusted = trusted_labels(data, _check(tmp_path, "cold_users", "tail"), labels, "by_slice")
-    assert trusted is not None
+    trusted = trusted_labels(data, _check(tmp_path, "tail"), labels, "by_slice")
     tail = popularity_groups(data.items["train_count"].to_numpy()).tail
-    targets = np.array([np.flatnonzero(tail)[0], np.flatnonzero(~tail[1:])[0] + 1])
-    assert trusted(np.array([5, 5]), targets).tolist() == [False, True]
-    assert trusted(np.array([4, 4]), targets).tolist() == [False, False]
+    assert trusted.positions is None
+    assert trusted.distrusted_items is not None
+    assert trusted.distrusted_items.tolist() == tail.tolist()
+    assert tail.any()
 
 
 @pytest.mark.parametrize("kd_weight", [0.0, 4.0])
@@ -83,7 +104,7 @@ def test_the_loss_is_that_of_weighted_divergences(
         model.max_length,
         tiny_network.training,
         labels=labels,
-        trusted=trusted_labels(data, _check(tmp_path, "cold_users"), labels, "by_slice"),
+        trusted=trusted_labels(data, _check(tmp_path, "cold_users"), labels, "by_slice").positions,
     )
     whole = training_set_of(data, model.max_length, tiny_network.training, labels=labels)
     config = DistillationConfig(kd_weight=kd_weight, temperature=2.0)
@@ -125,7 +146,8 @@ def _reference(
     label_weights: torch.Tensor,
     kd_weight: float,
     *,
-    temperature: float,
+    temperature: float = 1.0,
+    distrusted: NDArray[np.bool_] | None = None,
 ) -> torch.Tensor:
     """All logits at once in float64, one row per position; seen items don't compete."""
     assert batch.teacher_states is not None
@@ -141,10 +163,34 @@ def _reference(
         competes[seen] = False
         competes = competes[1:]
         target = competes[: batch.targets[row, place] - 1].sum()
+        hard = student[i, competes].log_softmax(0)[target]
+        if distrusted is not None:
+            competes &= ~torch.from_numpy(distrusted[1:])
         q, p = student[i, competes], teacher[i, competes]
         divergence = F.kl_div(
             (q / temperature).log_softmax(0), (p / temperature).softmax(0), reduction="sum"
         )
         soft = kd_weight * temperature**2 * label_weights[i] * divergence
-        losses.append(soft - q.log_softmax(0)[target])
+        losses.append(soft - hard)
     return torch.stack(losses).mean()
+
+
+def test_distrusted_items_count_on_neither_side_of_the_divergence(
+    obvious_world: Artifact, labels: SoftLabels, tiny_network: NetworkConfig
+) -> None:
+    """The reference with these items as if they were seen, but in the cross-entropy."""
+    data = Prepared(obvious_world)
+    model = build_network(data, tiny_network).eval()
+    training_set = training_set_of(data, model.max_length, tiny_network.training, labels=labels)
+    distrusted = np.zeros(len(data.items) + 1, np.bool_)
+    distrusted[[3, 8, 14]] = True
+    candidates = FullCatalogue(training_set.item_counts(len(data.items)))
+    config = DistillationConfig(kd_weight=4.0)
+    loss = loss_of(config, labels, candidates, "cpu", distrusted)
+    for batch in training_set.epoch(0, 1):
+        states, vectors = _states(model, batch)
+        found = loss(states, vectors, candidates.restrict(batch, (1, 0, 0)))
+        expected = _reference(
+            states, vectors, batch, labels, torch.ones(len(states)), 4.0, distrusted=distrusted
+        )
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)

@@ -114,6 +114,31 @@ def test_without_the_last_item_a_row_is_taken_at_its_word(
     assert store.description.columns == ("top_ids",)
 
 
+def test_the_normaliser_is_of_the_catalogue(tmp_path: Path, buckets: list[Path]) -> None:
+    """Item ? is unknown, has half of the probability, and is listed twice; w has all of its own."""
+    path = tmp_path / "labels.parquet"
+    rows = [
+        ("a", 1, ["?", "z", "?"], np.log([2.0, 1.0, 0.5]), np.log(4)),
+        ("b", 1, ["w"], [1.0], 1.0),
+        ("c", 1, ["?", "w"], [5.0, 0.0], 5.0),
+    ]
+    names = ["user_id", "n_events", "item_ids", "scores", "log_normalizer"]
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(path)
+    import_labels(
+        read_label_file(path),
+        path,
+        tmp_path / "store",
+        teacher="t",
+        items=ITEMS,
+        item_index_sha256="index",
+        buckets=buckets,
+        trained_through=None,
+        max_items=3,
+    )
+    labels = pl.read_parquet(tmp_path / "store" / "labels" / "*.parquet").sort("user_id")
+    np.testing.assert_allclose(labels["log_normalizer"], [np.log(2), 1, 0], atol=1e-5)
+
+
 def test_coverage_counts_users_positions_and_items(tmp_path: Path, buckets: list[Path]) -> None:
     _, store = _import(tmp_path, buckets)
     assert coverage(store, buckets) == Coverage(

@@ -9,14 +9,8 @@ import pytest
 
 from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
 from recsys_core.data.soft_labels.matching import prefix_hashes
-from recsys_core.data.soft_labels.sparse import (
-    SparseLabels,
-    SparseRows,
-    SparseShape,
-    describe_sparse,
-    sparse_labels,
-    write_sparse_labels,
-)
+from recsys_core.data.soft_labels.sparse import SparseLabels, SparseRows, SparseShape, sparse_labels
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse, write_sparse_labels
 from recsys_core.data.soft_labels.store import SoftLabels
 from tests.resident import resident_histories
 

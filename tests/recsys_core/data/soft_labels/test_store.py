@@ -9,12 +9,8 @@ import pytest
 from recsys_core.data.soft_labels.description import SoftLabelDescription, SoftLabelError
 from recsys_core.data.soft_labels.factorized import LabelRows, describe, write_labels
 from recsys_core.data.soft_labels.matching import prefix_hashes
-from recsys_core.data.soft_labels.sparse import (
-    SparseRows,
-    SparseShape,
-    describe_sparse,
-    write_sparse_labels,
-)
+from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
+from recsys_core.data.soft_labels.sparse_writing import describe_sparse, write_sparse_labels
 from recsys_core.data.soft_labels.store import SoftLabels
 from tests.resident import resident_histories
 

@@ -16,21 +16,21 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Of states and item vectors."""
 
 SoftReference = Callable[[torch.Tensor, torch.Tensor, list[int], int], torch.Tensor]
-"""Of all items' scores by the student, the known items' by the teacher, the columns of the known
-items that compete, and the position."""
+"""Of all items' scores by the student and by the teacher, the columns of the items that compete,
+and the position."""
 
-POSITIONS, ITEMS, KNOWN, DIM, TEACHER_DIM = 8, 13, 10, 5, 4
+POSITIONS, ITEMS, DIM, TEACHER_DIM = 8, 13, 5, 4
 KD_WEIGHT = 0.7
 
 
 class SeenMask:
     """Seen items as a mask `[positions, items]`."""
 
-    def __init__(self, mask: torch.Tensor) -> None:
-        self.mask = mask
+    def __init__(self, is_seen: torch.Tensor) -> None:
+        self.is_seen = is_seen
 
-    def erase(self, logits: torch.Tensor, rows: slice) -> None:
-        logits.masked_fill_(self.mask[rows], NO_CANDIDATE)
+    def mask(self, logits: torch.Tensor, rows: slice) -> None:
+        logits.masked_fill_(self.is_seen[rows], NO_CANDIDATE)
 
 
 def _values(*shape: int, seed: int) -> torch.Tensor:
@@ -42,12 +42,12 @@ VECTORS = _values(ITEMS + 1, DIM, seed=2)
 TEACHER_STATES = _values(POSITIONS, TEACHER_DIM, seed=3)
 TEACHER_STATES[[1, 6]] = torch.nan
 LABELLED = ~TEACHER_STATES.isnan().any(dim=1)
-TEACHER_VECTORS = _values(KNOWN + 1, TEACHER_DIM, seed=4)
+TEACHER_VECTORS = _values(ITEMS + 1, TEACHER_DIM, seed=4)
 TARGETS = torch.tensor([1, 5, 13, 2, 9, 4, 10, 12])
 WEIGHTS = torch.linspace(0.5, 2.0, POSITIONS)
 SEEN = SeenMask(_values(POSITIONS, ITEMS, seed=5) > 1.0)
-SEEN.mask[torch.arange(POSITIONS), TARGETS - 1] = False
-SEEN.mask[3, 2:9] = True  # three known items are left
+SEEN.is_seen[torch.arange(POSITIONS), TARGETS - 1] = False
+SEEN.is_seen[3, 2:9] = True  # six items are left
 
 
 def reference(soft: SoftReference, weight: float = KD_WEIGHT, *, seen: bool = True) -> Loss:
@@ -57,11 +57,11 @@ def reference(soft: SoftReference, weight: float = KD_WEIGHT, *, seen: bool = Tr
         losses: list[torch.Tensor] = []
         for position, state in enumerate(states):
             scores = vectors[1:] @ state
-            competing = ~(SEEN.mask[position] & seen)
+            competing = ~(SEEN.is_seen[position] & seen)
             losses.append(scores[competing].logsumexp(0) - scores[TARGETS[position] - 1])
             if LABELLED[position]:
                 teacher = TEACHER_VECTORS[1:].double() @ TEACHER_STATES[position].double()
-                columns = competing[:KNOWN].nonzero()[:, 0].tolist()
+                columns = competing.nonzero()[:, 0].tolist()
                 losses[-1] = losses[-1] + weight * soft(scores, teacher, columns, position)
         weights = WEIGHTS.double()
         return (torch.stack(losses) * weights).sum() / weights.sum()

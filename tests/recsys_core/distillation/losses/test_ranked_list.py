@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_core.distillation.losses.ranked_list import ranked_list_loss
+from recsys_core.distillation.losses.listed import listed_loss
+from recsys_core.distillation.losses.ranked_list import ranked_list
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from tests.recsys_core.distillation.sparse_problem import (
     STATES,
@@ -37,9 +38,10 @@ def test_value_and_gradient_are_the_references(
     with_seen: bool, chunk_positions: int, scale: float
 ) -> None:
     loss = partial(
-        ranked_list_loss,
+        listed_loss,
         targets=TARGETS,
-        top_ids=TOP_IDS,
+        term=ranked_list(),
+        ids=TOP_IDS,
         kd_weight=3.0,
         weights=WEIGHTS,
         seen=SeenRows() if with_seen else None,
@@ -54,11 +56,12 @@ def test_value_and_gradient_are_the_references(
 
 def test_three_even_items_by_hand() -> None:
     """A list of two of three items: −ln ⅓ for the first and −ln ½ for the second, on average."""
-    loss = ranked_list_loss(
+    loss = listed_loss(
         torch.zeros(1, 2),
         torch.ones(4, 2),
         torch.tensor([1]),
-        top_ids=torch.tensor([[3, 1]]),
+        ranked_list(),
+        ids=torch.tensor([[3, 1]]),
         kd_weight=1.0,
     )
     expected = torch.tensor(3.0).log() + torch.tensor(6.0).log() / 2
@@ -70,7 +73,9 @@ def test_a_list_of_the_target_is_the_cross_entropy_again() -> None:
         lambda states, vectors: 2 * next_item_cross_entropy(states, vectors, TARGETS),
         torch.float32,
     )
-    loss = partial(ranked_list_loss, targets=TARGETS, top_ids=TARGETS[:, None], kd_weight=1.0)
+    loss = partial(
+        listed_loss, targets=TARGETS, term=ranked_list(), ids=TARGETS[:, None], kd_weight=1.0
+    )
     assert_equal(with_gradients(loss, torch.float32), hard)
 
 
@@ -80,7 +85,7 @@ def test_a_list_of_all_items_orders_them() -> None:
     items = torch.cat([torch.zeros(1, 5), torch.eye(5)])
     state = torch.zeros(1, 5, requires_grad=True)
     for _ in range(100):
-        loss = ranked_list_loss(state, items, torch.tensor([4]), top_ids=order, kd_weight=5.0)
+        loss = listed_loss(state, items, torch.tensor([4]), ranked_list(), ids=order, kd_weight=5.0)
         (gradient,) = torch.autograd.grad(loss, state)
         state = (state - 0.5 * gradient).detach().requires_grad_()
     assert state[0].argsort(descending=True).tolist() == [3, 1, 4, 0, 2]
@@ -88,22 +93,22 @@ def test_a_list_of_all_items_orders_them() -> None:
 
 def test_without_weight_or_labels_the_cross_entropy_remains() -> None:
     hard = next_item_cross_entropy(STATES, VECTORS, TARGETS)
-    given = partial(ranked_list_loss, STATES, VECTORS, TARGETS)
-    torch.testing.assert_close(given(top_ids=TOP_IDS, kd_weight=0.0), hard)
-    torch.testing.assert_close(given(top_ids=torch.zeros_like(TOP_IDS), kd_weight=9.0), hard)
+    given = partial(listed_loss, STATES, VECTORS, TARGETS, ranked_list())
+    torch.testing.assert_close(given(ids=TOP_IDS, kd_weight=0.0), hard)
+    torch.testing.assert_close(given(ids=torch.zeros_like(TOP_IDS), kd_weight=9.0), hard)
 
 
 @pytest.mark.usefixtures("production_checks")
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"top_ids": TOP_IDS[:6]}, "7 positions need a row of items each"),
+        ({"ids": TOP_IDS[:6]}, "7 positions need a row of items each"),
         ({"targets": TARGETS[:1]}, "7 states, 1 targets"),
         ({"kd_weight": -1.0}, "kd_weight must be finite and not negative"),
         ({"kd_weight": float("nan")}, "kd_weight must be finite and not negative"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], sentence: str) -> None:
-    given: dict[str, Any] = {"targets": TARGETS, "top_ids": TOP_IDS, "kd_weight": 1.0} | changes
+    given: dict[str, Any] = {"targets": TARGETS, "ids": TOP_IDS, "kd_weight": 1.0} | changes
     with pytest.raises(ValueError, match=sentence):
-        ranked_list_loss(STATES, VECTORS, **given)
+        listed_loss(STATES, VECTORS, term=ranked_list(), **given)

@@ -8,7 +8,7 @@ import torch
 from recsys_core.distillation.losses.ranking import ranking_distillation
 from tests.recsys_core.distillation.losses import problem
 
-# Drawn with repetitions, among them top items, seen items and items that the teacher doesn't know.
+# Drawn with repetitions, among them top items and seen items.
 DRAWN = torch.randint(
     1, problem.ITEMS + 1, (problem.POSITIONS, 6), generator=torch.Generator().manual_seed(6)
 )

@@ -8,7 +8,7 @@ import torch
 from recsys_core.distillation.losses.rejuvenated_cross_entropy import rce_closure
 from tests.recsys_core.distillation.losses import problem
 
-# Drawn with repetitions, among them top items, seen items and items that the teacher doesn't know.
+# Drawn with repetitions, among them top items and seen items.
 SAMPLED = torch.randint(
     1, problem.ITEMS + 1, (problem.POSITIONS, 4), generator=torch.Generator().manual_seed(6)
 )

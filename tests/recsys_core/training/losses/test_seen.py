@@ -15,7 +15,7 @@ from recsys_core.training.losses.seen import SeenItems, SeenNegatives
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Of states and item vectors."""
 
-ITEMS, DIM, TEACHER_ITEMS = 9, 5, 7
+ITEMS, DIM = 9, 5
 HISTORY = torch.tensor([[3, 1, 3, 5], [2, 7, 0, 0], [4, 6, 8, 0]])
 TARGETS = torch.tensor([[1, 0, 5, 9], [7, 4, 0, 0], [6, 8, 2, 0]])
 EARLIER = torch.tensor([[0, 0], [6, 0], [9, 9]])
@@ -38,7 +38,7 @@ def _values(*shape: int, seed: int) -> torch.Tensor:
 STATES = _values(len(SEEN), DIM, seed=1)
 VECTORS = _values(ITEMS + 1, DIM, seed=2)
 TEACHER_STATES = _values(len(SEEN), 4, seed=3)
-TEACHER_VECTORS = _values(TEACHER_ITEMS + 1, 4, seed=4)
+TEACHER_VECTORS = _values(ITEMS + 1, 4, seed=4)
 
 
 def _competing(position: int, rows: torch.Tensor) -> torch.Tensor:
@@ -84,11 +84,10 @@ def _gbce(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _distillation(states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """The KL is over what both know and the user has not had, the target included."""
-    known = torch.arange(1, TEACHER_ITEMS + 1)
+    """The KL is over what the user has not had, the target included."""
     losses: list[torch.Tensor] = []
     for position, state in enumerate(states):
-        rows = torch.tensor([row for row in known.tolist() if row not in SEEN[position]])
+        rows = torch.tensor([row for row in range(1, ITEMS + 1) if row not in SEEN[position]])
         teacher = (TEACHER_VECTORS.double() @ TEACHER_STATES[position].double())[rows] / 2
         student = (vectors @ state)[rows] / 2
         losses.append(F.kl_div(student.log_softmax(0), teacher.softmax(0), reduction="sum"))

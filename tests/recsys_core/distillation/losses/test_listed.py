@@ -1,17 +1,17 @@
 """Losses on draws and on scores of a list, against float64 references and the dense KL."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from recsys_core.distillation.losses.listed import ListTerm, listed_loss
+from recsys_core.distillation.losses.sampled_kl import sampled_kl
 from recsys_core.distillation.losses.soft_targets import distillation_loss
-from recsys_core.distillation.losses.sparse_kl import (
-    sampled_kl_loss,
-    top_k_kl_loss,
-    within_list_kl_loss,
-)
+from recsys_core.distillation.losses.top_k_kl import top_k_kl
+from recsys_core.distillation.losses.within_list_kl import within_list_kl
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from tests.recsys_core.distillation.sparse_problem import (
     ITEMS,
@@ -73,14 +73,18 @@ def _within(position: int, logits: torch.Tensor, rows: list[int]) -> torch.Tenso
 REFERENCES = {"samples": _samples, "coarse": _coarse, "within": _within}
 
 
-def _loss(name: str, **common: object) -> Loss:
-    scores = {"top_ids": TOP_IDS, "top_logits": listed_logits()}
-    losses = {
-        "samples": partial(sampled_kl_loss, sample_ids=TOP_IDS, sample_counts=COUNTS),
-        "coarse": partial(top_k_kl_loss, log_normalizer=LOG_NORMALIZER, **scores),
-        "within": partial(within_list_kl_loss, temperature=TEMPERATURE, **scores),
+def _term(name: str) -> ListTerm:
+    terms = {
+        "samples": lambda: sampled_kl(COUNTS),
+        "coarse": lambda: top_k_kl(listed_logits(), LOG_NORMALIZER),
+        "within": lambda: within_list_kl(listed_logits(), temperature=TEMPERATURE),
     }
-    return partial(losses[name], **({"targets": TARGETS} | common))
+    return terms[name]()
+
+
+def _loss(name: str, **common: Any) -> Loss:
+    given = {"targets": TARGETS, "term": _term(name), "ids": TOP_IDS} | common
+    return partial(listed_loss, **given)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -156,12 +160,12 @@ def test_the_gradient_of_many_draws_is_that_of_the_dense_kl() -> None:
     counts = F.one_hot(draws, ITEMS).sum(dim=1)
     many = states.detach().repeat_interleave(n_labels, 0).requires_grad_()
     hard_targets = targets.repeat_interleave(n_labels)
-    sampled = sampled_kl_loss(
+    sampled = listed_loss(
         many,
         items,
         hard_targets,
-        sample_ids=torch.arange(1, ITEMS + 1).expand_as(counts),
-        sample_counts=counts,
+        sampled_kl(counts),
+        ids=torch.arange(1, ITEMS + 1).expand_as(counts),
         kd_weight=1.0,
     )
     each = _gradient(sampled, next_item_cross_entropy(many, items, hard_targets), many)
@@ -180,12 +184,11 @@ def test_a_student_that_equals_its_teacher_is_left_alone_where_a_bare_top_k_pull
     bare = torch.zeros_like(logits).scatter(1, columns, scores.softmax(dim=1))
     wrong_loss = F.kl_div(states.log_softmax(dim=1), bare, reduction="batchmean")
     wrong = _gradient(wrong_loss, torch.zeros(()), states)
-    given = {"top_ids": columns + 1, "top_logits": scores, "kd_weight": 1.0}
-    normalizer = logits.logsumexp(dim=1)
-    for loss in (
-        top_k_kl_loss(states, items, targets, log_normalizer=normalizer, **given),
-        within_list_kl_loss(states, items, targets, temperature=1.0, **given),
+    for term in (
+        top_k_kl(scores, logits.logsumexp(dim=1)),
+        within_list_kl(scores, temperature=1.0),
     ):
+        loss = listed_loss(states, items, targets, term, ids=columns + 1, kd_weight=1.0)
         right = _gradient(loss, hard, states)
         assert right.abs().max() < 1e-6
         torch.testing.assert_close(loss, hard)
@@ -206,15 +209,8 @@ def test_the_coarse_kl_never_exceeds_the_dense_one_and_meets_it_with_all_items()
     found: list[float] = []
     for top_k in range(1, ITEMS + 1):
         scores, columns = logits.topk(top_k, dim=1)
-        loss = top_k_kl_loss(
-            states,
-            items,
-            targets,
-            top_ids=columns + 1,
-            top_logits=scores,
-            log_normalizer=logits.logsumexp(dim=1),
-            kd_weight=1.0,
-        )
+        term = top_k_kl(scores, logits.logsumexp(dim=1))
+        loss = listed_loss(states, items, targets, term, ids=columns + 1, kd_weight=1.0)
         found.append((loss - hard).item())
     assert found == sorted(found)
     assert found[-1] == pytest.approx(dense.item(), rel=1e-4)
@@ -222,18 +218,21 @@ def test_the_coarse_kl_never_exceeds_the_dense_one_and_meets_it_with_all_items()
 
 @pytest.mark.usefixtures("production_checks")
 @pytest.mark.parametrize(
-    ("name", "changes", "sentence"),
+    ("changes", "sentence"),
     [
-        ("samples", {"sample_ids": TOP_IDS[:6]}, "7 positions need a row of items each"),
-        ("samples", {"sample_counts": COUNTS[:, :2]}, "with values of shape"),
-        ("coarse", {"top_logits": torch.zeros(7, 3)}, "with values of shape"),
-        ("within", {"targets": TARGETS[:1]}, "7 states, 1 targets"),
-        ("within", {"temperature": 0.0}, "temperature must be positive and finite"),
-        ("coarse", {"kd_weight": float("inf")}, "kd_weight must be finite"),
+        ({"ids": TOP_IDS[:6]}, "7 positions need a row of items each"),
+        ({"term": sampled_kl(COUNTS[:, :2])}, "with values of shape"),
+        ({"term": top_k_kl(torch.zeros(7, 3), LOG_NORMALIZER)}, "with values of shape"),
+        ({"term": within_list_kl(torch.zeros(6, 4), temperature=1.0)}, "with values of shape"),
+        ({"targets": TARGETS[:1]}, "7 states, 1 targets"),
+        ({"kd_weight": float("inf")}, "kd_weight must be finite"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
-    name: str, changes: dict[str, object], sentence: str
-) -> None:
+def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        _loss(name, **({"kd_weight": 1.0} | changes))(STATES, VECTORS)
+        _loss("coarse", **({"kd_weight": 1.0} | changes))(STATES, VECTORS)
+
+
+def test_an_impossible_temperature_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature must be positive and finite"):
+        within_list_kl(listed_logits(), temperature=0.0)

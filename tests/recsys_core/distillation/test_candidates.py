@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_core.distillation.columns import columns_of, distillation_candidates
+from recsys_core.distillation.candidates import candidates_of, distillation_candidates
 from recsys_core.distillation.factorized_selection import SoftWeights, factorized_distillation
 from recsys_core.distillation.sparse_selection import sparse_distillation
-from recsys_core.training.batching import Batch
+from recsys_core.training.batch import Batch
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses.selection import FULL_SOFTMAX_ITEMS
@@ -36,13 +36,14 @@ HISTORY = torch.tensor([[9, 4, 11, 7, 1, 5, 8]])
 """Some of its items are listed later, and one is drawn; no target is among those before it."""
 EARLIER = torch.tensor([[0, 0]])
 EVERYTHING = torch.arange(1, ITEMS + 1)
-LISTS = SparseBatch(TOP_IDS)
+LISTS = SparseBatch(TOP_IDS.where(TOP_IDS != 9, -1))
+"""Item 9 is no candidate."""
 SCORES = LISTS._replace(top_logits=listed_logits())
 LABELS = {
     "lists": LISTS,
     "scores": SCORES,
     "normalized": SCORES._replace(log_normalizer=torch.full((POSITIONS,), 9.0)),
-    "draws": LISTS._replace(sample_ids=TOP_IDS, sample_counts=(TOP_IDS > 0).long()),
+    "draws": LISTS._replace(sample_ids=LISTS.top_ids, sample_counts=(TOP_IDS > 0).long()),
 }
 
 
@@ -107,16 +108,16 @@ def test_many_draws_come_close_to_the_whole_catalogue(name: str) -> None:
 
 def test_a_listed_item_has_a_column_and_the_target_only_one() -> None:
     batch = Batch(torch.tensor([[8, 5]]), torch.tensor([[3, 4]]), earlier=torch.tensor([[6]]))
-    listed = torch.tensor([[5, 3, 0, 8], [6, 9, 5, 1]])
-    columns = columns_of(
+    listed = torch.tensor([[5, 3, 0, 8], [6, -1, 5, 1]])
+    candidates = candidates_of(
         _drawn(batch, torch.tensor([2, 9]), torch.zeros(2)), ITEMS + 1, CPU, listed
     )
-    assert columns.candidates is not None
-    assert columns.targets.tolist() == [1, 1]
-    assert columns.listed is not None
-    assert columns.listed.tolist() == [[2, 1, 0, 5], [2, 3, 4, 5]]
+    assert candidates.sampled is not None
+    assert candidates.targets.tolist() == [1, 1]
+    assert candidates.listed is not None
+    assert candidates.listed.tolist() == [[2, 1, 0, 5], [2, -1, 4, 5]]
     # Item 8 is in the history at both positions, 5 at the second, and 6 came before.
-    assert columns.candidates.own.tolist() == [[3, 5, 0, 0, 0], [4, 0, 9, 0, 1]]
+    assert candidates.sampled.positives.tolist() == [[3, 5, 0, 0, 0], [4, 0, 0, 0, 1]]
 
 
 @pytest.mark.parametrize(
