@@ -8,11 +8,11 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_core.training.loop import LossName, TrainingConfig
+from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses.sampled_candidates import SampledCandidates
 from recsys_core.training.losses.seen import Seen, SeenNegatives
 from recsys_core.training.losses.selection import candidate_set_of, seen_items
-from recsys_core.training.negative_sampling import CandidateSet, RestrictedBatch
+from recsys_core.training.negative_sampling import CandidateSet, RestrictedBatch, comparable_loss
 
 
 class BatchCandidates(NamedTuple):
@@ -31,14 +31,6 @@ class BatchCandidates(NamedTuple):
     listed: Int[Tensor, "positions k"] | None
     seen: Seen | None
     sampled: SampledCandidates | None
-
-
-def comparable_loss(loss: LossName) -> LossName:
-    """The loss beside which a student is distilled.
-
-    gBCE has no distribution that could be compared with the teacher's, so it counts as `auto`.
-    """
-    return "auto" if loss == "gbce" else loss
 
 
 def distillation_candidates(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:

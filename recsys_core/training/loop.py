@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -16,15 +15,13 @@ from recsys_core.settings import Progress, Settings, silent
 from recsys_core.training.batching import TrainingSet
 from recsys_core.training.checkpoint import CurvePoint, TrainingState
 from recsys_core.training.gradients import Loss, Precision, gradient_step
-from recsys_core.training.negative_sampling import CandidateSet
+from recsys_core.training.negative_sampling import CandidateSet, LossName
 from recsys_core.training.parallel import Shard
 
 Validate = Callable[[Recommender], float]
 """NDCG@10 on validation users."""
 
 Clock = Callable[[], float]
-
-LossName = Literal["auto", "softmax", "sampled_softmax", "gbce"]
 
 
 class LoopConfig(Settings):

@@ -6,7 +6,7 @@ A step computes the vectors of its candidates only, so its cost does not grow wi
 item without training events is never a negative, so training does not lower its scores.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,30 @@ from torch import Tensor
 
 from recsys_core.training.batch import Batch
 
+LossName = Literal["auto", "softmax", "sampled_softmax", "gbce"]
+
+FULL_SOFTMAX_ITEMS = 50_000
+"""Up to this many items `auto` is the full softmax; above, negatives are drawn."""
+
 _SMOOTHING = 0.75
+
+
+def draws_negatives(loss: LossName, n_items: int) -> bool:
+    """Whether negatives are drawn, rather than all items compared.
+
+    Args:
+        loss: The setting `training.loss`.
+        n_items: Items that occur in training.
+    """
+    return loss != "softmax" and (loss != "auto" or n_items > FULL_SOFTMAX_ITEMS)
+
+
+def comparable_loss(loss: LossName) -> LossName:
+    """The loss beside which a student is distilled.
+
+    gBCE has no distribution that could be compared with the teacher's, so it counts as `auto`.
+    """
+    return "auto" if loss == "gbce" else loss
 
 
 class RestrictedBatch(NamedTuple):

@@ -68,7 +68,7 @@ class TeacherRefusedError(RuntimeError):
     """The teacher ranks no better than recent popularity, or worse than the last teacher."""
 
 
-@stage(output="teacher_check", version=3, libraries=("numpy", "polars", "scipy", "torch"))
+@stage(output="teacher_check", version=4, libraries=("numpy", "polars", "scipy", "torch"))
 def check_teacher(
     run: StageRun,
     config: TeacherCheckConfig,

@@ -29,7 +29,7 @@ class RecipeConfig(Settings):
     )
 
 
-@stage(output="recipe", version=4, libraries=("numpy", "polars"))
+@stage(output="recipe", version=5, libraries=("numpy", "polars"))
 def choose_recipe(
     run: StageRun,
     config: RecipeConfig,

@@ -108,7 +108,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=6,
+    version=7,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(

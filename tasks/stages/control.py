@@ -18,7 +18,7 @@ from tasks.training.prepared import Prepared
 
 @stage(
     output="control",
-    version=4,
+    version=5,
     libraries=TRAINING_LIBRARIES,
     optional_libraries=FUSED_LOSS_LIBRARY,
 )

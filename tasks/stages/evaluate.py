@@ -57,7 +57,7 @@ class EvaluationConfig(Settings):
 
 @stage(
     output="evaluated",
-    version=2,
+    version=3,
     libraries=("numpy", "onnxruntime", "polars", "scipy", "torch"),
 )
 def evaluate(

@@ -10,7 +10,7 @@ from tasks.contracts.evaluation import Latencies, artefact_figures
 from tasks.engine.stage import StageRun, Summary, stage
 
 
-@stage(output="verdict", version=1, libraries=("numpy", "polars"))
+@stage(output="verdict", version=2, libraries=("numpy", "polars"))
 def gate(
     run: StageRun, config: GateConfig, *, champion: int | None, evaluated: Artifact
 ) -> Summary:

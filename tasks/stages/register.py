@@ -29,7 +29,7 @@ class SmokeTestError(RuntimeError):
     """The version that was loaded back from the registry differs from what was registered."""
 
 
-@stage(output="registered", version=4, libraries=("onnxruntime", "polars"))
+@stage(output="registered", version=5, libraries=("onnxruntime", "polars"))
 def register(
     run: StageRun,
     config: RegistryConfig,

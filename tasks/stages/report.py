@@ -71,7 +71,7 @@ OUTCOMES: dict[RuleOutcome, str] = {
 SPLITS = {"global_time": "global time split", "leave_one_out": "leave-one-out"}
 
 
-@stage(output="report", version=4, libraries=("jinja2", "matplotlib", "numpy", "scipy"))
+@stage(output="report", version=5, libraries=("jinja2", "matplotlib", "numpy", "scipy"))
 def report(
     run: StageRun,
     *,

@@ -42,7 +42,7 @@ class LostParentError(RuntimeError):
 
 @stage(
     output="teacher",
-    version=3,
+    version=4,
     libraries=TRAINING_LIBRARIES,
     optional_libraries=FUSED_LOSS_LIBRARY,
 )

@@ -138,7 +138,7 @@ class ValidationFailedError(ValueError):
 
 @stage(
     output="validated",
-    version=1,
+    version=2,
     libraries=(
         "deltalake",
         "great-expectations",

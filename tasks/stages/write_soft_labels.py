@@ -20,12 +20,10 @@ from recsys_core.data.soft_labels.factorized import describe
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.store import SoftLabels
 from recsys_core.data.soft_labels.taking_over import take_over
-from recsys_core.distillation.candidates import comparable_loss
 from recsys_core.distillation.labelling import TopItems, label_bucket
 from recsys_core.models.ensemble import load_recommender
 from recsys_core.settings import Settings
-from recsys_core.training.loop import LossName
-from recsys_core.training.losses.selection import draws_negatives
+from recsys_core.training.negative_sampling import LossName, comparable_loss, draws_negatives
 from tasks.engine.stage import StageRun, Summary, stage
 from tasks.training.prepared import Prepared
 
@@ -64,7 +62,7 @@ class SoftLabelConfig(Settings):
     )
 
 
-@stage(output="soft_labels", version=5, libraries=("numpy", "polars", "pyarrow", "torch"))
+@stage(output="soft_labels", version=6, libraries=("numpy", "polars", "pyarrow", "torch"))
 def write_soft_labels(
     run: StageRun,
     config: SoftLabelConfig,

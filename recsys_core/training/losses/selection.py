@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_core.training.gradients import Loss
-from recsys_core.training.loop import LossName, TrainingConfig
+from recsys_core.training.loop import TrainingConfig
 from recsys_core.training.losses.full_softmax import next_item_cross_entropy
 from recsys_core.training.losses.fused_softmax import check_fused_loss, fused_cross_entropy
 from recsys_core.training.losses.gbce import gbce
@@ -18,20 +18,8 @@ from recsys_core.training.negative_sampling import (
     FullCatalogue,
     RestrictedBatch,
     SampledNegatives,
+    draws_negatives,
 )
-
-FULL_SOFTMAX_ITEMS = 50_000
-"""Up to this many items `auto` is the full softmax; above, negatives are drawn."""
-
-
-def draws_negatives(loss: LossName, n_items: int) -> bool:
-    """Whether negatives are drawn, rather than all items compared.
-
-    Args:
-        loss: The setting `training.loss`.
-        n_items: Items that occur in training.
-    """
-    return loss != "softmax" and (loss != "auto" or n_items > FULL_SOFTMAX_ITEMS)
 
 
 def candidate_set_of(counts: NDArray[np.int64], config: TrainingConfig) -> CandidateSet:

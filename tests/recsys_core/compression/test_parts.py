@@ -108,7 +108,7 @@ def test_the_recency_prior_is_rounded_to_16_bits(
 
     def scores(exact: Path) -> np.ndarray:
         quantize(exact, tmp_path / "model.onnx")
-        return InferenceSession(tmp_path / "model.onnx").run(["scores"], history)[0]
+        return np.asarray(InferenceSession(tmp_path / "model.onnx").run(["scores"], history)[0])
 
     added = scores(tmp_path / "exact.onnx") - scores(graph)
     expected = with_prior.item_bias[active].numpy()

@@ -12,8 +12,8 @@ from recsys_core.distillation.sparse_selection import sparse_distillation
 from recsys_core.training.batch import Batch
 from recsys_core.training.gradients import Loss
 from recsys_core.training.loop import TrainingConfig
-from recsys_core.training.losses.selection import FULL_SOFTMAX_ITEMS
 from recsys_core.training.negative_sampling import (
+    FULL_SOFTMAX_ITEMS,
     FullCatalogue,
     RestrictedBatch,
     SampledNegatives,

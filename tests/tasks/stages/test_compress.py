@@ -19,8 +19,8 @@ from recsys_core.models.recommender import Recommender
 from recsys_core.serving.folder import SERVED_FILES
 from recsys_core.serving.scorer import Scorer
 from recsys_core.settings import Progress, silent
+from recsys_core.training import negative_sampling
 from recsys_core.training.loop import LoopConfig, TrainingConfig
-from recsys_core.training.losses import selection
 from tasks.engine.stage import StageRun
 from tasks.stages import compress as compress_stage
 from tasks.stages.compress import CompressionConfig, compress
@@ -167,7 +167,7 @@ def test_recovery_compares_what_the_students_training_compared(
     compress_in: Compress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss on the top of the catalogue, which a training on drawn candidates refuses."""
-    monkeypatch.setattr(selection, "FULL_SOFTMAX_ITEMS", 1)
+    monkeypatch.setattr(negative_sampling, "FULL_SOFTMAX_ITEMS", 1)
     closure = DistillationConfig(closure_weight=1.0)
     full, drawn = (TrainingConfig.model_validate({"loss": loss}) for loss in ("softmax", "auto"))
     compress_in(tmp_path, distillation=closure, training=full)

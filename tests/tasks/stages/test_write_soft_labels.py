@@ -24,7 +24,7 @@ from recsys_core.data.soft_labels.description import (
 from recsys_core.data.soft_labels.label_origin import LabelOrigin
 from recsys_core.data.soft_labels.sparse import SparseRows, SparseShape
 from recsys_core.data.soft_labels.store import SoftLabels
-from recsys_core.training.losses import selection
+from recsys_core.training import negative_sampling
 from tasks.contracts.split import Split
 from tasks.engine.stage import StageRun
 from tasks.stages.distill import DistillationConfig, distill
@@ -88,12 +88,12 @@ def test_top_items_are_stored_where_the_student_draws_its_candidates(
     top_items: int,
     top_k: int | None,
 ) -> None:
-    monkeypatch.setattr(selection, "FULL_SOFTMAX_ITEMS", 15)
+    monkeypatch.setattr(negative_sampling, "FULL_SOFTMAX_ITEMS", 15)
     run = make_run("labels")
     assert write(run, SoftLabelConfig(top_items=top_items))["top_k"] == top_k
     labels = pl.read_parquet(run.out / "labels" / "*.parquet")
     assert ("top_ids" in labels.columns) == (top_k is not None)
-    monkeypatch.setattr(selection, "FULL_SOFTMAX_ITEMS", 16)
+    monkeypatch.setattr(negative_sampling, "FULL_SOFTMAX_ITEMS", 16)
     assert write(make_run("full"), SoftLabelConfig(top_items=top_items))["top_k"] is None
 
 
