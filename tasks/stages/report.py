@@ -300,6 +300,12 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
+_CONSEQUENCES = {
+    **dict.fromkeys(("cold_users", "warm_users"), "The teacher's labels don't count there."),
+    "tail": "What the teacher says of these items doesn't count.",
+}
+
+
 def _label_sentences(teacher_check: Artifact | None, labels_of: str, trust: Trust) -> list[str]:
     """Where soft labels don't count and why; one sentence if they count everywhere."""
     if teacher_check is None:
@@ -308,7 +314,7 @@ def _label_sentences(teacher_check: Artifact | None, labels_of: str, trust: Trus
     if labels_of != check.teacher:
         return [f"The labels are of another teacher, {labels_of}; all of them count."]
     if left_out := check.left_out(trust, labels_of):
-        return [f"{part.sentence} The teacher's labels don't count there." for part in left_out]
+        return [f"{part.sentence} {_CONSEQUENCES[part.slice]}" for part in left_out]
     if worse := check.left_out("by_slice", labels_of):
         why = "All labels count, because distillation.trust is everywhere."
         return [*(part.sentence for part in worse), why]

@@ -166,7 +166,8 @@ def test_it_says_where_labels_do_not_count(world: World) -> None:
     world.files["check_teacher"]["check.json"] = made_up_check("cold_users", "tail")
     text = _text(world)
     assert f"{cold} The teacher's labels don't count there." in text
-    assert "On tail the teacher has 0.03" in text
+    tail = cold.replace("cold_users", "tail")
+    assert f"{tail} What the teacher says of these items doesn't count." in text
     assert "On warm_users" not in text
     world.trust = "everywhere"
     assert "All labels count, because distillation.trust is everywhere." in _text(world)
