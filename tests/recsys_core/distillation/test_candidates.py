@@ -39,6 +39,7 @@ EVERYTHING = torch.arange(1, ITEMS + 1)
 LISTS = SparseBatch(TOP_IDS.where(TOP_IDS != 9, -1))
 """Item 9 is no candidate."""
 SCORES = LISTS._replace(top_logits=listed_logits())
+DISTRUSTED = torch.isin(torch.arange(ITEMS + 1), torch.tensor([2, 5, 10]))
 LABELS = {
     "lists": LISTS,
     "scores": SCORES,
@@ -53,7 +54,7 @@ def _drawn(batch: Batch, drawn: torch.Tensor, log_expected: torch.Tensor) -> Res
 
 def _of_labels(name: str) -> tuple[Loss, Batch]:
     batch = Batch(HISTORY, TARGETS[None], weights=WEIGHTS)
-    if name == "states":
+    if "states" in name:
         teacher = torch.randn(POSITIONS, DIM, generator=torch.Generator().manual_seed(1))
         vectors = torch.randn(ITEMS + 1, DIM, generator=torch.Generator().manual_seed(2))
         loss = factorized_distillation(
@@ -62,8 +63,10 @@ def _of_labels(name: str) -> tuple[Loss, Batch]:
             divergence="forward_kl",
             temperature=3.0,
             on_device=None,
+            distrusted=DISTRUSTED.numpy() if name == "states, distrusted items" else None,
         )
-        return loss, batch._replace(teacher_states=teacher)
+        lists = LISTS if name == "states, top items" else None
+        return loss, batch._replace(teacher_states=teacher, sparse_labels=lists)
     labels = LABELS[name]
     columns = [column for column, part in labels._asdict().items() if part is not None]
     return (
@@ -82,7 +85,9 @@ def _with_gradients(loss: Loss, restricted: RestrictedBatch) -> list[torch.Tenso
 
 
 @pytest.mark.parametrize("earlier", [None, EARLIER], ids=["repeats", "exclude seen"])
-@pytest.mark.parametrize("name", ["states", *LABELS])
+@pytest.mark.parametrize(
+    "name", ["states", "states, top items", "states, distrusted items", *LABELS]
+)
 def test_a_sample_of_everything_is_the_whole_catalogue(
     name: str, earlier: torch.Tensor | None
 ) -> None:
