@@ -47,8 +47,7 @@ class Block(nn.Module):
         self, x: Float[Tensor, "batch length dim"], attended: Float[Tensor, "batch length dim"]
     ) -> Float[Tensor, "batch length dim"]:
         """The block's output, from its input and what attention has made of it."""
-        x = _gated(x, self.attention_gate, self.dropout(attended))
-        return _gated(x, self.ffn_gate, self.dropout(self.ffn(self.ffn_norm(x))))
+        return _feed_forward(self, _gated(x, self.attention_gate, self.dropout(attended)))
 
 
 class RecurrentBlock(nn.Module):
@@ -75,8 +74,7 @@ class RecurrentBlock(nn.Module):
         self, x: Float[Tensor, "batch length dim"], mixed: Float[Tensor, "batch length dim"]
     ) -> Float[Tensor, "batch length dim"]:
         """The block's output, from its input and what the recurrence has made of it."""
-        x = _gated(x, self.recurrence_gate, self.dropout(mixed))
-        return _gated(x, self.ffn_gate, self.dropout(self.ffn(self.ffn_norm(x))))
+        return _feed_forward(self, _gated(x, self.recurrence_gate, self.dropout(mixed)))
 
 
 AnyBlock = Block | RecurrentBlock
@@ -146,3 +144,9 @@ def _gated(
     x: Float[Tensor, "batch length dim"], gate: nn.Linear, update: Float[Tensor, "batch length dim"]
 ) -> Float[Tensor, "batch length dim"]:
     return x + torch.sigmoid(gate(x)) * update
+
+
+def _feed_forward(
+    block: AnyBlock, x: Float[Tensor, "batch length dim"]
+) -> Float[Tensor, "batch length dim"]:
+    return _gated(x, block.ffn_gate, block.dropout(block.ffn(block.ffn_norm(x))))

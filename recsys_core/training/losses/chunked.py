@@ -72,11 +72,7 @@ class _ChunkedLoss(torch.autograd.Function):
             torch.mm(states[rows], item_vectors.T, out=logits)
             if seen is not None:
                 seen.mask(logits, rows)
-            losses = loss_and_gradient(logits, rows)
-            if weights is not None:
-                losses = losses * weights[rows]
-                logits *= weights[rows, None]
-            total += losses.sum()
+            total += weighted_sum_(logits, rows, loss_and_gradient, weights)
             torch.mm(logits, item_vectors, out=states_gradient[rows])
             items_gradient.addmm_(logits.T, states[rows])
         mass = total_weight(states, weights)
@@ -109,6 +105,20 @@ def chunks(
     for start in range(0, len(states), size):
         rows = slice(start, min(start + size, len(states)))
         yield rows, buffer[: rows.stop - start]
+
+
+def weighted_sum_(
+    logits: Float[Tensor, "chunk items"],
+    rows: slice,
+    loss_and_gradient: LossAndGradient,
+    weights: Float[Tensor, " positions"] | None,
+) -> Float[Tensor, ""]:
+    """Sum of the weighted losses of a chunk; overwrites the logits with its gradient."""
+    losses = loss_and_gradient(logits, rows)
+    if weights is None:
+        return losses.sum()
+    logits *= weights[rows, None]
+    return (losses * weights[rows]).sum()
 
 
 def total_weight(states: Tensor, weights: Tensor | None) -> Tensor:

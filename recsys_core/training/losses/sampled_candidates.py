@@ -27,6 +27,7 @@ from recsys_core.training.losses.chunked import (
     chunked_loss,
     chunks,
     total_weight,
+    weighted_sum_,
 )
 from recsys_core.training.losses.seen import NO_CANDIDATE, Seen, SeenNegatives
 
@@ -161,16 +162,9 @@ class _SampledLoss(torch.autograd.Function):
             states, len(candidates.correction), chunk_positions, n_others=k * states.shape[1]
         ):
             candidates.logits(states[rows], item_vectors, rows, out=logits)
-            losses = loss_and_gradient(logits, rows)
-            if weights is not None:
-                losses = losses * weights[rows]
-                logits *= weights[rows, None]
-            total += losses.sum()
-            positives, by_positives, by_sampled = (
-                candidates.positives[rows],
-                logits[:, :k],
-                logits[:, k:],
-            )
+            total += weighted_sum_(logits, rows, loss_and_gradient, weights)
+            by_positives, by_sampled = logits[:, :k], logits[:, k:]
+            positives = candidates.positives[rows]
             torch.mm(by_sampled, sampled_vectors, out=states_gradient[rows])
             states_gradient[rows] += torch.einsum(
                 "pk,pkd->pd", by_positives, item_vectors[positives]
