@@ -21,9 +21,11 @@ def default_environment(workspace: Path) -> Mapping[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # Between two operations a thread spins for some microseconds before it sleeps. Without
         # that, waking it costs half of a small network's step; spinning for longer (the default)
-        # makes training several times slower beside another job.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "1000",
+        # makes training several times slower beside another job. A passive thread would not spin
+        # where there are more threads than processors.
+        "OMP_WAIT_POLICY": "ACTIVE",
+        "GOMP_SPINCOUNT": "1000",  # GNU's library
+        "KMP_BLOCKTIME": "1",  # LLVM's and Intel's, in milliseconds
         # A run whose heartbeat stops is marked as crashed and frees its slot for the next night.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }

@@ -108,7 +108,7 @@ class CompressionConfig(Settings):
 
 @stage(
     output="compressed",
-    version=7,
+    version=8,
     libraries=(*TRAINING_LIBRARIES, "onnx", "onnxruntime", "onnxscript"),
 )
 def compress(

@@ -90,7 +90,7 @@ class DistillationConfig(Settings):
     )
 
 
-@stage(output="student", version=8, libraries=(*TRAINING_LIBRARIES, "scipy"))
+@stage(output="student", version=9, libraries=(*TRAINING_LIBRARIES, "scipy"))
 def distill(
     run: StageRun,
     config: DistillationConfig,

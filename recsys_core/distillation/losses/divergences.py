@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recsys_core.training.losses.full_softmax import log_normalizers
+
 Divergence = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Given log-probabilities of student and teacher, `[chunk, items]`, return the divergence of each
-position, in nats, and its gradient by the logits whose log-softmax is the student's."""
+"""Given the logits of student and teacher, `[chunk, items]`, return the divergence of each
+position's distributions, in nats, and its gradient by the student's logits."""
 
 
 def forward_kl(
@@ -20,17 +22,19 @@ def forward_kl(
     """KL(teacher ‖ student): expensive where the student gives a likely item too little.
 
     Args:
-        student: Log-probabilities.
-        teacher: Log-probabilities.
+        student: Logits.
+        teacher: Logits.
 
     Returns:
         The divergence of each position, in nats, and its gradient by the student's logits.
 
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
     """
-    probabilities = teacher.exp()
-    divergence = (teacher - student).mul_(probabilities).sum(dim=1)
-    return divergence, student.exp().sub_(probabilities)
+    of_student, of_teacher = student.softmax(dim=1), teacher.softmax(dim=1)
+    divergence = (teacher - student).mul_(of_teacher).sum(dim=1)
+    divergence += log_normalizers(student.amax(dim=1), of_student)
+    divergence -= log_normalizers(teacher.amax(dim=1), of_teacher)
+    return divergence, of_student.sub_(of_teacher)
 
 
 def reverse_kl(
@@ -39,15 +43,15 @@ def reverse_kl(
     """KL(student ‖ teacher): expensive where the student recommends what the teacher would not.
 
     Args:
-        student: Log-probabilities.
-        teacher: Log-probabilities.
+        student: Logits.
+        teacher: Logits.
 
     Returns:
         The divergence of each position, in nats, and its gradient by the student's logits.
 
     Source: Gu et al. 2024 (MiniLLM), arXiv:2306.08543, section 2.
     """
-    return _kl_of_student(student, teacher)
+    return _kl_of_student(student.log_softmax(dim=1), teacher.log_softmax(dim=1))
 
 
 def jensen_shannon(
@@ -56,8 +60,8 @@ def jensen_shannon(
     """The mean of both sides' KL to their equal mixture: symmetric, at most ln 2.
 
     Args:
-        student: Log-probabilities.
-        teacher: Log-probabilities.
+        student: Logits.
+        teacher: Logits.
 
     Returns:
         The divergence of each position, in nats, and its gradient by the student's logits.
@@ -65,6 +69,7 @@ def jensen_shannon(
     Source: Lin 1991, IEEE Transactions on Information Theory 37(1); in distillation Agarwal et al.
     2024 (GKD), arXiv:2306.13649, section 2, with β = 1/2.
     """
+    student, teacher = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
     mixture = torch.logaddexp(student, teacher).sub_(math.log(2))
     of_student, gradient = _kl_of_student(student, mixture)
     of_teacher = (teacher - mixture).mul_(teacher.exp()).sum(dim=1)
@@ -73,7 +78,10 @@ def jensen_shannon(
 
 
 def _kl_of_student(student: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(student ‖ other), and its gradient by the student's logits with `other` held constant."""
+    """KL(student ‖ other) of log-probabilities, and its gradient by the student's logits.
+
+    The gradient holds `other` constant.
+    """
     probabilities, ratio = student.exp(), student - other
     divergence = (probabilities * ratio).sum(dim=1)
     return divergence, ratio.sub_(divergence[:, None]).mul_(probabilities)

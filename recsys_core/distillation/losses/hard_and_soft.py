@@ -14,7 +14,7 @@ from recsys_core.training.losses.seen import NO_CANDIDATE, Seen
 SoftLoss = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 """Given the student's and the teacher's logits, `[chunk, items]`, and which positions they are,
 return the loss of each position and, as a new tensor, its gradient by the student's logits. Items
-that don't compete have the logit `NO_CANDIDATE` on both sides."""
+that don't compete have the logit `NO_CANDIDATE` on both sides. The logits stay as they are."""
 
 
 class SoftTerm(NamedTuple):
@@ -81,29 +81,30 @@ def hard_and_soft_loss(
     labelled = ~teacher_states.isnan().any(dim=1)
     teacher_states = teacher_states.nan_to_num(0.0)
 
-    def softened(logits: Tensor, is_masked: Tensor | None, temperature: float) -> Tensor:
-        logits = logits / temperature
-        if candidates is not None and temperature != 1:
-            logits += candidates.correction * (1 - 1 / temperature)
-        return logits if is_masked is None else logits.masked_fill_(is_masked, NO_CANDIDATE)
+    def of_the_teacher(rows: slice) -> Tensor:
+        if candidates is not None:
+            return candidates.logits(teacher_states[rows], teacher_item_vectors, rows)
+        logits = teacher_states[rows] @ teacher_item_vectors[1:].T
+        if seen is not None:
+            seen.mask(logits, rows)
+        return logits
 
     def loss_and_gradient(logits: Tensor, rows: slice) -> Tensor:
-        if candidates is None:
-            of_teacher = teacher_states[rows] @ teacher_item_vectors[1:].T
-        else:
-            of_teacher = candidates.logits(teacher_states[rows], teacher_item_vectors, rows)
-        is_masked = _masked(logits, rows, seen, distrusted, candidates)
+        of_teacher = of_the_teacher(rows)
+        left_out = _columns_of(distrusted, candidates, rows)
         losses = logits.new_zeros(len(logits))
-        gradients: list[Tensor] = []
+        gradients: list[tuple[Tensor, Tensor]] = []
         for loss, weight, temperature in terms:
-            student = softened(logits, is_masked, temperature)
-            soft, gradient = loss(student, softened(of_teacher, is_masked, temperature), rows)
+            student, teacher = (
+                _softened(x, temperature, candidates, left_out) for x in (logits, of_teacher)
+            )
+            soft, gradient = loss(student, teacher, rows)
             scale = labelled[rows, None] * (weight * temperature)
             losses += soft * scale[:, 0] * temperature
-            gradients.append(gradient.mul_(scale))
+            gradients.append((gradient, scale))
         losses += cross_entropy_to_gradient(logits, targets[rows] - 1)
-        for gradient in gradients:
-            logits += gradient
+        for gradient, scale in gradients:
+            logits.addcmul_(gradient, scale)
         return losses
 
     return candidate_loss(
@@ -117,21 +118,29 @@ def hard_and_soft_loss(
     )
 
 
-def _masked(
+def _softened(
     logits: Tensor,
-    rows: slice,
-    seen: Seen | None,
-    distrusted: Tensor | None,
+    temperature: float,
     candidates: SampledCandidates | None,
+    left_out: Tensor | None,
+) -> Tensor:
+    """Logits divided by the temperature, without the columns that are left out."""
+    soft = logits
+    if temperature != 1:
+        soft = logits / temperature
+        if candidates is not None:
+            soft += candidates.correction * (1 - 1 / temperature)
+        soft.masked_fill_(logits == NO_CANDIDATE, NO_CANDIDATE)
+    return soft if left_out is None else soft.masked_fill(left_out, NO_CANDIDATE)
+
+
+def _columns_of(
+    distrusted: Tensor | None, candidates: SampledCandidates | None, rows: slice
 ) -> Tensor | None:
-    """The columns that count on neither side; None: all count."""
-    no_candidates = None
-    if seen is not None or candidates is not None:
-        no_candidates = logits == NO_CANDIDATE
-    if distrusted is None:
-        return no_candidates
-    others = distrusted[1:] if candidates is None else candidates.columns_of(distrusted, rows)
-    return others if no_candidates is None else no_candidates | others
+    """Which columns of the logits are of distrusted rows; None: none is."""
+    if distrusted is None or candidates is None:
+        return None if distrusted is None else distrusted[1:]
+    return candidates.columns_of(distrusted, rows)
 
 
 def check_temperature(temperature: float) -> None:

@@ -66,6 +66,13 @@ def cross_entropy_to_gradient(
     target_logits = logits.gather(1, targets)[:, 0]
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
-    normalizers = largest - logits.amax(dim=1).log()  # the largest probability never underflows
+    normalizers = log_normalizers(largest, logits)
     logits.scatter_add_(1, targets, logits.new_full(targets.shape, -1.0))
     return normalizers - target_logits
+
+
+def log_normalizers(
+    largest: Float[Tensor, " positions"], probabilities: Float[Tensor, "positions items"]
+) -> Float[Tensor, " positions"]:
+    """The log of Σ exp(logit) at each position, from its largest logit and its softmax."""
+    return largest - probabilities.amax(dim=1).log()  # the largest probability never underflows
