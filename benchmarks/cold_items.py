@@ -6,7 +6,7 @@ Hides 5 % of the items from training, histories and validation, and trains netwo
 test cases are each user's first event with a hidden item, ranked in the full catalogue: recall@50.
 For comparison, the hidden items of the same network get random vectors. In the validation of the
 known items, hidden items are candidates but never targets. Without a configuration the synthetic
-world is used.
+world is used. The student of the network that a night would make is measured too.
 """
 
 import copy
@@ -43,7 +43,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     set_default_environment(args.workspace)
-    from benchmarks.networks import trained, varied, with_cold_items
+    from benchmarks.networks import distilled, trained, varied, with_cold_items
     from benchmarks.prepared import prepared_artifact, synthetic_night
     from flows.config import load_config
     from tasks.training.prepared import Prepared
@@ -55,7 +55,8 @@ def main() -> None:
     )
     original = prepared_artifact(config)
     hidden = hidden_items(Prepared(original))
-    data = Prepared(without(original, hidden, args.workspace / "hidden"))
+    rest = without(original, hidden, args.workspace / "hidden")
+    data = Prepared(rest)
     cold = cold_cases(Prepared(original), hidden)
     epochs = 1 if args.quick else args.epochs
     dropped = f"{args.id_dropout:.0%} of ids dropped in training"
@@ -71,9 +72,11 @@ def main() -> None:
         model = trained(data, network, args.workspace / name)
         networks = [(name, model)]
         if model.content is not None:
-            networks += [
-                (f"{name}, then fitted", with_cold_items(copy.deepcopy(model), data, network))
-            ]
+            fitted = with_cold_items(copy.deepcopy(model), data, network)
+            networks.append((f"{name}, then fitted", fitted))
+            if not changes:
+                student = distilled(rest, fitted, config, args.workspace / "student", epochs)
+                networks.append(("its student", student))
         for title, network_model in networks:
             figures[title] = compared(data, cold, network_model, hidden)
             rows.append([title, *figures[title].values()])

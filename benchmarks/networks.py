@@ -1,14 +1,20 @@
-"""Single networks that are trained outside of a night, for the benchmarks of content."""
+"""Networks that are trained outside of a night, for the benchmarks of content."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.config import NightlyConfig
+from recsys_core.artifacts import Artifact
+from recsys_core.models.checkpoint import load_model, save_model
 from recsys_core.models.recommender import Recommender
 from recsys_core.training.cold_items import find_cold_items, fit_cold_items
 from recsys_core.training.loop import fit
 from recsys_core.training.losses.selection import candidate_set_of, next_item_loss
+from tasks.engine.stage import StageRun
+from tasks.stages.distill import distill
+from tasks.stages.write_soft_labels import write_soft_labels
 from tasks.training.network import NetworkConfig, build_network, training_set_of
 from tasks.training.prepared import Prepared
 
@@ -70,3 +76,45 @@ def with_cold_items(model: Recommender, data: Prepared, network: NetworkConfig) 
         loss=next_item_loss(network.training, candidates),
     )
     return model
+
+
+def distilled(
+    prepared: Artifact, model: Recommender, config: NightlyConfig, folder: Path, epochs: int
+) -> Recommender:
+    """The student of a teacher, as a night makes it, of so many epochs.
+
+    Args:
+        prepared: Prepared data to train on.
+        model: The teacher.
+        config: Settings of soft labels, distillation and student.
+        folder: Where teacher, soft labels and student are written.
+        epochs: Of the student.
+    """
+    teacher, labels, student = (
+        Artifact(name, name, folder / name) for name in ("teacher", "labels", "student")
+    )
+    for artifact in (teacher, labels, student):
+        artifact.folder.mkdir(parents=True, exist_ok=True)
+    save_model(teacher.folder, model)
+    training = config.student.training.model_copy(
+        update={"epochs": epochs, "validate_every": epochs}
+    )
+    write_soft_labels.body(
+        StageRun.bare(folder, labels.folder),
+        config.soft_labels,
+        max_length=config.student.model.max_length,
+        loss=training.loss,
+        label_store=None,
+        prepared=prepared,
+        teacher=teacher,
+    )
+    distill.body(
+        StageRun.bare(folder, student.folder),
+        config.distillation,
+        student=config.student.model_copy(update={"training": training}),
+        prepared=prepared,
+        teacher=teacher,
+        teacher_check=None,
+        soft_labels=labels,
+    )
+    return load_model(student.folder)
