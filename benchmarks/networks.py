@@ -1,5 +1,6 @@
 """Networks that are trained outside of a night, for the benchmarks of content."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,9 +88,11 @@ def distilled(
         prepared: Prepared data to train on.
         model: The teacher.
         config: Settings of soft labels, distillation and student.
-        folder: Where teacher, soft labels and student are written.
+        folder: Where teacher, soft labels and student are written. What is there is deleted:
+            stages would take what an earlier run left for their own unfinished work.
         epochs: Of the student.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     teacher, labels, student = (
         Artifact(name, name, folder / name) for name in ("teacher", "labels", "student")
     )

@@ -87,3 +87,12 @@ def test_what_does_not_belong_together_is_refused() -> None:
         problem.with_soft(rce_closure(SAMPLED[1:]), chunk_positions=1024)(
             problem.STATES, problem.VECTORS
         )
+
+
+def test_the_logits_stay_as_they_are() -> None:
+    """Other losses of the same positions read them afterwards."""
+    student, teacher = torch.arange(6.0).reshape(1, 6), torch.arange(6.0).flip(0).reshape(1, 6)
+    before = student.clone(), teacher.clone()
+    rce_closure(torch.tensor([[1, 3]]), n_top=2)(student, teacher, slice(0, 1))
+    assert torch.equal(student, before[0])
+    assert torch.equal(teacher, before[1])
